@@ -1,0 +1,123 @@
+#include "base/options.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int sw_list_append(sw_list *list, const char *item) {
+  const char **items = sw_realloc_array(list->items, (unsigned long)list->count + 1, sizeof *items);
+  if (!items) return -1;
+  list->items = items;
+  list->items[list->count++] = item;
+  return 0;
+}
+
+void sw_list_close(sw_list *list) {
+  free(list->items);
+  *list = (sw_list){0};
+}
+
+static void print_default(const sw_option *o) {
+  if (o->type == SW_OPTION_INT) printf(" [%d]", *(int *)o->value);
+  if (o->type == SW_OPTION_DOUBLE) printf(" [%g]", *(double *)o->value);
+  if (o->type == SW_OPTION_TEXT && *(const char **)o->value) printf(" [%s]", *(const char **)o->value);
+}
+
+void sw_options_help(const sw_command *command) {
+  printf("usage: %s\n\n%s\n", command->usage, command->summary);
+  if (command->example) printf("\nexample:\n  %s\n", command->example);
+  printf("\noptions:\n");
+  for (const sw_option *o = command->options; o->name; o++) {
+    char left[64];
+    snprintf(left, sizeof left, "%c%c%s--%s %s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
+             o->argument ? o->argument : "");
+    printf("  %-30s %s", left, o->help);
+    print_default(o);
+    putchar('\n');
+  }
+  printf("  %-30s %s\n", "-h, --help", "show this text");
+}
+
+static int set_value(const sw_option *o, const char *text) {
+  char *end;
+  errno = 0;
+  switch (o->type) {
+  case SW_OPTION_INT: {
+    long v = strtol(text, &end, 10);
+    if (errno || end == text || *end || v < INT_MIN || v > INT_MAX) return sw_fail("--%s wants a whole number, not '%s'", o->name, text);
+    *(int *)o->value = (int)v;
+    return 0;
+  }
+  case SW_OPTION_DOUBLE: {
+    double v = strtod(text, &end);
+    if (errno || end == text || *end || v != v) return sw_fail("--%s wants a number, not '%s'", o->name, text);
+    *(double *)o->value = v;
+    return 0;
+  }
+  case SW_OPTION_TEXT: *(const char **)o->value = text; return 0;
+  case SW_OPTION_LIST: return sw_list_append(o->value, text);
+  case SW_OPTION_FLAG: break;
+  }
+  return sw_fail("--%s takes no value", o->name);
+}
+
+int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands) {
+  int only_operands = 0;
+  for (int i = 1; i < argc; i++) {
+    const char *arg = argv[i];
+    if (only_operands || arg[0] != '-' || !arg[1]) {
+      if (sw_list_append(operands, arg)) return -1;
+      continue;
+    }
+    if (!strcmp(arg, "--")) {
+      only_operands = 1;
+      continue;
+    }
+    if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+      sw_options_help(command);
+      return 1;
+    }
+    const char *value = NULL;
+    size_t length = strlen(arg);
+    int negated = 0;
+    const sw_option *o = command->options;
+    if (arg[1] == '-') {
+      const char *equals = strchr(arg, '=');
+      if (equals) {
+        length = (size_t)(equals - arg);
+        value = equals + 1;
+      }
+      for (; o->name; o++) {
+        if (strlen(o->name) == length - 2 && !memcmp(o->name, arg + 2, length - 2)) break;
+        if (o->type == SW_OPTION_FLAG && length > 5 && !memcmp(arg, "--no-", 5) && strlen(o->name) == length - 5 &&
+            !memcmp(o->name, arg + 5, length - 5)) {
+          negated = 1;
+          break;
+        }
+      }
+    } else {
+      while (o->name && (!o->letter || o->letter != arg[1])) o++;
+      if (o->name && arg[2]) value = arg + 2;
+    }
+    if (!o->name) return sw_fail("unknown option '%.*s' (see --help)", (int)length, arg);
+    if (o->type == SW_OPTION_FLAG) {
+      if (value) return sw_fail("--%s takes no value", o->name);
+      *(int *)o->value = !negated;
+      continue;
+    }
+    if (!value) {
+      if (i + 1 >= argc) return sw_fail("--%s wants a value: --%s %s", o->name, o->name, o->argument);
+      value = argv[++i];
+    }
+    if (set_value(o, value)) return -1;
+  }
+  return 0;
+}
+
+int sw_exit_message(int status) {
+  fprintf(stderr, "skillwatch: %s\n", sw_error());
+  return status;
+}

@@ -1,0 +1,398 @@
+#include "engine/data/postings.h"
+#include "base/error.h"
+#include "engine/data/csv.h"
+#include "engine/data/rows.h"
+#include "engine/data/sources.h"
+#include "engine/text/words.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct sw_postings {
+  sw_postings_format format;
+  char *column, *id_column; /* owned, NULL where not given */
+  size_t max_text, max_row;
+  sw_sources sources;
+  size_t next;         /* sources.items[next] is opened next */
+  sw_source *source;   /* the one that is open, or NULL */
+  uint64_t index;      /* of the next row */
+  uint64_t done;       /* bytes of the files that are finished */
+  sw_rejects rejects;
+  char failure[1024]; /* the message, once reading has failed: it does not go on after that */
+  /* of the open source, by its format */
+  sw_csv csv;
+  int text_column, id_field, date_field; /* -1: none */
+  int text_read; /* the one row of a text file was given out */
+  sw_window lines;
+  sw_rows rows;
+  uint64_t objects, with_text, with_id; /* JSON rows seen, and those that had the keys */
+  char *first_keys;                     /* of the first JSON row, for the message */
+};
+
+enum { ROW = 1, SET_ASIDE = 2 }; /* what a reader returns besides 0 (the end) and -1 */
+
+static const char *path_of(const sw_postings *p) { return strcmp(p->source->path, "-") ? p->source->path : "standard input"; }
+
+static int set_aside(sw_postings *p, uint64_t line, const char *reason, const char *row, size_t bytes) {
+  return sw_rejects_add(&p->rejects, path_of(p), line, reason, row, bytes) ? -1 : SET_ASIDE;
+}
+
+static int is_blank(const char *text, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++)
+    if (text[i] != ' ' && (text[i] < '\t' || text[i] > '\r')) return 0;
+  return 1;
+}
+
+/* NULL when `text` can be used, otherwise the reason, in `reason`. */
+static const char *fault_of(const sw_postings *p, const char *text, size_t bytes, char reason[160]) {
+  if (bytes > p->max_text)
+    snprintf(reason, 160, "the text is longer than %zu bytes", p->max_text);
+  else if (is_blank(text, bytes))
+    snprintf(reason, 160, "the text is empty");
+  else if (sw_check_utf8(text, bytes))
+    snprintf(reason, 160, "%s", sw_error());
+  else
+    return NULL;
+  return reason;
+}
+
+static int row_number(const sw_postings *p, sw_buffer *out) {
+  return sw_buffer_print(out, "%llu", (unsigned long long)p->index + 1);
+}
+
+/* Takes the buffers over, whatever happens. */
+static int give(sw_posting *out, sw_buffer *text, sw_buffer *id, sw_buffer *date) {
+  out->bytes = text->size;
+  out->text = sw_buffer_take(text);
+  out->id = sw_buffer_take(id);
+  out->date = sw_buffer_take(date);
+  if (out->text && out->id && out->date) return ROW;
+  sw_posting_close(out);
+  return -1;
+}
+
+/* --- one posting a file --- */
+static int next_text(sw_postings *p, sw_posting *out) {
+  if (p->text_read) return 0;
+  p->text_read = 1;
+  if (strcmp(p->source->path, "-") && access(p->source->path, R_OK))
+    return sw_fail("cannot open %s: %s", p->source->path, strerror(errno));
+  sw_window w;
+  if (sw_window_open(&w, p->source->path, 0)) return set_aside(p, 1, sw_error(), "", 0);
+  int more = 1, result;
+  while (more > 0 && w.end - w.start <= p->max_text) more = sw_window_fill(&w);
+  const char *data = w.data + w.start;
+  size_t bytes = w.end - w.start;
+  char reason[160];
+  if (more < 0) {
+    result = set_aside(p, 1, sw_error(), data, bytes);
+  } else if (fault_of(p, data, bytes, reason)) {
+    result = set_aside(p, 1, reason, data, bytes);
+  } else {
+    sw_buffer text = {0}, id = {0}, date = {0};
+    int standard_input = !strcmp(p->source->path, "-");
+    result = sw_buffer_append(&text, data, bytes) ||
+             (standard_input ? row_number(p, &id) : sw_buffer_print(&id, "%s", p->source->id)) ||
+             sw_buffer_print(&date, "%s", p->source->date);
+    const char *bad_name = !result && sw_check_utf8(id.data, id.size) ? "the file's name is not valid UTF-8" : NULL;
+    if (result || bad_name) {
+      result = bad_name ? set_aside(p, 1, bad_name, data, bytes) : -1;
+      sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+    } else {
+      result = give(out, &text, &id, &date);
+    }
+  }
+  sw_window_close(&w);
+  return result;
+}
+
+/* --- one text a line --- */
+static int next_line(sw_postings *p, sw_posting *out) {
+  const char *row;
+  size_t bytes;
+  uint64_t line;
+  char reason[160];
+  int status = sw_window_line(&p->lines, p->max_text, &row, &bytes, &line);
+  if (status <= 0) return status;
+  if (status == SW_ROW_LONG) {
+    snprintf(reason, sizeof reason, "the line is longer than %zu bytes", p->max_text);
+    return set_aside(p, line, reason, row, bytes);
+  }
+  if (fault_of(p, row, bytes, reason)) return set_aside(p, line, reason, row, bytes);
+  sw_buffer text = {0}, id = {0}, date = {0};
+  if (sw_buffer_append(&text, row, bytes) || row_number(p, &id) || sw_buffer_print(&date, "%s", p->source->date)) {
+    sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+    return -1;
+  }
+  return give(out, &text, &id, &date);
+}
+
+/* --- CSV --- */
+/* A column that was not asked for by name: large and small letters are the same. */
+static int usual_column(const sw_csv *csv, const char *name) {
+  int column = sw_csv_column(csv, name);
+  for (size_t i = 0; i < csv->num_columns && column < 0; i++)
+    if (!strcasecmp(csv->columns[i], name)) column = (int)i;
+  return column;
+}
+
+static int open_csv(sw_postings *p) {
+  sw_csv *csv = &p->csv;
+  if (sw_csv_open(csv, p->source->path, 0, p->max_row)) return -1;
+  const char *missing = NULL;
+  if (p->column) {
+    if ((p->text_column = sw_csv_column(csv, p->column)) < 0) missing = p->column;
+  } else {
+    p->text_column = usual_column(csv, "description");
+    if (p->text_column < 0) p->text_column = usual_column(csv, "text");
+    if (p->text_column < 0 && csv->num_columns == 1) p->text_column = 0;
+    if (p->text_column < 0) missing = "description";
+  }
+  if (p->id_column) {
+    if ((p->id_field = sw_csv_column(csv, p->id_column)) < 0 && !missing) missing = p->id_column;
+  } else {
+    p->id_field = usual_column(csv, "id");
+    if (p->id_field < 0) p->id_field = usual_column(csv, "job_id");
+    if (p->id_field == p->text_column) p->id_field = -1;
+  }
+  p->date_field = usual_column(csv, "date");
+  if (!missing) return 0;
+  char *columns = sw_csv_column_list(csv);
+  if (columns)
+    sw_fail("%s has no column \"%s\"; its columns are: %s. Name the right one with --column or --id-column", path_of(p), missing,
+            columns);
+  free(columns);
+  sw_csv_close(csv);
+  return -1;
+}
+
+static int next_csv(sw_postings *p, sw_posting *out) {
+  uint64_t line;
+  int status = sw_csv_next(&p->csv, &p->rejects, &line);
+  if (status != 1) return status;
+  const sw_csv_field *fields = p->csv.fields;
+  sw_buffer text = {0}, id = {0}, date = {0};
+  char reason[160];
+  const char *fault = NULL;
+  int failed = sw_buffer_reserve(&text, fields[p->text_column].bytes) || sw_csv_field_text(&fields[p->text_column], &text) ||
+               (p->id_field >= 0 && sw_csv_field_text(&fields[p->id_field], &id)) ||
+               (p->date_field >= 0 && sw_csv_field_text(&fields[p->date_field], &date)) ||
+               (p->date_field < 0 && sw_buffer_print(&date, "%s", p->source->date)) || (!id.size && row_number(p, &id));
+  if (!failed) {
+    fault = fault_of(p, text.data, text.size, reason);
+    if (!fault && sw_check_utf8(id.data, id.size)) fault = "the id is not valid UTF-8";
+    if (!fault && date.size && sw_check_utf8(date.data, date.size)) fault = "the date is not valid UTF-8";
+  }
+  if (!failed && !fault) return give(out, &text, &id, &date);
+  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+  return failed ? -1 : set_aside(p, line, fault, p->csv.window.data + p->csv.window.start, p->csv.used);
+}
+
+/* --- JSON lines, or one array of objects --- */
+static int open_jsonl(sw_postings *p) {
+  sw_window w;
+  if (sw_window_open(&w, p->source->path, 0)) return -1;
+  p->objects = p->with_text = p->with_id = 0;
+  return sw_rows_open(&p->rows, w, path_of(p), p->max_row);
+}
+
+static json_t *text_of(const sw_postings *p, const json_t *row) {
+  if (p->column) return json_object_get(row, p->column);
+  json_t *text = json_object_get(row, "description");
+  if (!text) text = json_object_get(row, "text");
+  if (!text && json_object_size(row) == 1) text = json_object_iter_value(json_object_iter((json_t *)row));
+  return text;
+}
+
+static int note_keys(sw_postings *p, json_t *row) {
+  sw_buffer keys = {0};
+  const char *key;
+  json_t *value;
+  json_object_foreach(row, key, value) {
+    int cut = keys.size > 300;
+    if (cut ? sw_buffer_print(&keys, ", ...") : sw_buffer_print(&keys, "%s%.80s", keys.size ? ", " : "", key)) {
+      sw_buffer_close(&keys);
+      return -1;
+    }
+    if (cut) break;
+  }
+  return (p->first_keys = sw_buffer_take(&keys)) ? 0 : -1;
+}
+
+/* Fills the buffers from a parsed row: 0, -1, or 1 with *fault. */
+static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *id, sw_buffer *date, char fault[160]) {
+  if (!json_is_object(row)) return snprintf(fault, 160, "the row is no JSON object"), 1;
+  if (p->objects++ == 0 && note_keys(p, row)) return -1;
+  json_t *value = text_of(p, row);
+  json_t *id_value = json_object_get(row, p->id_column ? p->id_column : "id");
+  if (!id_value && !p->id_column) id_value = json_object_get(row, "job_id");
+  if (id_value == value) id_value = NULL;
+  p->with_text += value != NULL;
+  p->with_id += id_value != NULL;
+  if (!value) return snprintf(fault, 160, "no key \"%.100s\"", p->column ? p->column : "description"), 1;
+  if (!json_is_string(value)) return snprintf(fault, 160, "\"%.100s\" is no string", p->column ? p->column : "the text"), 1;
+  if (fault_of(p, json_string_value(value), json_string_length(value), fault)) return 1;
+  if (p->id_column && !json_is_string(id_value) && !json_is_integer(id_value))
+    return snprintf(fault, 160, "\"%.100s\" is no string or whole number", p->id_column), 1;
+  json_t *date_value = json_object_get(row, "date");
+  if (sw_buffer_append(text, json_string_value(value), json_string_length(value)) ||
+      (json_is_integer(id_value) && sw_buffer_print(id, "%lld", (long long)json_integer_value(id_value))) ||
+      (json_is_string(id_value) && sw_buffer_append(id, json_string_value(id_value), json_string_length(id_value))) ||
+      (!id->size && row_number(p, id)) ||
+      sw_buffer_print(date, "%s", json_is_string(date_value) ? json_string_value(date_value) : p->source->date))
+    return -1;
+  return 0;
+}
+
+static int next_jsonl(sw_postings *p, sw_posting *out) {
+  const char *bytes_of_row;
+  size_t bytes;
+  uint64_t line;
+  char fault[160] = "";
+  int status = sw_rows_next(&p->rows, &bytes_of_row, &bytes, &line);
+  if (status < 0) return -1;
+  if (status == 0) {
+    const char *missing = p->objects && !p->with_text ? (p->column ? p->column : "description")
+                          : p->objects && p->id_column && !p->with_id ? p->id_column
+                                                                      : NULL;
+    if (!missing) return 0;
+    return sw_fail("%s: no row has the key \"%s\"; the keys of its first row are: %s. Name the right one with --column or --id-column",
+                   path_of(p), missing, p->first_keys);
+  }
+  if (status == SW_ROW_LONG) {
+    snprintf(fault, sizeof fault, "the row is longer than %zu bytes", p->max_row);
+    return set_aside(p, line, fault, bytes_of_row, bytes);
+  }
+  json_error_t error;
+  json_t *row = json_loadb(bytes_of_row, bytes, 0, &error);
+  if (!row) {
+    snprintf(fault, sizeof fault, "broken JSON: %.100s (byte %d)", error.text, error.position);
+    return set_aside(p, line, fault, bytes_of_row, bytes);
+  }
+  sw_buffer text = {0}, id = {0}, date = {0};
+  status = read_object(p, row, &text, &id, &date, fault);
+  json_decref(row);
+  if (status == 0) return give(out, &text, &id, &date);
+  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+  return status < 0 ? -1 : set_aside(p, line, fault, bytes_of_row, bytes);
+}
+
+/* --- all of them --- */
+static int open_source(sw_postings *p) {
+  p->source = &p->sources.items[p->next++];
+  p->text_read = 0;
+  switch (p->source->format) {
+  case SW_POSTINGS_CSV:
+    return open_csv(p);
+  case SW_POSTINGS_JSONL:
+    return open_jsonl(p);
+  case SW_POSTINGS_LINES:
+    return sw_window_open(&p->lines, p->source->path, 0);
+  default: /* text: opened when it is read */
+    return 0;
+  }
+}
+
+static void close_source(sw_postings *p) {
+  sw_csv_close(&p->csv);
+  sw_rows_close(&p->rows);
+  sw_window_close(&p->lines);
+  free(p->first_keys);
+  p->first_keys = NULL;
+  p->source = NULL;
+}
+
+int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_options *options, sw_postings **out) {
+  *out = NULL;
+  sw_postings_options defaults = {0};
+  if (!options) options = &defaults;
+  sw_postings *p = sw_alloc(sizeof *p);
+  if (!p) return -1;
+  p->format = options->format;
+  p->max_text = options->max_text_bytes ? options->max_text_bytes : SW_MAX_ROW_BYTES;
+  /* a row may hold more than the text */
+  p->max_row = p->max_text > SW_MAX_ROW_BYTES ? p->max_text + (1 << 20) : SW_MAX_ROW_BYTES;
+  if ((options->column && !(p->column = sw_strdup(options->column))) ||
+      (options->id_column && !(p->id_column = sw_strdup(options->id_column))) ||
+      sw_rejects_open(&p->rejects, options->rejected_path) || sw_sources_open(inputs, count, options->format, &p->sources)) {
+    sw_rejects_close(&p->rejects);
+    free(p->column);
+    free(p->id_column);
+    free(p);
+    return -1;
+  }
+  *out = p;
+  return 0;
+}
+
+static int fail_for_good(sw_postings *p) {
+  snprintf(p->failure, sizeof p->failure, "%s", sw_error());
+  return -1;
+}
+
+int sw_postings_next(sw_postings *p, sw_posting *out) {
+  *out = (sw_posting){0};
+  if (*p->failure) return sw_fail("%s", p->failure);
+  for (;;) {
+    if (!p->source) {
+      if (p->next == p->sources.count) return 0;
+      if (open_source(p)) return fail_for_good(p);
+    }
+    int status;
+    switch (p->source->format) {
+    case SW_POSTINGS_CSV:
+      status = next_csv(p, out);
+      break;
+    case SW_POSTINGS_JSONL:
+      status = next_jsonl(p, out);
+      break;
+    case SW_POSTINGS_LINES:
+      status = next_line(p, out);
+      break;
+    default:
+      status = next_text(p, out);
+    }
+    if (status < 0) return fail_for_good(p);
+    if (status == 0) {
+      p->done += p->source->bytes;
+      close_source(p);
+      continue;
+    }
+    out->index = p->index++;
+    if (status == ROW) return 1;
+  }
+}
+
+void sw_posting_close(sw_posting *posting) {
+  free(posting->id);
+  free(posting->date);
+  free(posting->text);
+  *posting = (sw_posting){0};
+}
+
+uint64_t sw_postings_rows(const sw_postings *p) { return p->index; }
+uint64_t sw_postings_rejected(const sw_postings *p) { return p->rejects.count; }
+
+void sw_postings_progress(const sw_postings *p, uint64_t *done, uint64_t *total) {
+  const sw_byte_stream *open = p->csv.window.stream    ? p->csv.window.stream
+                          : p->rows.window.stream ? p->rows.window.stream
+                                                  : p->lines.stream;
+  *done = p->done + (open ? sw_byte_stream_done(open) : 0);
+  *total = p->sources.bytes;
+}
+
+int sw_postings_close(sw_postings *p) {
+  if (!p) return 0;
+  close_source(p);
+  int status = sw_rejects_commit(&p->rejects);
+  sw_rejects_close(&p->rejects);
+  sw_sources_close(&p->sources);
+  free(p->column);
+  free(p->id_column);
+  free(p);
+  return status;
+}

@@ -1,0 +1,249 @@
+#include "engine/learn/optimizer.h"
+#include "base/error.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sw_optimizer {
+  sw_stream stream;
+  sw_model *model;
+  sw_optimizer_options options;
+  int64_t steps; /* updates done */
+  float *m, *v;  /* device arenas, parameters' offsets */
+  sw_gradients gradients;
+  sw_adamw_tensor *tensors; /* every dense parameter, then one place for the word rows' gradient */
+  int num_tensors;
+
+  const sw_parameter *words;
+  int32_t *last_step;        /* device [vocab] */
+  sw_adamw_step *history;    /* scalars of steps first_step .. steps */
+  int64_t first_step, history_capacity;
+  int32_t *touched;          /* device: ids of the rows handed to the operator */
+  int64_t max_touched;
+  uint32_t *mark, generation; /* host [vocab]: which ids were seen in this pass */
+  int32_t *ids;              /* host: distinct ids of a pass */
+
+  /* word gradients of a step, over its micro-batches */
+  float *merged;             /* device [max_touched, hidden]; unused when a step is one micro-batch */
+  int32_t *merged_ids;       /* host, in order of first sight */
+  int32_t *slot_of;          /* host [vocab]: place in merged */
+  int32_t *slots, *device_slots;
+  int64_t merged_count;
+  int micro_batches, accumulate;
+};
+
+static void *device_zeroed(sw_stream *stream, size_t bytes) {
+  void *p = stream->device->alloc(stream->device, bytes);
+  if (p && stream->device->zero(stream, p, bytes)) {
+    stream->device->release(stream->device, p);
+    p = NULL;
+  }
+  return p;
+}
+
+static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
+  sw_stream *stream = &o->stream;
+  sw_device *device = stream->device;
+  const sw_model *model = o->model;
+  const size_t arena = model->values_count * sizeof(float), vocab = (size_t)model->config.vocab_size;
+  const size_t hidden = (size_t)model->config.hidden_size;
+  for (size_t i = 0; i < model->num_parameters; i++)
+    if (model->parameters[i].sparse_rows) o->words = &model->parameters[i];
+  o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
+  if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
+      !(o->gradients.values = device_zeroed(stream, arena)) || !(o->last_step = device_zeroed(stream, vocab * 4)) ||
+      !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
+      !(o->touched = device->alloc(device, vocab * 4)))
+    return -1;
+  o->gradients.word_ids = sw_alloc_array((size_t)max_tokens, sizeof(int32_t));
+  o->mark = sw_alloc_array(vocab, sizeof(uint32_t));
+  o->ids = sw_alloc_array(vocab, sizeof(int32_t));
+  o->tensors = sw_alloc_array(model->num_parameters + 1, sizeof *o->tensors);
+  if (!o->gradients.word_ids || !o->mark || !o->ids || !o->tensors) return -1;
+  if (o->accumulate > 1) {
+    o->merged = device_zeroed(stream, (size_t)o->max_touched * hidden * sizeof(float));
+    o->device_slots = device->alloc(device, (size_t)max_tokens * 4);
+    o->merged_ids = sw_alloc_array((size_t)o->max_touched, sizeof(int32_t));
+    o->slot_of = sw_alloc_array(vocab, sizeof(int32_t));
+    o->slots = sw_alloc_array((size_t)max_tokens, sizeof(int32_t));
+    if (!o->merged || !o->device_slots || !o->merged_ids || !o->slot_of || !o->slots) return -1;
+    for (size_t i = 0; i < vocab; i++) o->slot_of[i] = -1;
+  }
+  for (size_t i = 0; i < model->num_parameters; i++) {
+    const sw_parameter *p = &model->parameters[i];
+    if (p == o->words) continue;
+    o->tensors[o->num_tensors++] = (sw_adamw_tensor){.p = model->values + p->offset, .m = o->m + p->offset, .v = o->v + p->offset,
+                                                     .g = o->gradients.values + p->offset, .count = (int64_t)p->count, .decays = p->decays};
+  }
+  o->first_step = 1;
+  return 0;
+}
+
+int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_options *options, int64_t max_tokens, int accumulate,
+                      sw_optimizer **out) {
+  *out = NULL;
+  sw_optimizer *o = sw_alloc(sizeof *o);
+  if (!o) return -1;
+  o->stream = *stream;
+  o->model = model;
+  o->options = *options;
+  o->accumulate = accumulate;
+  if (open_optimizer(o, max_tokens)) {
+    sw_optimizer_close(o);
+    return -1;
+  }
+  *out = o;
+  return 0;
+}
+
+void sw_optimizer_close(sw_optimizer *o) {
+  if (!o) return;
+  sw_device *device = o->stream.device;
+  void *const owned[] = {o->m, o->v, o->gradients.values, o->last_step, o->gradients.word_rows, o->touched, o->merged, o->device_slots};
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+    if (owned[i]) device->release(device, owned[i]);
+  free(o->gradients.word_ids);
+  free(o->mark);
+  free(o->ids);
+  free(o->tensors);
+  free(o->history);
+  free(o->merged_ids);
+  free(o->slot_of);
+  free(o->slots);
+  free(o);
+}
+
+sw_gradients *sw_optimizer_gradients(sw_optimizer *o) { return &o->gradients; }
+int64_t sw_optimizer_steps(const sw_optimizer *o) { return o->steps; }
+
+/* The word rows through the row-wise operator; ids and gradients as its contract says. */
+static int update_rows(sw_optimizer *o, const int32_t *ids, int64_t count, const float *gradients, float scale) {
+  const sw_parameter *p = o->words;
+  sw_device *device = o->stream.device;
+  if (ids && device->copy_in(&o->stream, o->touched, ids, (size_t)count * 4)) return -1;
+  sw_adamw_rows_desc desc = {.rows = p->shape[0], .hidden = (int)p->shape[1], .decays = p->decays, .grad_scale = scale, .step = o->steps,
+                             .first_step = o->first_step};
+  return SW_RUN(&o->stream, adamw_rows, &desc, o->history, o->model->values + p->offset, o->m + p->offset, o->v + p->offset, o->last_step,
+                ids ? o->touched : NULL, count, gradients);
+}
+
+int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
+  if (o->steps < o->first_step) return 0; /* no step since every row was current */
+  int64_t distinct = 0;
+  o->generation++;
+  for (int64_t i = 0; i < count; i++) {
+    if (o->mark[ids[i]] == o->generation) continue;
+    o->mark[ids[i]] = o->generation;
+    o->ids[distinct++] = ids[i];
+  }
+  return update_rows(o, o->ids, distinct, NULL, 1);
+}
+
+int sw_optimizer_collect(sw_optimizer *o) {
+  sw_gradients *g = &o->gradients;
+  if (++o->micro_batches > o->accumulate) return sw_fail("more than %d micro-batches in a step", o->accumulate);
+  if (o->accumulate == 1) return 0;
+  for (int64_t i = 0; i < g->unique; i++) {
+    int32_t id = g->word_ids[i];
+    if (o->slot_of[id] < 0) {
+      o->slot_of[id] = (int32_t)o->merged_count;
+      o->merged_ids[o->merged_count++] = id;
+    }
+    o->slots[i] = o->slot_of[id];
+  }
+  sw_add_rows_desc desc = {.rows = g->unique, .hidden = o->model->config.hidden_size};
+  if (o->stream.device->copy_in(&o->stream, o->device_slots, o->slots, (size_t)g->unique * 4)) return -1;
+  return SW_RUN(&o->stream, add_rows, &desc, o->device_slots, g->word_rows, o->merged);
+}
+
+static int empty_gradients(sw_optimizer *o) {
+  sw_device *device = o->stream.device;
+  const sw_parameter *p = o->words; /* it is the first in the arena: all that follows is dense */
+  size_t from = p->offset + p->count;
+  if (device->zero(&o->stream, o->gradients.values + from, (o->model->values_count - from) * sizeof(float))) return -1;
+  if (o->accumulate > 1) {
+    if (device->zero(&o->stream, o->merged, (size_t)o->merged_count * (size_t)o->model->config.hidden_size * sizeof(float))) return -1;
+    for (int64_t i = 0; i < o->merged_count; i++) o->slot_of[o->merged_ids[i]] = -1;
+    o->merged_count = 0;
+  }
+  o->micro_batches = 0;
+  return 0;
+}
+
+static int remember_step(sw_optimizer *o, double rate) {
+  int64_t place = o->steps + 1 - o->first_step;
+  if (place >= o->history_capacity) {
+    int64_t capacity = o->history_capacity ? 2 * o->history_capacity : 256;
+    sw_adamw_step *history = sw_realloc_array(o->history, (unsigned long)capacity, sizeof *history);
+    if (!history) return -1;
+    o->history = history;
+    o->history_capacity = capacity;
+  }
+  o->steps++;
+  o->history[place] =
+      sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->steps);
+  return 0;
+}
+
+int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
+  const int64_t rows = o->accumulate > 1 ? o->merged_count : o->gradients.unique;
+  float *row_gradients = o->accumulate > 1 ? o->merged : o->gradients.word_rows;
+  const int32_t *ids = o->accumulate > 1 ? o->merged_ids : o->gradients.word_ids;
+  double squares;
+  o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = row_gradients, .count = rows * o->model->config.hidden_size};
+  if (SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, &squares)) return -1;
+  *norm = sqrt(squares);
+  if (!isfinite(*norm)) return sw_fail("the gradient is not finite (norm %g)", *norm);
+  float scale = 1;
+  if (o->options.clip > 0) { /* torch.nn.utils.clip_grad_norm_ */
+    double ratio = o->options.clip / (*norm + 1e-6);
+    if (ratio < 1) scale = (float)ratio;
+  }
+  if (remember_step(o, learning_rate)) return -1;
+  sw_adamw_desc desc = {.tensors = o->num_tensors, .step = o->history[o->steps - o->first_step], .grad_scale = scale};
+  if (SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, row_gradients, scale) || empty_gradients(o)) return -1;
+  return sw_model_prepare(&o->stream, o->model);
+}
+
+int sw_optimizer_settle(sw_optimizer *o) {
+  if (o->steps < o->first_step) return 0;
+  if (update_rows(o, NULL, 0, NULL, 1)) return -1;
+  o->first_step = o->steps + 1; /* every row has seen every step: the history can start anew */
+  return 0;
+}
+
+int sw_optimizer_save(sw_optimizer *o, sw_checkpoint *checkpoint) {
+  if (sw_optimizer_settle(o)) return -1;
+  sw_tensors_close(&checkpoint->optimizer);
+  checkpoint->optimizer = (sw_tensors){0};
+  for (int k = 0; k < 2; k++)
+    for (size_t i = 0; i < o->model->num_parameters; i++) {
+      const sw_parameter *p = &o->model->parameters[i];
+      char name[320];
+      snprintf(name, sizeof name, "%c/%s", k ? 'v' : 'm', p->name);
+      sw_tensor *t = sw_tensors_add(&checkpoint->optimizer, name, SW_F32, p->rank, p->shape);
+      if (!t || o->stream.device->copy_out(&o->stream, t->data, (k ? o->v : o->m) + p->offset, p->count * sizeof(float))) return -1;
+    }
+  return o->stream.device->synchronize(&o->stream);
+}
+
+int sw_optimizer_load(sw_optimizer *o, const sw_checkpoint *checkpoint, int64_t steps) {
+  for (int k = 0; k < 2; k++)
+    for (size_t i = 0; i < o->model->num_parameters; i++) {
+      const sw_parameter *p = &o->model->parameters[i];
+      char name[320];
+      snprintf(name, sizeof name, "%c/%s", k ? 'v' : 'm', p->name);
+      const sw_tensor *t = sw_tensors_find(&checkpoint->optimizer, name);
+      if (!t || t->dtype != SW_F32 || sw_tensor_elements(t) != (int64_t)p->count)
+        return sw_fail("the checkpoint has no optimizer state '%s': it cannot be resumed from", name);
+      if (o->stream.device->copy_in(&o->stream, (k ? o->v : o->m) + p->offset, t->data, p->count * sizeof(float))) return -1;
+    }
+  const size_t vocab = (size_t)o->words->shape[0];
+  for (size_t i = 0; i < vocab; i++) o->ids[i] = (int32_t)steps;
+  o->steps = steps;
+  o->first_step = steps + 1;
+  if (o->stream.device->copy_in(&o->stream, o->last_step, o->ids, vocab * 4)) return -1;
+  return o->stream.device->synchronize(&o->stream);
+}

@@ -1,0 +1,36 @@
+/* AdamW over a model's parameters, with clipping by the global norm. The word table is updated by rows (kernels/adamw/adamw.h): its
+ * rows must be made current before they are read: sw_optimizer_refresh before every forward, sw_optimizer_settle before saving or
+ * evaluating. */
+#ifndef SW_LEARN_OPTIMIZER_H
+#define SW_LEARN_OPTIMIZER_H
+#include "engine/model/model.h"
+
+typedef struct {
+  double beta1, beta2, eps, weight_decay;
+  double clip; /* gradients are scaled down to this global norm; 0 = never */
+} sw_optimizer_options;
+#define SW_OPTIMIZER_DEFAULTS ((sw_optimizer_options){0.9, 0.999, 1e-8, 0.01, 1.0})
+
+typedef struct sw_optimizer sw_optimizer;
+
+/* max_tokens: of one forward; accumulate: forwards a step. */
+int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_options *options, int64_t max_tokens, int accumulate,
+                      sw_optimizer **out);
+void sw_optimizer_close(sw_optimizer *optimizer);
+
+/* Brings the word rows of these ids up to date. */
+int sw_optimizer_refresh(sw_optimizer *optimizer, const int32_t *ids, int64_t count);
+/* Where the losses and sw_run_backward put gradients. After each backward, call sw_optimizer_collect. */
+sw_gradients *sw_optimizer_gradients(sw_optimizer *optimizer);
+int sw_optimizer_collect(sw_optimizer *optimizer);
+/* Clips, updates all parameters, prepares the model's weights, and empties the gradients. *norm: the global norm before clipping.
+ * A norm that is NaN or infinite is a failure, and nothing is updated. */
+int sw_optimizer_step(sw_optimizer *optimizer, double learning_rate, double *norm);
+/* Brings every word row up to date. */
+int sw_optimizer_settle(sw_optimizer *optimizer);
+int64_t sw_optimizer_steps(const sw_optimizer *optimizer);
+
+/* Moments to and from checkpoint->optimizer ("m/<name>", "v/<name>"); the step count travels in the caller's JSON. Settles first. */
+int sw_optimizer_save(sw_optimizer *optimizer, sw_checkpoint *checkpoint);
+int sw_optimizer_load(sw_optimizer *optimizer, const sw_checkpoint *checkpoint, int64_t steps);
+#endif

@@ -1,0 +1,107 @@
+/* A BERT-family encoder with its heads: parameters on a device, and runs of forward and backward over packed batches.
+ *
+ * Architecture: Devlin et al., "BERT", 2018 (post-LN, absolute positions); DistilBERT (Sanh et al. 2019) is the same without token
+ * types. Parameters have Hugging Face's names. One sw_model may be used by several threads for inference, each with its own sw_run. */
+#ifndef SW_MODEL_MODEL_H
+#define SW_MODEL_MODEL_H
+#include "engine/store/checkpoint.h"
+#include "kernels/backend.h"
+
+typedef struct {
+  int vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions, type_vocab_size;
+  float layer_norm_eps, hidden_dropout, attention_dropout;
+  sw_activation activation;
+  int distilbert;
+  /* of the embedding (config's "skillwatch" object) */
+  sw_pooling pooling;
+  int normalize, max_seq_length; /* max_seq_length counts [CLS] and [SEP] */
+} sw_model_config;
+int sw_model_config_parse(const json_t *config, sw_model_config *out);
+
+/* One named parameter. The arena of parameters, and those of gradients and moments in training, share the offsets. */
+typedef struct {
+  char *name;
+  int rank;
+  int64_t shape[2];
+  size_t offset, count; /* in floats, in the arenas */
+  int decays;           /* weight decay applies: not to biases and LayerNorm */
+  int sparse_rows;      /* the word table: its gradient comes as rows */
+} sw_parameter;
+
+typedef struct {
+  char *name;
+  char *task;
+  int num_labels;
+  char **labels;  /* owned */
+  size_t weight, bias;    /* indices of its parameters */
+  void *prepared;
+} sw_model_head;
+
+typedef struct {
+  sw_device *device;
+  sw_model_config config;
+  sw_dtype dtype;             /* of activations and of matrix products */
+  int training;
+  size_t num_parameters;
+  sw_parameter *parameters;
+  float *values;              /* device; all parameters, each at its offset */
+  size_t values_count;
+  struct sw_model_layer *layers; /* model.c's own: offsets and prepared weights */
+  void *prepared;             /* device arena of prepared weights */
+  size_t num_heads;
+  sw_model_head *heads;
+} sw_model;
+
+/* Takes encoder and heads from the checkpoint. Missing or mis-shaped weights are a failure. `stream` is used to prepare weights. */
+int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, sw_model **out);
+void sw_model_close(sw_model *model);
+/* Remakes the prepared weights after `values` changed. */
+int sw_model_prepare(sw_stream *stream, sw_model *model);
+/* Copies the parameters back into checkpoint->weights (same names, fp32), adding the heads' where they are missing. */
+int sw_model_save(sw_stream *stream, const sw_model *model, sw_checkpoint *checkpoint);
+const sw_model_head *sw_model_find_head(const sw_model *model, const char *name);
+
+/* A packed batch, in host memory. Positions count from 0 in each sequence. Every sequence has at most config.max_positions tokens. */
+typedef struct {
+  int batch;
+  int64_t tokens;
+  int max_seqlen;
+  const int32_t *ids;        /* [tokens], within the vocabulary */
+  const int32_t *cu_seqlens; /* [batch + 1] */
+} sw_batch;
+
+/* The activations of one run: an arena sized once. Not to be shared by threads. */
+typedef struct sw_run sw_run;
+/* Bytes that sw_run_open will allocate. */
+int sw_run_bytes(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, size_t *bytes);
+int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out);
+void sw_run_close(sw_run *run);
+
+/* Token states of the last layer, [tokens, hidden] in model->dtype, device memory owned by the run, valid until its next forward. */
+int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states);
+/* Pooled vectors as the configuration says: out (host, fp32) [batch, hidden]. */
+int sw_run_embed(sw_run *run, const sw_batch *batch, float *out);
+/* Token logits of head `h` for the states of the last forward, log-softmaxed over labels: out (host, fp32) [tokens, num_labels]. */
+int sw_run_token_log_probs(sw_run *run, size_t h, float *out);
+
+/* --- training (runs opened with training = 1) --- */
+typedef struct {
+  float *values;      /* device, parameters' offsets; the word table's place is unused */
+  float *word_rows;   /* device [max_tokens, hidden]: gradients of the batch's distinct ids, in increasing order of id */
+  int32_t *word_ids;  /* host [unique], increasing */
+  int64_t unique;
+} sw_gradients;
+
+/* Dropout of this forward: masks depend on (seed, step) only. Set before sw_run_forward; p comes from the configuration (0 turns off). */
+void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step);
+/* After a forward: cross entropy of head h over the tokens. labels (host) [tokens], SW_IGNORE where there is none; row_weights (host)
+ * [tokens] or NULL; gradients are those of scale * sum. *loss += the unscaled weighted sum. Heads add up: `first` is 1 for the first head
+ * of a forward. Parameter gradients of the head are added to `gradients`. */
+int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first, double *loss,
+                      sw_gradients *gradients);
+/* Back through the encoder from what the losses left. Dense gradients are added to gradients->values; the word table's are
+ * written to word_rows/word_ids (the caller merges them over accumulated batches). */
+int sw_run_backward(sw_run *run, sw_gradients *gradients);
+/* The gradient of the states that backward starts from, device [tokens, hidden] in model->dtype: for other losses (pooled ones). */
+void *sw_run_state_gradient(sw_run *run);
+#endif

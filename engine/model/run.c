@@ -1,0 +1,458 @@
+/* Forward and backward of the encoder over packed batches, layer by layer.
+ *
+ * Forward of a layer, x [tokens, hidden]:
+ *   qkv = x Wqkv^T + b;  context = attention(qkv);  a = context Wo^T + b;  z1 = x + dropout(a);  y1 = LayerNorm(z1)
+ *   u = gelu(pre), pre = y1 Wup^T + b;  f = u Wdown^T + b;  z2 = y1 + dropout(f);  y2 = LayerNorm(z2)
+ * Inference keeps one set of these buffers for all layers; training keeps what backward reads, for every layer. */
+#include "base/error.h"
+#include "engine/model/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What one layer keeps for backward. In inference every layer points to the same memory, and lse, pre and the statistics are NULL. */
+typedef struct {
+  void *qkv, *context, *z1, *y1, *pre, *up, *z2, *y2;
+  float *lse, *mean1, *rstd1, *mean2, *rstd2;
+} layer_state;
+
+struct sw_run {
+  sw_stream stream;
+  const sw_model *model;
+  int64_t max_tokens;
+  int max_batch, training;
+  void *arena;
+  /* of the present batch */
+  int64_t tokens;
+  int batch, max_seqlen;
+  int32_t *ids, *positions, *cu_seqlens; /* device */
+  int32_t *host_positions;
+  /* activations */
+  void *z0, *x0;
+  float *mean0, *rstd0;
+  layer_state *layers;
+  void *head_input;      /* states after the heads' dropout; the states themselves where there is none */
+  void *head_buffer;
+  float *logits, *pooled;
+  void *workspace;
+  /* gradients of activations */
+  void *d_state, *d_hidden, *d_up, *d_qkv, *d_context;
+  int head_dropout_ran;
+  int32_t *labels;
+  float *row_weights;
+  /* dropout */
+  int dropout_enabled;
+  uint64_t seed;
+  uint32_t step;
+  /* tokens sorted by id, for the word table's gradient */
+  uint64_t *sort_keys;       /* host */
+  int32_t *host_sorted, *host_segments;
+  int32_t *sorted, *segments; /* device */
+};
+
+enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };
+
+static sw_dropout dropout_of(const sw_run *run, float p, uint32_t site) {
+  return (sw_dropout){.p = run->dropout_enabled ? p : 0, .seed = run->seed, .site = site, .step = run->step};
+}
+
+/* --- the arena: one walk that sizes (base = NULL) or points --- */
+typedef struct {
+  char *base;
+  size_t used;
+} arena;
+static void *take(arena *a, int64_t count, size_t bytes) {
+  void *p = a->base ? a->base + a->used : NULL;
+  a->used += ((size_t)count * bytes + 63) / 64 * 64;
+  return p;
+}
+
+static int max_labels(const sw_model *model) {
+  int most = 1;
+  for (size_t i = 0; i < model->num_heads; i++)
+    if (model->heads[i].num_labels > most) most = model->heads[i].num_labels;
+  return most;
+}
+
+/* The largest scratch that any operator of a run can ask for. */
+static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *most) {
+  const sw_model_config *c = &model->config;
+  size_t bytes;
+  *most = 0;
+  for (int k = 0; k < SW_PRODUCTS; k++) {
+    sw_linear_desc desc = sw_model_product_desc(model, &model->layers[0], k, tokens);
+    if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
+    if (bytes > *most) *most = bytes;
+  }
+  for (size_t i = 0; i < model->num_heads; i++) {
+    sw_linear_desc desc = sw_model_head_desc(model, &model->heads[i], tokens);
+    if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
+    if (bytes > *most) *most = bytes;
+  }
+  sw_attention_desc attention = {.batch = batch, .total_tokens = tokens, .max_seqlen = c->max_positions, .num_heads = c->num_heads,
+                                 .head_size = c->hidden_size / c->num_heads, .dtype = model->dtype};
+  if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
+  if (bytes > *most) *most = bytes;
+  return 0;
+}
+
+static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, int training, char *base, sw_run *run,
+                 layer_state *layers, size_t *total) {
+  const sw_model_config *c = &model->config;
+  const size_t e = sw_dtype_bytes(model->dtype);
+  const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size;
+  arena a = {.base = base};
+  size_t scratch;
+  if (workspace_bytes(stream, model, tokens, batch, &scratch)) return -1;
+  run->ids = take(&a, tokens, 4);
+  run->positions = take(&a, tokens, 4);
+  run->cu_seqlens = take(&a, batch + 1, 4);
+  run->x0 = take(&a, th, e);
+  run->logits = take(&a, tokens * max_labels(model), 4);
+  run->pooled = take(&a, (int64_t)batch * c->hidden_size, 4);
+  run->workspace = take(&a, (int64_t)scratch, 1);
+  for (int i = 0; i < c->num_layers; i++) {
+    layer_state *l = &layers[i];
+    if (!training && i) {
+      *l = layers[0];
+      continue;
+    }
+    l->qkv = take(&a, 3 * th, e);
+    l->context = take(&a, th, e);
+    l->z1 = take(&a, th, e);
+    l->y1 = take(&a, th, e);
+    l->up = take(&a, tu, e);
+    l->z2 = take(&a, th, e);
+    l->y2 = training ? take(&a, th, e) : run->x0; /* inference: a layer's output replaces its input */
+    if (!training) continue;
+    l->pre = take(&a, tu, e);
+    l->lse = take(&a, tokens * c->num_heads, 4);
+    l->mean1 = take(&a, tokens, 4);
+    l->rstd1 = take(&a, tokens, 4);
+    l->mean2 = take(&a, tokens, 4);
+    l->rstd2 = take(&a, tokens, 4);
+  }
+  if (training) {
+    run->z0 = take(&a, th, e);
+    run->mean0 = take(&a, tokens, 4);
+    run->rstd0 = take(&a, tokens, 4);
+    run->head_buffer = take(&a, th, e);
+    run->d_state = take(&a, th, e);
+    run->d_hidden = take(&a, th, e);
+    run->d_up = take(&a, tu, e);
+    run->d_qkv = take(&a, 3 * th, e);
+    run->d_context = take(&a, th, e);
+    run->labels = take(&a, tokens, 4);
+    run->row_weights = take(&a, tokens, 4);
+    run->sorted = take(&a, tokens, 4);
+    run->segments = take(&a, tokens + 1, 4);
+  }
+  *total = a.used;
+  return 0;
+}
+
+static int check_sizes(const sw_model *model, int64_t max_tokens, int max_batch, int training) {
+  if (training && !model->training) return sw_fail("the model was not opened for training");
+  if (max_tokens < 1 || max_tokens > 1 << 24 || max_batch < 1 || max_batch > 1 << 24)
+    return sw_fail("a run of %lld tokens and %d sequences is out of range", (long long)max_tokens, max_batch);
+  return 0;
+}
+
+int sw_run_bytes(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, size_t *bytes) {
+  if (check_sizes(model, max_tokens, max_batch, training)) return -1;
+  sw_run run = {0};
+  layer_state *layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *layers);
+  if (!layers) return -1;
+  int status = place(stream, model, max_tokens, max_batch, training, NULL, &run, layers, bytes);
+  free(layers);
+  return status;
+}
+
+static int open_run(sw_run *run) {
+  const sw_model *model = run->model;
+  size_t bytes, n = (size_t)run->max_tokens;
+  run->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *run->layers);
+  run->host_positions = sw_alloc_array(n, sizeof(int32_t));
+  if (!run->layers || !run->host_positions) return -1;
+  if (run->training) {
+    run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
+    run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
+    run->host_segments = sw_alloc_array(n + 1, sizeof(int32_t));
+    if (!run->sort_keys || !run->host_sorted || !run->host_segments) return -1;
+  }
+  if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
+  if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
+  return place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes);
+}
+
+int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out) {
+  *out = NULL;
+  if (check_sizes(model, max_tokens, max_batch, training)) return -1;
+  sw_run *run = sw_alloc(sizeof *run);
+  if (!run) return -1;
+  run->stream = *stream;
+  run->model = model;
+  run->max_tokens = max_tokens;
+  run->max_batch = max_batch;
+  run->training = training;
+  if (open_run(run)) {
+    sw_run_close(run);
+    return -1;
+  }
+  *out = run;
+  return 0;
+}
+
+void sw_run_close(sw_run *run) {
+  if (!run) return;
+  if (run->arena) run->model->device->release(run->model->device, run->arena);
+  free(run->layers);
+  free(run->host_positions);
+  free(run->sort_keys);
+  free(run->host_sorted);
+  free(run->host_segments);
+  free(run);
+}
+
+void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step) {
+  run->dropout_enabled = enabled;
+  run->seed = seed;
+  run->step = step;
+}
+
+/* --- forward --- */
+static int accept_batch(sw_run *run, const sw_batch *batch) {
+  const sw_model_config *c = &run->model->config;
+  if (batch->tokens > run->max_tokens || batch->batch > run->max_batch || batch->batch < 1)
+    return sw_fail("a batch of %lld tokens in %d sequences does not fit a run of %lld tokens and %d sequences", (long long)batch->tokens,
+                   batch->batch, (long long)run->max_tokens, run->max_batch);
+  if (batch->cu_seqlens[0] != 0 || batch->cu_seqlens[batch->batch] != batch->tokens) return sw_fail("cu_seqlens do not cover the batch");
+  for (int s = 0; s < batch->batch; s++) {
+    int length = batch->cu_seqlens[s + 1] - batch->cu_seqlens[s];
+    if (length < 0 || length > c->max_positions)
+      return sw_fail("a sequence of %d tokens; the model takes at most %d", length, c->max_positions);
+    for (int i = 0; i < length; i++) run->host_positions[batch->cu_seqlens[s] + i] = i;
+  }
+  for (int64_t i = 0; i < batch->tokens; i++)
+    if (batch->ids[i] < 0 || batch->ids[i] >= c->vocab_size)
+      return sw_fail("token id %d is outside the model's vocabulary of %d", batch->ids[i], c->vocab_size);
+  run->tokens = batch->tokens;
+  run->batch = batch->batch;
+  run->max_seqlen = batch->max_seqlen;
+  sw_device *device = run->model->device;
+  size_t bytes = (size_t)batch->tokens * 4;
+  if (run->training) { /* distinct ids in increasing order, the tokens of each in order */
+    for (int64_t i = 0; i < batch->tokens; i++) run->sort_keys[i] = (uint64_t)(uint32_t)batch->ids[i] << 32 | (uint64_t)i;
+  }
+  return device->copy_in(&run->stream, run->ids, batch->ids, bytes) ||
+                 device->copy_in(&run->stream, run->positions, run->host_positions, bytes) ||
+                 device->copy_in(&run->stream, run->cu_seqlens, batch->cu_seqlens, (size_t)(batch->batch + 1) * 4)
+             ? -1
+             : 0;
+}
+
+static sw_embedding_desc embedding_desc(const sw_run *run) {
+  const sw_model_config *c = &run->model->config;
+  return (sw_embedding_desc){.tokens = run->tokens, .hidden = c->hidden_size, .vocab_size = c->vocab_size,
+                             .max_positions = c->max_positions, .type_vocab_size = c->type_vocab_size, .eps = c->layer_norm_eps,
+                             .dtype = run->model->dtype, .dropout = dropout_of(run, c->hidden_dropout, SITE_EMBEDDING)};
+}
+
+static sw_attention_desc attention_desc(const sw_run *run, int layer) {
+  const sw_model_config *c = &run->model->config;
+  const int size = c->hidden_size / c->num_heads;
+  return (sw_attention_desc){.batch = run->batch, .total_tokens = run->tokens, .max_seqlen = run->max_seqlen, .num_heads = c->num_heads,
+                             .head_size = size, .scale = 1 / sqrtf((float)size), .dtype = run->model->dtype,
+                             .dropout = dropout_of(run, c->attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer)};
+}
+
+static sw_layernorm_desc layernorm_desc(const sw_run *run, int layer, int second) {
+  const sw_model_config *c = &run->model->config;
+  return (sw_layernorm_desc){.tokens = run->tokens, .hidden = c->hidden_size, .eps = c->layer_norm_eps, .dtype = run->model->dtype,
+                             .dropout = dropout_of(run, c->hidden_dropout, SITE_LAYERS + 3 * (uint32_t)layer + 1 + (uint32_t)second)};
+}
+
+/* y = activation(x W^T + b) with product `k` of a layer */
+static int multiply(sw_run *run, const sw_model_layer *layer, int k, const void *x, void *pre, void *y) {
+  sw_linear_desc desc = sw_model_product_desc(run->model, layer, k, run->tokens);
+  return SW_RUN(&run->stream, linear_forward, &desc, x, layer->product[k].prepared, run->model->values + layer->product[k].bias, pre, y,
+                run->workspace);
+}
+
+static int forward_layer(sw_run *run, int i, const void *x) {
+  const sw_model_layer *layer = &run->model->layers[i];
+  const float *v = run->model->values;
+  layer_state *s = &run->layers[i];
+  sw_attention_desc attention = attention_desc(run, i);
+  sw_layernorm_desc norm1 = layernorm_desc(run, i, 0), norm2 = layernorm_desc(run, i, 1);
+  void *pre = layer->product[SW_UP].activation == SW_NO_ACTIVATION ? NULL : s->pre;
+  return multiply(run, layer, SW_QKV, x, NULL, s->qkv) ||
+                 SW_RUN(&run->stream, attention_forward, &attention, run->cu_seqlens, s->qkv, s->context, s->lse, run->workspace) ||
+                 multiply(run, layer, SW_OUTPUT, s->context, NULL, s->z1) ||
+                 SW_RUN(&run->stream, layernorm_forward, &norm1, s->z1, x, v + layer->norm1_gamma, v + layer->norm1_beta, s->y1, s->mean1,
+                        s->rstd1) ||
+                 multiply(run, layer, SW_UP, s->y1, pre, s->up) || multiply(run, layer, SW_DOWN, s->up, NULL, s->z2) ||
+                 SW_RUN(&run->stream, layernorm_forward, &norm2, s->z2, s->y1, v + layer->norm2_gamma, v + layer->norm2_beta, s->y2,
+                        s->mean2, s->rstd2)
+             ? -1
+             : 0;
+}
+
+int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
+  const sw_model *model = run->model;
+  const sw_model_embedding at = sw_model_embedding_of(model);
+  const float *v = model->values;
+  if (accept_batch(run, batch)) return -1;
+  sw_embedding_desc embedding = embedding_desc(run);
+  if (SW_RUN(&run->stream, embedding_forward, &embedding, run->ids, run->positions, NULL, v + at.word, v + at.position,
+             at.type == SIZE_MAX ? NULL : v + at.type, v + at.gamma, v + at.beta, run->z0, run->x0, run->mean0, run->rstd0))
+    return -1;
+  const void *x = run->x0;
+  for (int i = 0; i < model->config.num_layers; i++) {
+    if (forward_layer(run, i, x)) return -1;
+    x = run->layers[i].y2;
+  }
+  run->head_input = NULL;
+  run->head_dropout_ran = 0;
+  if (states) *states = x;
+  return 0;
+}
+
+static const void *last_states(const sw_run *run) { return run->layers[run->model->config.num_layers - 1].y2; }
+
+int sw_run_embed(sw_run *run, const sw_batch *batch, float *out) {
+  const sw_model_config *c = &run->model->config;
+  const void *states;
+  if (sw_run_forward(run, batch, &states)) return -1;
+  sw_pool_desc pool = {.batch = run->batch, .total_tokens = run->tokens, .hidden = c->hidden_size, .pooling = c->pooling,
+                       .normalize = c->normalize, .dtype = run->model->dtype};
+  if (SW_RUN(&run->stream, pool_forward, &pool, run->cu_seqlens, states, run->pooled, NULL) ||
+      run->model->device->copy_out(&run->stream, out, run->pooled, (size_t)run->batch * (size_t)c->hidden_size * sizeof(float)))
+    return -1;
+  return run->model->device->synchronize(&run->stream);
+}
+
+static int head_logits(sw_run *run, const sw_model_head *head, const void *x) {
+  sw_linear_desc desc = sw_model_head_desc(run->model, head, run->tokens);
+  return SW_RUN(&run->stream, linear_forward, &desc, x, head->prepared, run->model->values + run->model->parameters[head->bias].offset, NULL,
+                run->logits, run->workspace);
+}
+
+int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
+  const sw_model_head *head = &run->model->heads[h];
+  sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels};
+  if (head_logits(run, head, last_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
+      run->model->device->copy_out(&run->stream, out, run->logits, (size_t)run->tokens * (size_t)head->num_labels * sizeof(float)))
+    return -1;
+  return run->model->device->synchronize(&run->stream);
+}
+
+/* --- backward --- */
+void *sw_run_state_gradient(sw_run *run) { return run->d_state; }
+
+int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first, double *loss,
+                      sw_gradients *gradients) {
+  const sw_model *model = run->model;
+  const sw_model_head *head = &model->heads[h];
+  const size_t weight = model->parameters[head->weight].offset, bias = model->parameters[head->bias].offset;
+  if (!run->head_input) {
+    run->head_input = (void *)last_states(run);
+    sw_dropout dropout = dropout_of(run, model->config.hidden_dropout, SITE_HEAD);
+    if (dropout.p > 0) {
+      sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype, .dropout = dropout};
+      if (SW_RUN(&run->stream, dropout, &desc, run->head_input, run->head_buffer)) return -1;
+      run->head_input = run->head_buffer;
+      run->head_dropout_ran = 1;
+    }
+  }
+  if (model->device->copy_in(&run->stream, run->labels, labels, (size_t)run->tokens * 4)) return -1;
+  if (row_weights && model->device->copy_in(&run->stream, run->row_weights, row_weights, (size_t)run->tokens * 4)) return -1;
+  sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels, .ignore = -100, .scale = scale};
+  sw_linear_desc linear = sw_model_head_desc(model, head, run->tokens);
+  return head_logits(run, head, run->head_input) ||
+                 SW_RUN(&run->stream, cross_entropy, &desc, run->logits, run->labels, NULL, row_weights ? run->row_weights : NULL, loss,
+                        run->logits) ||
+                 SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->head_input, gradients->values + weight,
+                        gradients->values + bias, run->workspace) ||
+                 SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_state, !first, run->workspace)
+             ? -1
+             : 0;
+}
+
+/* From g (gradient of the product's output) to the gradients of its parameters. */
+static int weight_gradient(sw_run *run, const sw_model_layer *layer, int k, const void *g, const void *x, float *gradients) {
+  sw_linear_desc desc = sw_model_product_desc(run->model, layer, k, run->tokens);
+  return SW_RUN(&run->stream, linear_backward_weight, &desc, g, x, gradients + layer->product[k].weight, gradients + layer->product[k].bias,
+                run->workspace);
+}
+static int input_gradient(sw_run *run, const sw_model_layer *layer, int k, void *dy, const void *pre, void *dx, int accumulate) {
+  sw_linear_desc desc = sw_model_product_desc(run->model, layer, k, run->tokens);
+  return SW_RUN(&run->stream, linear_backward_input, &desc, dy, pre, layer->product[k].prepared, dx, accumulate, run->workspace);
+}
+
+/* d_state: gradient of the layer's output on entry, of its input x on return. */
+static int backward_layer(sw_run *run, int i, const void *x, float *g) {
+  const sw_model_layer *layer = &run->model->layers[i];
+  const float *v = run->model->values;
+  layer_state *s = &run->layers[i];
+  sw_attention_desc attention = attention_desc(run, i);
+  sw_layernorm_desc norm1 = layernorm_desc(run, i, 0), norm2 = layernorm_desc(run, i, 1);
+  /* without dropout the gradient of the branch is that of the residual; it must stay apart, because d_state is added to below */
+  void *d = run->d_state, *branch = run->d_hidden;
+  void *pre = layer->product[SW_UP].activation == SW_NO_ACTIVATION ? NULL : s->pre;
+  return SW_RUN(&run->stream, layernorm_backward, &norm2, d, s->z2, v + layer->norm2_gamma, s->mean2, s->rstd2, d, branch,
+                g + layer->norm2_gamma, g + layer->norm2_beta) ||
+                 weight_gradient(run, layer, SW_DOWN, branch, s->up, g) ||
+                 input_gradient(run, layer, SW_DOWN, branch, NULL, run->d_up, 0) ||
+                 input_gradient(run, layer, SW_UP, run->d_up, pre, d, 1) || weight_gradient(run, layer, SW_UP, run->d_up, s->y1, g) ||
+                 SW_RUN(&run->stream, layernorm_backward, &norm1, d, s->z1, v + layer->norm1_gamma, s->mean1, s->rstd1, d, branch,
+                        g + layer->norm1_gamma, g + layer->norm1_beta) ||
+                 weight_gradient(run, layer, SW_OUTPUT, branch, s->context, g) ||
+                 input_gradient(run, layer, SW_OUTPUT, branch, NULL, run->d_context, 0) ||
+                 SW_RUN(&run->stream, attention_backward, &attention, run->cu_seqlens, s->qkv, s->context, s->lse, run->d_context,
+                        run->d_qkv, run->workspace) ||
+                 weight_gradient(run, layer, SW_QKV, run->d_qkv, x, g) || input_gradient(run, layer, SW_QKV, run->d_qkv, NULL, d, 1)
+             ? -1
+             : 0;
+}
+
+static int by_key(const void *a, const void *b) {
+  uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+int sw_run_backward(sw_run *run, sw_gradients *gradients) {
+  const sw_model *model = run->model;
+  const sw_model_embedding at = sw_model_embedding_of(model);
+  sw_device *device = model->device;
+  float *g = gradients->values;
+  if (!run->training) return sw_fail("this run was not opened for training");
+  if (run->head_dropout_ran) {
+    sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype,
+                            .dropout = dropout_of(run, model->config.hidden_dropout, SITE_HEAD)};
+    if (SW_RUN(&run->stream, dropout, &desc, run->d_state, run->d_state)) return -1;
+  }
+  for (int i = model->config.num_layers - 1; i >= 0; i--)
+    if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
+
+  qsort(run->sort_keys, (size_t)run->tokens, sizeof *run->sort_keys, by_key);
+  int64_t unique = 0;
+  for (int64_t i = 0; i < run->tokens; i++) {
+    int32_t id = (int32_t)(run->sort_keys[i] >> 32);
+    run->host_sorted[i] = (int32_t)(uint32_t)run->sort_keys[i];
+    if (i == 0 || id != gradients->word_ids[unique - 1]) {
+      run->host_segments[unique] = (int32_t)i;
+      gradients->word_ids[unique++] = id;
+    }
+  }
+  run->host_segments[unique] = (int32_t)run->tokens;
+  gradients->unique = unique;
+  sw_embedding_desc desc = embedding_desc(run);
+  if (device->copy_in(&run->stream, run->sorted, run->host_sorted, (size_t)run->tokens * 4) ||
+      device->copy_in(&run->stream, run->segments, run->host_segments, (size_t)(unique + 1) * 4))
+    return -1;
+  return SW_RUN(&run->stream, embedding_backward, &desc, run->positions, NULL, run->d_state, run->z0, model->values + at.gamma, run->mean0,
+                run->rstd0, run->sorted, run->segments, unique, gradients->word_rows, g + at.position,
+                at.type == SIZE_MAX ? NULL : g + at.type, g + at.gamma, g + at.beta);
+}

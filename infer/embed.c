@@ -1,0 +1,252 @@
+/* skillwatch infer embed: texts to vectors. */
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/data/rejects.h"
+#include "engine/store/vectors.h"
+#include "infer/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum { JSON_LINES, VECTORS_FILE } output_format;
+
+typedef struct {
+  sw_infer_session session;
+  const char *prefix;
+  size_t prefix_bytes;
+  output_format format;
+  int hidden;
+  sw_special_ids special;
+  sw_buffer record; /* of the chunk that is being written */
+} embed_job;
+
+typedef struct {
+  sw_infer_worker base;
+  sw_buffer text;
+  int32_t *ids;   /* [max_seq_length] */
+  float *vectors; /* [max_batch, hidden] */
+} embed_worker;
+
+static void close_worker(void *context, void *worker) {
+  embed_worker *w = worker;
+  sw_infer_worker_close(&w->base);
+  sw_buffer_close(&w->text);
+  free(w->ids);
+  free(w->vectors);
+  free(w);
+}
+
+static int open_worker(void *context, void **worker) {
+  embed_job *job = context;
+  embed_worker *w = sw_alloc(sizeof *w);
+  if (!w) return -1;
+  *worker = w; /* closed by the pipeline, also when what follows fails */
+  w->ids = sw_alloc_array((unsigned long)job->session.model->config.max_seq_length, sizeof *w->ids);
+  w->vectors = sw_alloc_array((unsigned long)job->session.max_batch * (unsigned long)job->hidden, sizeof *w->vectors);
+  return w->ids && w->vectors ? sw_infer_worker_open(&job->session, &w->base) : -1;
+}
+
+static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* Encodes as much of the text as is needed to know its first `wanted` tokens and whether there are more. White space separates words
+ * for good, so the tokens of a beginning that ends before white space are the beginning of the tokens. */
+static int encode_start(const sw_tokenizer *tokenizer, const char *text, size_t bytes, size_t wanted, sw_encoding *encoding) {
+  for (size_t part = 8 * (wanted + 1);; part *= 2) {
+    size_t end = part;
+    while (end < bytes && !is_space(text[end])) end++;
+    if (end > bytes) end = bytes;
+    if (sw_tokenizer_encode(tokenizer, text, end, encoding)) return -1;
+    if (end == bytes || encoding->count > wanted) return 0;
+  }
+}
+
+static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
+  embed_job *job = context;
+  embed_worker *w = worker;
+  const char *text = item->posting.text;
+  size_t bytes = item->posting.bytes;
+  if (job->prefix_bytes) {
+    sw_buffer_clear(&w->text);
+    if (sw_buffer_append(&w->text, job->prefix, job->prefix_bytes) || sw_buffer_append(&w->text, text, bytes)) return -1;
+    text = w->text.data;
+    bytes = w->text.size;
+  }
+  const size_t room = (size_t)job->session.model->config.max_seq_length - 2;
+  if (encode_start(job->session.tokenizer, text, bytes, room, &w->base.encoding))
+    return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
+  size_t count = w->base.encoding.count;
+  item->truncated = count > room;
+  if (count > room) count = room;
+  w->ids[0] = job->special.cls;
+  if (count) memcpy(w->ids + 1, w->base.encoding.ids, count * sizeof *w->ids);
+  w->ids[count + 1] = job->special.sep;
+  if (w->base.encoding.capacity > 1 << 20) { /* one huge text is no reason to keep that much */
+    sw_encoding_close(&w->base.encoding);
+    memset(&w->base.encoding, 0, sizeof w->base.encoding);
+  }
+  return sw_pieces_add(pieces, w->ids, (int32_t)count + 2, NULL, 0, (uint32_t)job->hidden);
+}
+
+static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+  embed_job *job = context;
+  embed_worker *w = worker;
+  if (sw_infer_worker_run(&w->base) || sw_run_embed(w->base.run, batch, w->vectors)) return -1;
+  for (int i = 0; i < batch->batch; i++) {
+    const float *vector = w->vectors + (size_t)i * (size_t)job->hidden;
+    if (sw_infer_check_finite(vector, (size_t)job->hidden, &items[pieces[i]->item])) return -1;
+    memcpy(pieces[i]->result, vector, (size_t)job->hidden * sizeof *vector);
+  }
+  return 0;
+}
+
+/* A line of JSON; nine digits give every float back exactly. */
+static int finish_line(void *context, void *worker, const sw_item *item, sw_buffer *out) {
+  const embed_job *job = context;
+  if (sw_buffer_append(out, "{\"id\": ", 7) || sw_json_quote(out, item->posting.id, strlen(item->posting.id)) ||
+      sw_buffer_append(out, ", \"vector\": [", 13))
+    return -1;
+  for (int i = 0; i < job->hidden; i++) {
+    char number[32];
+    int n = snprintf(number, sizeof number, i ? ", %.9g" : "%.9g", (double)item->pieces[0].result[i]);
+    if (sw_buffer_append(out, number, (size_t)n)) return -1;
+  }
+  return sw_buffer_append(out, "]}\n", 3);
+}
+
+/* The record of a vectors file: number of rows (uint64), vectors, then the ids, each ended by NUL. */
+static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
+  embed_job *job = context;
+  if (job->format == JSON_LINES) return sw_infer_put(&job->session, counts, output->data, output->size);
+  const uint64_t rows = count;
+  sw_buffer_clear(&job->record);
+  if (sw_buffer_append(&job->record, &rows, sizeof rows)) return -1;
+  for (size_t i = 0; i < count; i++)
+    if (sw_buffer_append(&job->record, items[i].pieces[0].result, (size_t)job->hidden * sizeof(float))) return -1;
+  for (size_t i = 0; i < count; i++)
+    if (sw_buffer_append(&job->record, items[i].posting.id, strlen(items[i].posting.id) + 1)) return -1;
+  return sw_infer_put(&job->session, counts, job->record.data, job->record.size);
+}
+
+/* --- from the journal to the destination --- */
+
+typedef struct {
+  int hidden;
+  sw_vectors_writer *writer;
+  const char **ids;
+  size_t capacity, id_bytes;
+} copy_out;
+
+/* Twice over the journal: without a writer it finds the length of the longest id. */
+static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  copy_out *c = context;
+  uint64_t rows;
+  const size_t row = (size_t)c->hidden * sizeof(float);
+  if (bytes < sizeof rows) return sw_fail("the journal is damaged");
+  memcpy(&rows, payload, sizeof rows);
+  if (rows > (bytes - sizeof rows) / (row + 1)) return sw_fail("the journal is damaged");
+  if (rows > c->capacity) {
+    const char **ids = sw_realloc_array(c->ids, rows, sizeof *ids);
+    if (!ids) return -1;
+    c->ids = ids;
+    c->capacity = rows;
+  }
+  const char *vectors = (const char *)payload + sizeof rows, *at = vectors + rows * row, *end = (const char *)payload + bytes;
+  for (uint64_t i = 0; i < rows; i++) {
+    const char *nul = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;
+    if (!nul) return sw_fail("the journal is damaged");
+    c->ids[i] = at;
+    if ((size_t)(nul - at) > c->id_bytes) c->id_bytes = (size_t)(nul - at);
+    at = nul + 1;
+  }
+  if (!c->writer) return 0;
+  return sw_vectors_append(c->writer, (const float *)(const void *)vectors, c->ids, rows);
+}
+
+static int copy_lines(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  return bytes && fwrite(payload, bytes, 1, ((sw_output *)context)->file) != 1 ? sw_fail("the disk is full or cannot be written") : 0;
+}
+
+static int publish_vectors(embed_job *job) {
+  static const char *const poolings[] = {[SW_POOL_MEAN] = "mean", [SW_POOL_CLS] = "cls", [SW_POOL_MAX] = "max"};
+  sw_infer_session *s = &job->session;
+  const sw_vectors_origin origin = {.model_sha256 = s->checkpoint.content_sha256, .model = s->options->model,
+                                    .pooling = poolings[s->model->config.pooling], .prefix = job->prefix,
+                                    .normalize = s->model->config.normalize};
+  copy_out copy = {.hidden = job->hidden};
+  if (sw_journal_replay(&s->journal, copy_vectors, &copy) ||
+      sw_vectors_create(s->output, job->hidden, copy.id_bytes, &origin, &copy.writer)) {
+    free(copy.ids);
+    return -1;
+  }
+  int status = sw_journal_replay(&s->journal, copy_vectors, &copy);
+  free(copy.ids);
+  if (status == 0) return sw_vectors_commit(copy.writer);
+  sw_vectors_abandon(copy.writer);
+  return -1;
+}
+
+static int publish_lines(embed_job *job) {
+  sw_output output;
+  if (sw_output_open(&output, job->session.output)) return -1;
+  int status = sw_journal_replay(&job->session.journal, copy_lines, &output);
+  if (status == 0) return sw_output_commit(&output);
+  sw_output_abandon(&output);
+  return sw_fail_in("cannot write %s", job->session.output);
+}
+
+static int embed(const sw_infer_options *options, const char *prefix, const sw_list *inputs) {
+  embed_job job = {.prefix = prefix, .prefix_bytes = strlen(prefix)};
+  const int is_lines = !strcmp(options->output, "-") || sw_infer_ends_in(options->output, ".jsonl");
+  job.format = is_lines ? JSON_LINES : VECTORS_FILE;
+  int status = sw_infer_open(&job.session, "embed", options, inputs);
+  if (!status && job.session.model->config.max_seq_length < 3)
+    status = sw_fail("%s: max_seq_length %d leaves no room for text", options->model, job.session.model->config.max_seq_length);
+  if (!status) {
+    job.hidden = job.session.model->config.hidden_size;
+    job.special = sw_tokenizer_special_ids(job.session.tokenizer);
+    json_t *settings = json_pack("{s:s,s:b}", "prefix", prefix, "lines", is_lines);
+    status = settings ? sw_infer_open_output(&job.session, settings) : sw_fail("--prefix is not valid UTF-8");
+  }
+  sw_pipeline_job pipeline = {.context = &job, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run,
+                              .finish = is_lines ? finish_line : NULL, .write = write_record};
+  sw_pipeline_counts counts = {0};
+  uint64_t rejected = 0;
+  if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
+  if (!status && !job.session.to_stdout) status = is_lines ? publish_lines(&job) : publish_vectors(&job);
+  if (!status) sw_infer_report(&job.session, &counts, rejected);
+  sw_buffer_close(&job.record);
+  sw_infer_close(&job.session);
+  return status;
+}
+
+int sw_infer_embed(int argc, char **argv) {
+  sw_infer_options o = SW_INFER_DEFAULTS;
+  const char *prefix = "";
+  const sw_option options[] = {
+      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "vectors.h5, vectors.npy, vectors.jsonl or - (JSON lines to stdout)"},
+      {"prefix", 0, SW_OPTION_TEXT, &prefix, "TEXT", "put before every text"},
+      SW_INFER_COMMON_OPTIONS(o),
+      {0},
+  };
+  const sw_command command = {
+      .usage = "skillwatch infer embed -m CHECKPOINT INPUTS... [options]",
+      .summary = "Turns texts into vectors. INPUTS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz or .zst; - for standard\n"
+                 "input, one text a line. A text longer than the model's max_seq_length is truncated, and counted. The destination\n"
+                 "appears when all is done; until then the work is kept in OUTPUT.partial, where an interrupted run goes on.",
+      .example = "skillwatch infer embed -m base.h5 titles.csv --column title --prefix 'Job title: ' -o vectors.h5",
+      .options = options,
+  };
+  sw_list inputs = {0};
+  int status = sw_options_parse(&command, argc, argv, &inputs);
+  if (!status) status = sw_infer_check(&o, &inputs);
+  if (!status && strcmp(o.output, "-") && !sw_infer_ends_in(o.output, ".h5") && !sw_infer_ends_in(o.output, ".hdf5") &&
+      !sw_infer_ends_in(o.output, ".npy") && !sw_infer_ends_in(o.output, ".jsonl"))
+    status = sw_fail("-o %s: the name must end in .h5, .npy or .jsonl", o.output);
+  if (status)
+    status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
+  else
+    status = embed(&o, prefix, &inputs) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+  sw_list_close(&inputs);
+  return status;
+}

@@ -1,0 +1,42 @@
+/* skillwatch-infer: one verb a job. */
+#include "infer/session.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  int (*run)(int argc, char **argv);
+  const char *summary;
+} jobs[] = {
+    {"tag", sw_infer_tag, "finds skills in postings: spans with offsets, label and score"},
+    {"embed", sw_infer_embed, "turns texts into vectors"},
+};
+enum { JOBS = sizeof jobs / sizeof *jobs };
+
+static void usage(FILE *to) {
+  fprintf(to, "usage: skillwatch infer JOB [options]\n\njobs:\n");
+  for (int i = 0; i < JOBS; i++) fprintf(to, "  %-10s %s\n", jobs[i].name, jobs[i].summary);
+  fprintf(to, "\nskillwatch infer JOB --help tells more.\n\nexample:\n  skillwatch infer tag -m ner.h5 postings/ -o tags.jsonl\n");
+}
+
+int main(int argc, char **argv) {
+  signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
+  if (argc < 2) {
+    usage(stderr);
+    return SW_EXIT_USAGE;
+  }
+  if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+    usage(stdout);
+    return SW_EXIT_DONE;
+  }
+  if (!strcmp(argv[1], "--version")) {
+    puts("skillwatch-infer " SW_VERSION);
+    return SW_EXIT_DONE;
+  }
+  for (int i = 0; i < JOBS; i++)
+    if (!strcmp(argv[1], jobs[i].name)) return jobs[i].run(argc - 1, argv + 1);
+  fprintf(stderr, "skillwatch: unknown job '%s' (see skillwatch infer --help)\n", argv[1]);
+  return SW_EXIT_USAGE;
+}

@@ -1,0 +1,246 @@
+#include "infer/session.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/progress.h"
+#include "engine/store/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int sw_infer_ends_in(const char *name, const char *suffix) {
+  const size_t n = strlen(name), k = strlen(suffix);
+  return n > k && !strcmp(name + n - k, suffix);
+}
+
+static int parse_format(const char *name, sw_postings_format *out) {
+  static const struct {
+    const char *name;
+    sw_postings_format format;
+  } known[] = {{"auto", SW_POSTINGS_AUTO}, {"text", SW_POSTINGS_TEXT}, {"lines", SW_POSTINGS_LINES}, {"csv", SW_POSTINGS_CSV},
+               {"jsonl", SW_POSTINGS_JSONL}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (!strcmp(name, known[i].name)) {
+      *out = known[i].format;
+      return 0;
+    }
+  return sw_fail("--format %s is not known: use auto, text, lines, csv or jsonl", name);
+}
+
+static int parse_dtype(const char *name, sw_dtype *out) {
+  *out = SW_F32;
+  if (!name || !strcmp(name, "fp32")) return 0;
+  *out = SW_BF16;
+  return strcmp(name, "bf16") ? sw_fail("--dtype %s is not known: use fp32 or bf16", name) : 0;
+}
+
+int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
+  sw_postings_format format;
+  sw_dtype dtype;
+  if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
+  if (inputs->count == 0) return sw_fail("inputs are needed: files, folders or - for standard input (see --help)");
+  if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
+  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20) return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
+  return parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
+}
+
+int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  *s = (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
+  sw_checkpoint_init(&s->checkpoint);
+  s->to_stdout = !strcmp(o->output, "-");
+  s->output = sw_strdup(o->output);
+  if (!s->output) return -1;
+  for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
+  sw_stream stream;
+  if (parse_dtype(o->dtype, &s->dtype) || sw_device_open(o->device, &s->device) || sw_stream_open(s->device, o->threads, &stream) ||
+      sw_checkpoint_read(o->model, &s->checkpoint))
+    return -1;
+  s->threads = stream.threads;
+  if (s->checkpoint.vocab_size == 0)
+    return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
+  if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) || sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
+    return sw_fail_in("%s", o->model);
+  sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
+  sw_tensors_close(&s->checkpoint.optimizer);
+  const int positions = s->model->config.max_positions;
+  s->batch_tokens = o->batch_tokens > positions ? o->batch_tokens : positions;
+  s->max_batch = s->batch_tokens < 1024 ? (int)s->batch_tokens : 1024;
+  return 0;
+}
+
+/* What tells one state of a folder's files from another. */
+static struct {
+  uint64_t files, bytes, newest;
+} folder;
+
+static int add_file(const char *path, const struct stat *info, int type, struct FTW *place) {
+  if (type != FTW_F) return 0;
+  const uint64_t time = (uint64_t)info->st_mtim.tv_sec * 1000000000u + (uint64_t)info->st_mtim.tv_nsec;
+  folder.files++;
+  folder.bytes += (uint64_t)info->st_size;
+  if (time > folder.newest) folder.newest = time;
+  return 0;
+}
+
+/* The text that two runs share when one may go on with the other's results. */
+static char *identity_of(const sw_infer_session *s, json_t *settings) {
+  json_t *inputs = json_array();
+  for (int i = 0; inputs && i < s->inputs.count; i++) {
+    memset(&folder, 0, sizeof folder);
+    nftw(s->inputs.items[i], add_file, 16, FTW_PHYS); /* what cannot be read is reported by the reader */
+    struct stat info;
+    if (!stat(s->inputs.items[i], &info) && S_ISREG(info.st_mode)) { /* through a link, too */
+      folder.bytes = (uint64_t)info.st_size;
+      folder.newest = (uint64_t)info.st_mtim.tv_sec * 1000000000u + (uint64_t)info.st_mtim.tv_nsec;
+    }
+    json_array_append_new(inputs, json_pack("{s:s%,s:I,s:I,s:I}", "path", s->inputs.items[i], strlen(s->inputs.items[i]), "files",
+                                            (json_int_t)folder.files, "bytes", (json_int_t)folder.bytes, "time",
+                                            (json_int_t)folder.newest));
+  }
+  const sw_infer_options *o = s->options;
+  json_t *all = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s?,s:s?,s:o,s:o}", "verb", s->verb, "version", SW_VERSION, "model_sha256",
+                          s->checkpoint.content_sha256, "dtype", sw_dtype_name(s->dtype), "format", o->format, "column", o->column,
+                          "id_column", o->id_column, "settings", settings, "inputs", inputs);
+  char *text = all ? sw_json_canonical(all) : NULL;
+  if (!all) sw_fail("an option or a file name is not valid UTF-8");
+  json_decref(all);
+  return text;
+}
+
+int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
+  if (s->to_stdout) {
+    json_decref(settings);
+    return 0;
+  }
+  char *identity = identity_of(s, settings);
+  if (!identity) return -1;
+  int resume = s->options->resume;
+  for (int i = 0; i < s->inputs.count; i++) {
+    struct stat info; /* what comes through a pipe cannot be read again */
+    if (!strcmp(s->inputs.items[i], "-") || (!stat(s->inputs.items[i], &info) && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
+      resume = 0;
+  }
+  const char *why;
+  int status = sw_journal_open(s->output, identity, resume, &s->journal, &why);
+  free(identity);
+  if (status) return -1;
+  s->before = (sw_pipeline_counts){s->journal.totals[0], s->journal.totals[1], s->journal.totals[2], s->journal.totals[3]};
+  if (why && !s->options->quiet)
+    fprintf(stderr, "skillwatch: %s.partial is not continued, %s; beginning anew\n", s->output, why);
+  else if (s->before.rows && !s->options->quiet)
+    fprintf(stderr, "skillwatch: going on after %llu texts of an interrupted run\n", (unsigned long long)s->before.rows);
+  return 0;
+}
+
+int sw_infer_put(sw_infer_session *s, const sw_pipeline_counts *c, const void *payload, size_t bytes) {
+  if (!s->to_stdout) {
+    const uint64_t counters[SW_JOURNAL_COUNTERS] = {c->rows, c->truncated, c->tokens, c->computed_tokens};
+    return sw_journal_append(&s->journal, counters, payload, bytes);
+  }
+  errno = 0;
+  if ((bytes && fwrite(payload, bytes, 1, stdout) != 1) || fflush(stdout))
+    return sw_fail("cannot write to standard output: %s", errno ? strerror(errno) : "write error");
+  return 0;
+}
+
+static char *rejected_path(const sw_infer_session *s) {
+  if (s->options->rejected) return sw_strdup(s->options->rejected);
+  sw_buffer path = {0};
+  if (sw_buffer_print(&path, "%s.rejected.jsonl", s->output)) {
+    sw_buffer_close(&path);
+    return NULL;
+  }
+  return sw_buffer_take(&path);
+}
+
+int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
+  const sw_infer_options *o = s->options;
+  char *aside = NULL;
+  sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
+  if (parse_format(o->format, &reading.format)) return -1;
+  if (!s->to_stdout || o->rejected) {
+    if (!(aside = rejected_path(s))) return -1;
+    reading.rejected_path = aside;
+  }
+  sw_postings *postings = NULL;
+  int status = sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings);
+  free(aside);
+  if (status) return -1;
+  sw_pipeline_options options = {.threads = s->threads, .batch_tokens = s->batch_tokens, .max_batch = s->max_batch, .dedup = o->dedup,
+                                 .skip = s->before.rows, .progress = o->quiet ? NULL : s->verb};
+  status = sw_pipeline_run(postings, job, &options, counts);
+  *rejected = sw_postings_rejected(postings);
+  if (status == 0) {
+    counts->rows += s->before.rows;
+    counts->truncated += s->before.truncated;
+    counts->tokens += s->before.tokens;
+    counts->computed_tokens += s->before.computed_tokens;
+    return sw_postings_close(postings);
+  }
+  sw_buffer message = {0}; /* closing may fail too, which matters less than the first failure */
+  if (sw_buffer_print(&message, "%s", sw_error()) == 0) {
+    sw_postings_close(postings);
+    sw_fail("%s", message.data);
+  } else {
+    sw_postings_close(postings);
+  }
+  sw_buffer_close(&message);
+  return -1;
+}
+
+void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t rejected) {
+  if (!s->to_stdout) sw_journal_close(&s->journal, 1);
+  const double seconds = sw_clock() - s->started, rate = (double)(c->rows - s->before.rows) / seconds;
+  if (!s->options->quiet) {
+    fprintf(stderr, "%s: %llu texts, %llu tokens in %.1f s (%.0f texts/s)", s->verb, (unsigned long long)c->rows,
+            (unsigned long long)c->tokens, seconds, rate);
+    if (rejected) fprintf(stderr, ", %llu unusable rows set aside", (unsigned long long)rejected);
+    fprintf(stderr, "\n");
+    if (c->truncated)
+      fprintf(stderr, "%s: %llu of %llu texts were longer than %d tokens and were truncated\n", s->verb,
+              (unsigned long long)c->truncated, (unsigned long long)c->rows, s->model->config.max_seq_length);
+  }
+  if (s->options->json)
+    fprintf(s->to_stdout ? stderr : stdout,
+            "{\"rows\": %llu, \"truncated\": %llu, \"rejected\": %llu, \"resumed\": %llu, \"tokens\": %llu, \"computed_tokens\": %llu, "
+            "\"seconds\": %.3f, \"texts_per_second\": %.1f}\n",
+            (unsigned long long)c->rows, (unsigned long long)c->truncated, (unsigned long long)rejected,
+            (unsigned long long)s->before.rows, (unsigned long long)c->tokens, (unsigned long long)c->computed_tokens, seconds, rate);
+}
+
+void sw_infer_close(sw_infer_session *s) {
+  sw_journal_close(&s->journal, 0);
+  sw_model_close(s->model);
+  sw_tokenizer_close(s->tokenizer);
+  sw_device_close(s->device);
+  sw_checkpoint_close(&s->checkpoint);
+  free(s->output);
+}
+
+int sw_infer_worker_open(sw_infer_session *s, sw_infer_worker *w) {
+  *w = (sw_infer_worker){.session = s};
+  return sw_stream_open(s->device, 1, &w->stream); /* the threads share the work by batches */
+}
+
+int sw_infer_worker_run(sw_infer_worker *w) {
+  if (w->run) return 0;
+  return sw_run_open(&w->stream, w->session->model, w->session->batch_tokens, w->session->max_batch, 0, &w->run);
+}
+
+void sw_infer_worker_close(sw_infer_worker *w) {
+  if (w->run) sw_run_close(w->run);
+  sw_encoding_close(&w->encoding);
+}
+
+int sw_infer_check_finite(const float *values, size_t count, const sw_item *item) {
+  for (size_t i = 0; i < count; i++)
+    if (!isfinite(values[i]))
+      return sw_fail("row %llu (id %s): the model gives a value that is no finite number; its weights are unusable",
+                     (unsigned long long)item->posting.index + 1, item->posting.id);
+  return 0;
+}

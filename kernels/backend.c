@@ -1,0 +1,131 @@
+#include "kernels/backend.h"
+#include "base/error.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef SW_HAVE_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+extern const sw_operators sw_operators_baseline;
+#ifdef SW_HAVE_X86
+extern const sw_operators sw_operators_avx2, sw_operators_avx512;
+#endif
+#ifdef SW_HAVE_AMX
+sw_linear_weight_bytes_fn sw_linear_weight_bytes_amx;
+sw_linear_prepare_fn sw_linear_prepare_amx;
+sw_linear_workspace_fn sw_linear_workspace_amx;
+sw_linear_forward_fn sw_linear_forward_amx;
+sw_linear_backward_input_fn sw_linear_backward_input_amx;
+sw_linear_backward_weight_fn sw_linear_backward_weight_amx;
+#endif
+
+int sw_unsupported(const sw_device *device, const char *name) {
+  return sw_fail("the %s backend has no operator %s", device->backend, name);
+}
+
+static void *cpu_alloc(sw_device *device, size_t bytes) { return sw_alloc_aligned(bytes); }
+static void cpu_release(sw_device *device, void *memory) { free(memory); }
+static int cpu_copy(sw_stream *stream, void *to, const void *from, size_t bytes) {
+  if (bytes) memcpy(to, from, bytes);
+  return 0;
+}
+static int cpu_zero(sw_stream *stream, void *memory, size_t bytes) {
+  if (bytes) memset(memory, 0, bytes);
+  return 0;
+}
+static int cpu_synchronize(sw_stream *stream) { return 0; }
+static void cpu_close(sw_device *device) { free(device); }
+
+enum isa { BASELINE, AVX2, AVX512, AMX, ISA_COUNT };
+static const char *const isa_names[ISA_COUNT] = {"baseline", "avx2", "avx512", "amx"};
+
+#ifdef SW_HAVE_AMX
+/* Linux gives a process the tile registers only when it asks (arch_prctl ARCH_REQ_XCOMP_PERM, feature 18 = tile data). */
+static int amx_allowed(void) {
+  unsigned a, b, c, d;
+  __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+  if (!(d >> 24 & 1) || !(d >> 22 & 1)) return 0; /* AMX-TILE, AMX-BF16 */
+  return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+}
+#endif
+
+static enum isa best_isa(void) {
+#ifdef SW_HAVE_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+#ifdef SW_HAVE_AMX
+    if (__builtin_cpu_supports("avx512bf16") && amx_allowed()) return AMX;
+#endif
+    return AVX512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
+#endif
+  return BASELINE;
+}
+
+static const sw_operators *operators_of(enum isa isa) {
+#ifdef SW_HAVE_AMX
+  static sw_operators amx;
+  if (isa == AMX) { /* AVX-512 for everything but the matrix products; the same bytes are written however many threads come here */
+    sw_operators table = sw_operators_avx512;
+    table.linear_weight_bytes = sw_linear_weight_bytes_amx;
+    table.linear_prepare = sw_linear_prepare_amx;
+    table.linear_workspace = sw_linear_workspace_amx;
+    table.linear_forward = sw_linear_forward_amx;
+    table.linear_backward_input = sw_linear_backward_input_amx;
+    table.linear_backward_weight = sw_linear_backward_weight_amx;
+    amx = table;
+    return &amx;
+  }
+#endif
+#ifdef SW_HAVE_X86
+  if (isa == AVX512) return &sw_operators_avx512;
+  if (isa == AVX2) return &sw_operators_avx2;
+#endif
+  return &sw_operators_baseline;
+}
+
+static int cpu_open(sw_device **out) {
+  enum isa isa = best_isa();
+  const char *wanted = getenv("SKILLWATCH_CPU_ISA");
+  if (wanted && *wanted) {
+    int i = 0;
+    while (i < ISA_COUNT && strcmp(wanted, isa_names[i])) i++;
+    if (i == ISA_COUNT) return sw_fail("SKILLWATCH_CPU_ISA=%s: use baseline, avx2, avx512 or amx", wanted);
+    if (i > (int)isa) return sw_fail("SKILLWATCH_CPU_ISA=%s: this processor has only %s", wanted, isa_names[isa]);
+    isa = (enum isa)i;
+  }
+  sw_device *device = sw_alloc(sizeof *device);
+  if (!device) return -1;
+  *device = (sw_device){.backend = "cpu", .operators = operators_of(isa), .alloc = cpu_alloc, .release = cpu_release,
+                        .copy_in = cpu_copy, .copy_out = cpu_copy, .zero = cpu_zero, .synchronize = cpu_synchronize, .close = cpu_close};
+  snprintf(device->name, sizeof device->name, "cpu (%s)", isa_names[isa]);
+  *out = device;
+  return 0;
+}
+
+int sw_device_open(const char *name, sw_device **out) {
+  *out = NULL;
+  if (!strcmp(name, "auto") || !strcmp(name, "cpu")) return cpu_open(out);
+  if (!strncmp(name, "cuda", 4)) return sw_fail("--device %s: this build has no CUDA backend; use --device cpu", name);
+  return sw_fail("--device %s: unknown device; use auto or cpu", name);
+}
+
+void sw_device_close(sw_device *device) {
+  if (device) device->close(device);
+}
+
+int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
+  if (threads <= 0) {
+    cpu_set_t set;
+    threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  }
+  if (threads > 1024) return sw_fail("--threads %d is too many (at most 1024)", threads);
+  *out = (sw_stream){.device = device, .threads = threads};
+  return 0;
+}

@@ -1,0 +1,87 @@
+/* A backend: a device, its memory, its streams and its table of operators. The CPU is compiled in; others are modules.
+ *
+ * Conventions of every operator:
+ *  - activations are packed: [total_tokens, features], row-major, in the descriptor's dtype; sequences are delimited by
+ *    cu_seqlens[batch + 1] (int32, cu_seqlens[0] = 0). Parameters and their gradients are fp32.
+ *  - gradients of activations are overwritten (unless an argument says "accumulate"); gradients of parameters are added to.
+ *  - the result for one row (one token, one sequence) has the same bits whatever else is in the batch and however many threads run.
+ *  - nothing is allocated: where an operator needs scratch, <operator>_workspace says how many bytes, and the caller owns them.
+ *  - returns 0, or -1 with sw_error() set. All pointers are device memory unless marked host. */
+#ifndef SW_KERNELS_BACKEND_H
+#define SW_KERNELS_BACKEND_H
+#include "kernels/dtype.h"
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct sw_device sw_device;
+
+typedef struct sw_stream {
+  sw_device *device;
+  int threads;   /* CPU: threads an operator may use, >= 1; results do not depend on it */
+  void *handle;  /* the backend's own */
+} sw_stream;
+
+/* Dropout by counters, identical on every backend. Element i of a tensor is kept where word (i & 3) of
+ * philox(seed, {i >> 2 low, i >> 2 high, site, step}) is >= p * 2^32, and is then multiplied by 1 / (1 - p).
+ * i is token * hidden + column for hidden states (token counts from the start of the packed batch), and
+ * ((token * heads + head) << 10 | key's position in its sequence) for attention probabilities. p = 0 turns it off. */
+typedef struct {
+  float p;
+  uint64_t seed;
+  uint32_t site, step;
+} sw_dropout;
+
+#include "kernels/attention/attention.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/dropout/dropout.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/layernorm/layernorm.h"
+#include "kernels/linear/linear.h"
+#include "kernels/loss/loss.h"
+#include "kernels/pool/pool.h"
+#include "kernels/rows/rows.h"
+
+/* One row an operator: dispatch, the support list, the tests and the micro-benchmark are made from it. */
+#define SW_OPERATOR_LIST(X)                                                                                                      \
+  X(embedding_forward) X(embedding_backward)                                                                                     \
+  X(layernorm_forward) X(layernorm_backward)                                                                                     \
+  X(linear_weight_bytes) X(linear_prepare) X(linear_workspace) X(linear_forward) X(linear_backward_input)                        \
+  X(linear_backward_weight)                                                                                                      \
+  X(attention_workspace) X(attention_forward) X(attention_backward)                                                              \
+  X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
+  X(cross_entropy) X(sigmoid_bce) X(log_softmax)                                                                                 \
+  X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)
+
+typedef struct {
+#define X(name) sw_##name##_fn *name;
+  SW_OPERATOR_LIST(X)
+#undef X
+} sw_operators;
+
+/* SW_RUN(stream, attention_forward, &desc, ...): -1 with a message where the backend lacks the operator. */
+#define SW_RUN(stream, operator, ...)                                                                                            \
+  ((stream)->device->operators->operator ? (stream)->device->operators->operator((stream), __VA_ARGS__)                          \
+                                         : sw_unsupported((stream)->device, #operator))
+int sw_unsupported(const sw_device *device, const char *name);
+
+struct sw_device {
+  const char *backend;  /* "cpu" */
+  char name[96];        /* "cpu (avx512, amx)": for people */
+  const sw_operators *operators;
+  /* 64-byte aligned device memory, not initialised; NULL with the message set */
+  void *(*alloc)(sw_device *device, size_t bytes);
+  void (*release)(sw_device *device, void *memory);
+  int (*copy_in)(sw_stream *stream, void *device_memory, const void *host, size_t bytes);
+  int (*copy_out)(sw_stream *stream, void *host, const void *device_memory, size_t bytes);
+  int (*zero)(sw_stream *stream, void *device_memory, size_t bytes);
+  int (*synchronize)(sw_stream *stream);
+  void (*close)(sw_device *device);
+};
+
+/* Opens "auto", "cpu" (later "cuda[:N]"). SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests);
+ * asking for one the machine lacks is a failure. */
+int sw_device_open(const char *name, sw_device **out);
+void sw_device_close(sw_device *device);
+/* threads <= 0: one a core this process may use. */
+int sw_stream_open(sw_device *device, int threads, sw_stream *out);
+#endif

@@ -1,0 +1,453 @@
+/* Linear layers on processors with AMX. bf16: one product of bf16 tiles. fp32: six products of the three bf16 parts of each factor
+ * (amx_tiles.h), as accurate as fp32 multiply-adds and more than twice as fast as AVX-512 can do them.
+ *
+ * Weights are prepared as panels of 32 columns, panel by panel, step by step (32 k), part by part, two B tiles each: the products
+ * read them in a straight line. Rows go through in blocks whose (packed) A tiles stay in the level-2 cache; for every panel, all
+ * pairs of row tiles of the block are multiplied by it, so that each panel comes from memory once a block. While the tile unit works
+ * on one 32 x 32 piece, the vector units finish (bias, activation, rounding) the piece before it.
+ *
+ * Each element of a result is the same sequence of tile operations on its own row and column, whatever the other rows are and
+ * whoever computes them: batches, positions and threads change no bit. */
+#include "kernels/linear/amx_tiles.h"
+#include <omp.h>
+
+sw_linear_weight_bytes_fn sw_linear_weight_bytes_amx;
+sw_linear_prepare_fn sw_linear_prepare_amx;
+sw_linear_workspace_fn sw_linear_workspace_amx;
+sw_linear_forward_fn sw_linear_forward_amx;
+sw_linear_backward_input_fn sw_linear_backward_input_amx;
+sw_linear_backward_weight_fn sw_linear_backward_weight_amx;
+
+static int parts_of(const sw_linear_desc *desc) { return desc->dtype == SW_F32 ? 3 : 1; }
+static int64_t steps_of(int64_t k) { return (k + STEP - 1) / STEP; }
+static int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
+static int64_t panel_bytes(int64_t k, int parts) { return steps_of(k) * parts * 2 * TILE; }
+/* Below some ten microseconds of work a second thread costs more than it brings. */
+static int threads_for(const sw_stream *stream, double multiply_adds, int parts) {
+  return multiply_adds * (parts == 3 ? 6 : 1) < 6e6 ? 1 : stream->threads;
+}
+
+/* ------------------------------------------------ prepared weights ------------------------------------------------ */
+
+int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
+  if (linear_check(stream, desc)) return -1;
+  int parts = parts_of(desc);
+  int64_t forward = panels_of(desc->out_features) * panel_bytes(desc->in_features, parts);
+  int64_t backward = desc->training ? panels_of(desc->in_features) * panel_bytes(desc->out_features, parts) : 0;
+  *bytes = (size_t)(forward + backward);
+  return 0;
+}
+
+/* B[k = in][n = out] = W[n][k]: pairs lie within the rows of W, and are then transposed. */
+static void prepare_forward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
+  for (int64_t step = 0; step < steps_of(in); step++)
+    for (int tile = 0; tile < 2; tile++) {
+      __m512i t[3][SIDE];
+      for (int r = 0; r < SIDE; r++) {
+        int64_t n = panel * PANEL + tile * SIDE + r;
+        __m512i pairs[3];
+        row_pairs(w, SW_F32, n < out ? n * in + step * STEP : 0, n < out ? in - step * STEP : 0, parts, pairs);
+        for (int part = 0; part < parts; part++) t[part][r] = pairs[part];
+      }
+      for (int part = 0; part < parts; part++) {
+        transpose16(t[part]);
+        memcpy(to + ((step * parts + part) * 2 + tile) * TILE, t[part], TILE);
+      }
+    }
+}
+/* B[k = out][n = in] = W[k][n]: pairs are two rows of W. */
+static void prepare_backward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
+  for (int64_t step = 0; step < steps_of(out); step++)
+    for (int tile = 0; tile < 2; tile++)
+      for (int p = 0; p < SIDE; p++) {
+        int64_t a = step * STEP + (parts == 1 ? 2 * p : p), b = parts == 1 ? a + 1 : a + 16, n = panel * PANEL + tile * SIDE;
+        __m512i pairs[3];
+        column_pairs(w, SW_F32, in, a < out ? a : -1, b < out ? b : -1, n < in ? n : 0, lanes(in - n), parts, pairs);
+        for (int part = 0; part < parts; part++)
+          memcpy(to + ((step * parts + part) * 2 + tile) * TILE + p * 64, &pairs[part], 64);
+      }
+}
+
+int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const float *weight, void *prepared) {
+  if (linear_check(stream, desc)) return -1;
+  int parts = parts_of(desc);
+  int64_t in = desc->in_features, out = desc->out_features, forward = panels_of(out), all = forward + (desc->training ? panels_of(in) : 0);
+  char *backward = (char *)prepared + forward * panel_bytes(in, parts);
+  int threads = in * out < 1 << 15 ? 1 : stream->threads;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int64_t i = 0; i < all; i++) {
+    if (i < forward)
+      prepare_forward_panel(weight, in, out, i, parts, (char *)prepared + i * panel_bytes(in, parts));
+    else
+      prepare_backward_panel(weight, in, out, i - forward, parts, backward + (i - forward) * panel_bytes(out, parts));
+  }
+  return 0;
+}
+
+/* ------------------------------------------------ tile products ------------------------------------------------ */
+
+/* A piece of the result that waits for its epilogue. */
+typedef struct {
+  const linear_output *out;
+  const float *c;
+  int64_t row;
+  int rows, done, col, cols, ld;
+} piece;
+
+SW_INLINE void finish_rows(piece *p, int rows) {
+  if (rows > p->rows - p->done) rows = p->rows - p->done;
+  if (rows <= 0) return;
+  linear_finish(p->out, p->c + p->done * p->ld, p->ld, p->row + p->done, rows, p->col, p->cols);
+  p->done += rows;
+}
+
+/* The products of one step, (part of A, part of B): each changes one of the two, so that few tiles are loaded. */
+#define SIX_PRODUCTS(A, B, ADD) A(0) B(2) ADD B(1) ADD A(1) ADD B(0) ADD A(2) ADD A(0) ADD
+
+/* C (tile registers 0-3: two row tiles by two column tiles) += A B. a_step: bytes between the A tiles of two steps. */
+SW_INLINE void multiply_2x2(const char *upper, const char *lower, int64_t a_stride, int64_t a_step, const char *b, int64_t steps,
+                            int parts, piece *before) {
+  int drain = (int)((before->rows + steps - 1) / steps);
+  for (int64_t s = 0; s < steps; s++) {
+#define A(part) _tile_loadd(4, upper + (part) * TILE, a_stride); _tile_loadd(5, lower + (part) * TILE, a_stride);
+#define B(part) _tile_loadd(6, b + (part) * 2 * TILE, 64); _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);
+#define ADD _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+    if (parts == 1) {
+      A(0) B(0) ADD
+    } else {
+      SIX_PRODUCTS(A, B, ADD)
+    }
+#undef A
+#undef B
+#undef ADD
+    upper += a_step, lower += a_step, b += parts * 2 * TILE;
+    finish_rows(before, drain);
+  }
+}
+/* C (0-3: one row tile by four column tiles, in two panels) += A B: for what is left when there are 16 rows or fewer. */
+SW_INLINE void multiply_1x4(const char *a, int64_t a_stride, int64_t a_step, const char *b, const char *c, int64_t steps, int parts,
+                            piece *before) {
+  int drain = (int)((before->rows + steps - 1) / steps);
+  for (int64_t s = 0; s < steps; s++) {
+    const char *b_now, *c_now;
+#define A(part) _tile_loadd(4, a + (part) * TILE, a_stride);
+#define B(part) b_now = b + (part) * 2 * TILE, c_now = c + (part) * 2 * TILE;
+#define ADD                                                                                                                      \
+  _tile_loadd(5, b_now, 64); _tile_dpbf16ps(0, 4, 5); _tile_loadd(6, b_now + TILE, 64); _tile_dpbf16ps(1, 4, 6);                 \
+  _tile_loadd(7, c_now, 64); _tile_dpbf16ps(2, 4, 7); _tile_loadd(5, c_now + TILE, 64); _tile_dpbf16ps(3, 4, 5);
+    if (parts == 1) {
+      A(0) B(0) ADD
+    } else {
+      SIX_PRODUCTS(A, B, ADD)
+    }
+#undef A
+#undef B
+#undef ADD
+    a += a_step, b += parts * 2 * TILE, c += parts * 2 * TILE;
+    finish_rows(before, drain);
+  }
+}
+
+/* One piece of 32 x 32 (fewer rows where the tile registers have fewer) at `now`, from the one before it to the next. c: two buffers. */
+SW_INLINE void next_2x2(piece *before, piece now, float (*c)[32 * 32], const char *upper, const char *lower, int64_t a_stride,
+                        int64_t a_step, const char *b, int64_t steps, int parts) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  multiply_2x2(upper, lower, a_stride, a_step, b, steps, parts, before);
+  finish_rows(before, 32);
+  float *to = before->c == c[0] ? c[1] : c[0];
+  _tile_stored(0, to, 128);
+  _tile_stored(1, to + 16, 128);
+  _tile_stored(2, to + 16 * 32, 128);
+  _tile_stored(3, to + 16 * 32 + 16, 128);
+  TILE_FENCE();
+  now.c = to, now.ld = 32;
+  *before = now;
+}
+SW_INLINE void next_1x4(piece *before, piece now, float (*c)[32 * 32], const char *a, int64_t a_stride, int64_t a_step, const char *b,
+                        const char *b_next, int64_t steps, int parts) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  multiply_1x4(a, a_stride, a_step, b, b_next, steps, parts, before);
+  finish_rows(before, 32);
+  float *to = before->c == c[0] ? c[1] : c[0];
+  _tile_stored(0, to, 256);
+  _tile_stored(1, to + 16, 256);
+  _tile_stored(2, to + 32, 256);
+  _tile_stored(3, to + 48, 256);
+  TILE_FENCE();
+  now.c = to, now.ld = 64;
+  *before = now;
+}
+
+/* ------------------------------------------------ rows times prepared weights ------------------------------------------------ */
+
+typedef struct {
+  const sw_linear_desc *desc;
+  const void *a; /* [rows, k] */
+  sw_dtype a_dtype;
+  int64_t rows, k, n;
+  int parts, packed;
+  const char *b; /* prepared panels */
+  linear_output out;
+  void *dy; /* not NULL: a is dy, which still has to be multiplied by the activation's gradient at `pre` */
+  const void *pre;
+  int64_t block_rows, row_blocks, panel_blocks; /* a task is one block of rows by one block of panels */
+} product;
+
+/* Packed A tiles of a block take this much of the level-2 cache at most. */
+static int64_t block_limit(int64_t k, int parts) {
+  int64_t rows = (1 << 20) / (steps_of(k) * STEP * 2 * parts) / 32 * 32;
+  return rows < 64 ? 64 : rows > 512 ? 512 : rows;
+}
+static int64_t packed_bytes(int64_t rows, int64_t k, int parts) {
+  return linear_round_up(rows, SIDE) / SIDE * steps_of(k) * parts * TILE;
+}
+/* Cuts the work: blocks of rows in a multiple of the number of threads where there are rows enough, else panels too. */
+static void plan(product *p, int threads) {
+  int64_t limit = block_limit(p->k, p->parts), blocks = (p->rows + limit - 1) / limit;
+  if (p->rows >= 64 * threads) blocks = linear_round_up(blocks, threads);
+  p->block_rows = linear_round_up((p->rows + blocks - 1) / blocks, 32);
+  p->row_blocks = (p->rows + p->block_rows - 1) / p->block_rows;
+  p->panel_blocks = linear_min((threads + p->row_blocks - 1) / p->row_blocks, panels_of(p->n));
+}
+
+/* Rows [from, to) of A as tiles: row tile by row tile, step by step, part by part. Rows beyond `to` are left as they are: the tile
+ * registers have no such rows. */
+static void pack_rows(const product *p, int64_t from, int64_t to, char *packed) {
+  int64_t steps = steps_of(p->k);
+  for (int64_t row = from; row < to; row++) {
+    char *tile = packed + (row - from) / SIDE * steps * p->parts * TILE + (row - from) % SIDE * 64;
+    for (int64_t s = 0; s < steps; s++) {
+      __m512i pairs[3];
+      if (p->parts == 3 && p->a_dtype == SW_F32)
+        row_pairs(p->a, SW_F32, row * p->k + s * STEP, p->k - s * STEP, 3, pairs);
+      else
+        row_pairs(p->a, p->a_dtype, row * p->k + s * STEP, p->k - s * STEP, p->parts, pairs);
+      for (int part = 0; part < p->parts; part++, tile += TILE) memcpy(tile, &pairs[part], 64);
+    }
+  }
+}
+
+SW_INLINE void run_task_as(const product *p, int64_t task, char *packed, int parts) {
+  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n), steps = steps_of(p->k);
+  int64_t from = block * p->block_rows, to = linear_min(from + p->block_rows, p->rows);
+  int64_t first = panels * part / p->panel_blocks, last = panels * (part + 1) / p->panel_blocks;
+  int64_t a_stride = 64, a_step = parts * TILE, a_rows = steps * parts * TILE; /* bytes between rows, steps, row tiles */
+  int64_t b_panel = steps * parts * 2 * TILE;
+  const char *a = packed;
+  if (p->dy) linear_gradient(p->desc, p->dy, p->pre, from, to);
+  if (p->packed) {
+    pack_rows(p, from, to, packed);
+  } else {
+    a = (const char *)p->a + from * p->k * 2;
+    a_stride = p->k * 2, a_step = 64, a_rows = p->k * 2 * SIDE;
+  }
+  float c[2][32 * 32] __attribute__((aligned(64)));
+  piece before = {.out = &p->out, .c = c[1]};
+  int64_t whole = (to - from) / 32 * 32, rest = to - from - whole;
+  TILE_FENCE();
+  for (int pass = 0; pass < 2; pass++) { /* the pairs of full row tiles; then what is left, with the registers cut to its rows */
+    int64_t row = pass ? whole : 0, end = pass ? whole + (rest > 16 ? rest : 0) : whole;
+    if (row == end) continue;
+    int lower = pass ? (int)rest - 16 : 16;
+    configure_tiles((int[8]){16, 16, lower, lower, 16, lower, 16, 16});
+    for (int64_t panel = first; panel < last; panel++)
+      for (int64_t r = row; r < end; r += 32) {
+        const char *upper = a + r / SIDE * a_rows;
+        piece now = {.out = &p->out, .row = from + r, .rows = 16 + lower, .col = (int)panel * PANEL,
+                     .cols = (int)linear_min(PANEL, p->n - panel * PANEL)};
+        next_2x2(&before, now, c, upper, upper + a_rows, a_stride, a_step, p->b + panel * b_panel, steps, parts);
+      }
+  }
+  if (rest > 0 && rest <= 16) {
+    int r = (int)rest;
+    configure_tiles((int[8]){r, r, r, r, r, 16, 16, 16});
+    for (int64_t panel = first; panel < last; panel += 2) {
+      int64_t panels_here = linear_min(2, last - panel); /* where only one is left, it is multiplied twice and kept once */
+      const char *b = p->b + panel * b_panel, *b_next = b + (panels_here - 1) * b_panel;
+      piece now = {.out = &p->out, .row = from + whole, .rows = r, .col = (int)panel * PANEL,
+                   .cols = (int)linear_min(panels_here * PANEL, p->n - panel * PANEL)};
+      next_1x4(&before, now, c, a + whole / SIDE * a_rows, a_stride, a_step, b, b_next, steps, parts);
+    }
+  }
+  finish_rows(&before, 32);
+}
+
+static void run_product(product *p, int threads, void *workspace) {
+  int64_t bytes = packed_bytes(linear_min(linear_round_up(p->rows, 32), block_limit(p->k, p->parts)), p->k, p->parts);
+  plan(p, threads);
+  if (p->dy && p->panel_blocks > 1) { /* several tasks read the same rows: their gradient must be there before */
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t row = 0; row < p->rows; row++) linear_gradient(p->desc, p->dy, p->pre, row, row + 1);
+    p->dy = NULL;
+  }
+  int64_t tasks = p->row_blocks * p->panel_blocks;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    char *packed = (char *)workspace + omp_get_thread_num() * bytes;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < tasks; task++) {
+      if (p->parts == 3)
+        run_task_as(p, task, packed, 3);
+      else
+        run_task_as(p, task, packed, 1);
+    }
+    _tile_release();
+  }
+}
+
+int sw_linear_forward_amx(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared, const float *bias,
+                          void *pre, void *y, void *workspace) {
+  if (linear_check(stream, desc)) return -1;
+  if (!desc->tokens) return 0;
+  product p = {.desc = desc, .a = x, .a_dtype = desc->dtype, .rows = desc->tokens, .k = desc->in_features, .n = desc->out_features,
+               .parts = parts_of(desc), .b = prepared,
+               .out = {.y = y, .pre = pre, .bias = bias, .ld = desc->out_features, .dtype = desc->out_dtype,
+                       .activation = desc->activation}};
+  p.packed = p.parts == 3 || p.k % STEP;
+  run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, p.parts), workspace);
+  return 0;
+}
+
+int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre, const void *prepared, void *dx,
+                                 int accumulate, void *workspace) {
+  if (linear_check(stream, desc)) return -1;
+  if (dx && !desc->training) return sw_fail("linear: the weight was prepared without training, so it has no backward form");
+  if (desc->activation && !pre) return sw_fail("linear: the gradient of an activation needs the values before it");
+  if (!desc->tokens) return 0;
+  int parts = parts_of(desc);
+  if (!dx) {
+    int threads = desc->tokens * desc->out_features < 1 << 14 ? 1 : stream->threads;
+    if (!desc->activation) return 0;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t row = 0; row < desc->tokens; row++) linear_gradient(desc, dy, pre, row, row + 1);
+    return 0;
+  }
+  product p = {.desc = desc, .a = dy, .a_dtype = desc->out_dtype, .rows = desc->tokens, .k = desc->out_features, .n = desc->in_features,
+               .parts = parts, .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts),
+               .out = {.y = dx, .ld = desc->in_features, .dtype = desc->dtype, .accumulate = accumulate},
+               .dy = desc->activation ? dy : NULL, .pre = pre};
+  p.packed = parts == 3 || p.k % STEP || p.a_dtype == SW_F32;
+  run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, parts), workspace);
+  return 0;
+}
+
+/* ------------------------------------------------ weight gradients ------------------------------------------------ */
+/* dW [out, in] += g^T x, a chunk of tokens at a time, in order. In a chunk, x is packed once, as panels of 32 columns; then stripes of
+ * output features are taken one by one: their g is packed (transposed) and multiplied by the panels. An element of dW belongs to one stripe: the order of its additions does not depend on the threads. */
+
+enum { STRIPE = 128 };
+
+static int64_t chunk_of(int64_t tokens, int parts) { return linear_min(linear_round_up(tokens, STEP), parts == 3 ? 256 : 512); }
+
+int sw_linear_workspace_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
+  if (linear_check(stream, desc)) return -1;
+  int parts = parts_of(desc);
+  int64_t in = desc->in_features, out = desc->out_features, rows = linear_round_up(desc->tokens, 32), chunk = chunk_of(desc->tokens, parts);
+  int64_t forward = packed_bytes(linear_min(rows, block_limit(in, parts)), in, parts);
+  int64_t backward = packed_bytes(linear_min(rows, block_limit(out, parts)), out, parts);
+  int64_t weight = packed_bytes(STRIPE, chunk, parts), x = panels_of(in) * panel_bytes(chunk, parts);
+  *bytes = (size_t)linear_max(stream->threads * linear_max(forward, backward), x + stream->threads * weight);
+  return 0;
+}
+
+/* Tokens [from, to) of 32 columns of x. */
+static void pack_x_panel(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, int parts, char *packed) {
+  for (int64_t k = from; k < to; k += STEP, packed += parts * 2 * TILE)
+    for (int tile = 0; tile < 2; tile++)
+      for (int p = 0; p < SIDE; p++) {
+        int64_t col = panel * PANEL + tile * SIDE;
+        __m512i pairs[3];
+        column_pairs(x, dtype, in, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < in ? col : 0, lanes(in - col),
+                     parts, pairs);
+        for (int part = 0; part < parts; part++) memcpy(packed + (part * 2 + tile) * TILE + p * 64, &pairs[part], 64);
+      }
+}
+/* Tokens [from, to) of 16 columns of g, as the rows of A tiles. */
+static void pack_g_tile(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t col, int parts, char *packed) {
+  for (int64_t k = from; k < to; k += STEP, packed += parts * TILE) {
+    __m512i t[3][SIDE];
+    for (int p = 0; p < SIDE; p++) {
+      __m512i pairs[3];
+      column_pairs(g, dtype, out, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < out ? col : 0, lanes(out - col),
+                   parts, pairs);
+      for (int part = 0; part < parts; part++) t[part][p] = pairs[part];
+    }
+    for (int part = 0; part < parts; part++) {
+      transpose16(t[part]);
+      memcpy(packed + part * TILE, t[part], TILE);
+    }
+  }
+}
+/* dbias[col ...] += the sum over the chunk, token after token. */
+static void add_column_sums(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t first, int64_t last, float *dbias) {
+  for (int64_t col = first; col < last; col += 64) {
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    __mmask16 mask[4];
+    for (int i = 0; i < 4; i++) mask[i] = lanes(last - col - i * 16);
+    for (int64_t row = from; row < to; row++)
+      for (int i = 0; i < 4; i++) sum[i] = _mm512_add_ps(sum[i], load16(g, dtype, row * out + col + i * 16, mask[i]));
+    for (int i = 0; i < 4; i++) {
+      float *at = dbias + col + i * 16;
+      _mm512_mask_storeu_ps(at, mask[i], _mm512_add_ps(_mm512_maskz_loadu_ps(mask[i], at), sum[i]));
+    }
+  }
+}
+
+/* dW[first .. last) += g x, packed. */
+SW_INLINE void multiply_stripe(const linear_output *dweight, const char *g, int64_t first, int64_t last, const char *x, int64_t x_panel,
+                               int64_t in, int64_t steps, int parts) {
+  float c[2][32 * 32] __attribute__((aligned(64)));
+  piece before = {.out = dweight, .c = c[1]};
+  int64_t a_rows = steps * parts * TILE;
+  TILE_FENCE();
+  for (int64_t panel = 0; panel < panels_of(in); panel++)
+    for (int64_t row = first; row < last; row += 32) {
+      const char *upper = g + (row - first) / SIDE * a_rows;
+      piece now = {.out = dweight, .row = row, .rows = (int)linear_min(32, last - row), .col = (int)panel * PANEL,
+                   .cols = (int)linear_min(PANEL, in - panel * PANEL)};
+      next_2x2(&before, now, c, upper, upper + a_rows, 64, parts * TILE, x + panel * x_panel, steps, parts);
+    }
+  finish_rows(&before, 32);
+}
+
+int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x, float *dweight,
+                                  float *dbias, void *workspace) {
+  if (linear_check(stream, desc)) return -1;
+  if (!desc->tokens) return 0;
+  int parts = parts_of(desc);
+  int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(tokens, parts);
+  int threads = threads_for(stream, (double)tokens * in * out, parts);
+  int64_t stripes = linear_round_up((out + STRIPE - 1) / STRIPE, threads), stripe = linear_round_up((out + stripes - 1) / stripes, 32);
+  linear_output to_dweight = {.y = dweight, .ld = in, .dtype = SW_F32, .accumulate = 1};
+  char *x_packed = workspace, *g_packed = x_packed + panels_of(in) * panel_bytes(chunk, parts);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    char *own = g_packed + omp_get_thread_num() * packed_bytes(STRIPE, chunk, parts);
+    configure_tiles((int[8]){16, 16, 16, 16, 16, 16, 16, 16});
+    for (int64_t from = 0; from < tokens; from += chunk) {
+      int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;
+#pragma omp for schedule(static)
+      for (int64_t panel = 0; panel < panels_of(in); panel++)
+        pack_x_panel(x, desc->dtype, in, from, to, panel, parts, x_packed + panel * panel_bytes(chunk, parts));
+#pragma omp for schedule(dynamic, 1)
+      for (int64_t first = 0; first < out; first += stripe) {
+        int64_t last = linear_min(first + stripe, out);
+        for (int64_t col = first; col < linear_round_up(last, 32); col += SIDE)
+          pack_g_tile(g, desc->out_dtype, out, from, to, col, parts, own + (col - first) / SIDE * a_rows);
+        if (dbias) add_column_sums(g, desc->out_dtype, out, from, to, first, last, dbias);
+        if (parts == 3)
+          multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 3);
+        else
+          multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 1);
+      }
+    }
+    _tile_release();
+  }
+  return 0;
+}

@@ -1,0 +1,187 @@
+/* Vectors of floats as wide as the instruction set this file is compiled for, in GCC/Clang vector extensions: the same source is
+ * AVX-512, AVX2, SSE or NEON. Elementary functions are accurate to a few units in the last place over the range noted. */
+#ifndef SW_KERNELS_SIMD_H
+#define SW_KERNELS_SIMD_H
+#include "kernels/dtype.h"
+#include <string.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define SW_LANES 16
+#elif defined(__AVX2__)
+#define SW_LANES 8
+#else
+#define SW_LANES 4
+#endif
+
+typedef float vf __attribute__((vector_size(SW_LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(SW_LANES * 4)));
+typedef uint32_t vu __attribute__((vector_size(SW_LANES * 4)));
+typedef uint16_t vh __attribute__((vector_size(SW_LANES * 2)));
+#define SW_INLINE static inline __attribute__((always_inline, unused))
+
+SW_INLINE vf vf_set(float x) { return x - (vf){0}; }
+SW_INLINE vi vi_set(int32_t x) { return x - (vi){0}; }
+SW_INLINE vu vu_set(uint32_t x) { return x - (vu){0}; }
+SW_INLINE vf vf_zero(void) { return (vf){0}; }
+SW_INLINE vf vf_load(const float *p) {
+  vf v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+SW_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+/* the first n < SW_LANES elements; the rest are 0 / not written */
+SW_INLINE vf vf_load_n(const float *p, int n) {
+#ifdef __AVX512F__
+  return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+  vf v = {0};
+  for (int i = 0; i < n; i++) v[i] = p[i];
+  return v;
+#endif
+}
+SW_INLINE void vf_store_n(float *p, vf v, int n) {
+#ifdef __AVX512F__
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+  for (int i = 0; i < n; i++) p[i] = v[i];
+#endif
+}
+
+SW_INLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+SW_INLINE vf vf_max(vf a, vf b) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return vf_select(a > b, a, b);
+#endif
+}
+SW_INLINE vf vf_min(vf a, vf b) { return -vf_max(-a, -b); }
+SW_INLINE vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+SW_INLINE vf vf_sqrt(vf a) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_sqrt_ps((__m512)a);
+#elif defined(__AVX2__)
+  return (vf)_mm256_sqrt_ps((__m256)a);
+#else
+  for (int i = 0; i < SW_LANES; i++) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+#endif
+}
+/* The same order of additions every time: halves, then pairs. */
+SW_INLINE float vf_sum(vf v) {
+  float x[SW_LANES];
+  vf_store(x, v);
+  for (int w = SW_LANES / 2; w; w /= 2)
+    for (int i = 0; i < w; i++) x[i] += x[i + w];
+  return x[0];
+}
+SW_INLINE float vf_max_lane(vf v) {
+  float x[SW_LANES];
+  vf_store(x, v);
+  for (int w = SW_LANES / 2; w; w /= 2)
+    for (int i = 0; i < w; i++) x[i] = x[i] > x[i + w] ? x[i] : x[i + w];
+  return x[0];
+}
+
+/* --- bfloat16 --- */
+SW_INLINE vf vf_load_bf16(const sw_bf16 *p) {
+  vh h;
+  memcpy(&h, p, sizeof h);
+  return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+SW_INLINE void vf_store_bf16(sw_bf16 *p, vf v) {
+  vu bits = (vu)v;
+  vu rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+  vi nan = (vi)((bits & 0x7fffffffu) > 0x7f800000u);
+  rounded = (rounded & ~(vu)nan) | ((bits >> 16 | 0x40) & (vu)nan);
+  vh h = __builtin_convertvector(rounded, vh);
+  memcpy(p, &h, sizeof h);
+}
+/* by dtype, at element index i: `dtype` is a constant where these are inlined */
+SW_INLINE vf vf_get(const void *p, sw_dtype dtype, int64_t i) {
+  return dtype == SW_F32 ? vf_load((const float *)p + i) : vf_load_bf16((const sw_bf16 *)p + i);
+}
+SW_INLINE void vf_put(void *p, sw_dtype dtype, int64_t i, vf v) {
+  if (dtype == SW_F32)
+    vf_store((float *)p + i, v);
+  else
+    vf_store_bf16((sw_bf16 *)p + i, v);
+}
+SW_INLINE float sw_get(const void *p, sw_dtype dtype, int64_t i) {
+  return dtype == SW_F32 ? ((const float *)p)[i] : sw_bf16_to_f32(((const sw_bf16 *)p)[i]);
+}
+SW_INLINE void sw_put(void *p, sw_dtype dtype, int64_t i, float v) {
+  if (dtype == SW_F32)
+    ((float *)p)[i] = v;
+  else
+    ((sw_bf16 *)p)[i] = sw_f32_to_bf16(v);
+}
+/* n < SW_LANES elements */
+SW_INLINE vf vf_get_n(const void *p, sw_dtype dtype, int64_t i, int n) {
+  if (dtype == SW_F32) return vf_load_n((const float *)p + i, n);
+  vf v = {0};
+  for (int k = 0; k < n; k++) v[k] = sw_bf16_to_f32(((const sw_bf16 *)p)[i + k]);
+  return v;
+}
+SW_INLINE void vf_put_n(void *p, sw_dtype dtype, int64_t i, vf v, int n) {
+  if (dtype == SW_F32)
+    vf_store_n((float *)p + i, v, n);
+  else
+    for (int k = 0; k < n; k++) ((sw_bf16 *)p)[i + k] = sw_f32_to_bf16(v[k]);
+}
+
+/* --- elementary functions --- */
+/* exp(x): 2^n e^r, |r| <= ln 2 / 2, degree-6 polynomial (Cephes' expf); below -87.3 it is 0 or the smallest normal, above 88.3 it is clamped.
+ * NaN stays NaN. */
+SW_INLINE vf vf_exp(vf x) {
+  vi is_nan = (x != x);
+  vf c = vf_min(vf_max(x, vf_set(-87.33654f)), vf_set(88.37626f));
+  vf n = c * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: rounds to the nearest whole number */
+  vi k = (vi)n - vi_set(0x4b400000);
+  n = n - 12582912.0f;
+  vf r = c - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  vf p = vf_set(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  return vf_select(is_nan, x, (vf)((vi)p + (k << 23)));
+}
+/* erf(x): odd rational minimax approximation on [-4, 4] (the coefficients are those of Eigen's generic float erf), +-1 beyond. */
+SW_INLINE vf vf_erf(vf x) {
+  vf c = vf_min(vf_max(x, vf_set(-4.0f)), vf_set(4.0f)), s = c * c;
+  vf a = vf_set(-2.72614225801306e-10f);
+  a = a * s + 2.77068142495902e-08f;
+  a = a * s + -2.10102402082508e-06f;
+  a = a * s + -5.69250639462346e-05f;
+  a = a * s + -7.34990630326855e-04f;
+  a = a * s + -2.95459980854025e-03f;
+  a = a * s + -1.60960333262415e-02f;
+  vf b = vf_set(-1.45660718464996e-05f);
+  b = b * s + -2.13374055278905e-04f;
+  b = b * s + -1.68282697438203e-03f;
+  b = b * s + -7.37332916720468e-03f;
+  b = b * s + -1.42647390514189e-02f;
+  return vf_select(x != x, x, c * a / b);
+}
+SW_INLINE vf vf_tanh(vf x) {
+  vf c = vf_min(vf_max(x, vf_set(-9.0f)), vf_set(9.0f));
+  vf e = vf_exp(c + c);
+  vf wide = (e - 1.0f) / (e + 1.0f);
+  vf s = c * c, narrow = c * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * -0.0539682540f))); /* Taylor, |x| < 0.1 */
+  return vf_select(x != x, x, vf_select(vf_abs(c) < 0.1f, narrow, wide));
+}
+SW_INLINE vf vf_gelu(vf x) { return x * (0.5f + 0.5f * vf_erf(x * 0.70710678118654752f)); }
+/* d gelu / dx = Phi(x) + x phi(x) */
+SW_INLINE vf vf_gelu_gradient(vf x) {
+  return 0.5f + 0.5f * vf_erf(x * 0.70710678118654752f) + x * 0.3989422804014327f * vf_exp(x * x * -0.5f);
+}
+#endif

@@ -1,0 +1,610 @@
+/* Linear layers: every shape class, dtype and activation against the fp64 reference; the accuracy of fp32 beside a plain fp32 loop;
+ * the same bits for a row alone and in any batch, and for any number of threads. --bench: speeds beside the machine's limits. */
+#include "base/progress.h"
+#include "kernels/linear/reference.h"
+#include "tests/support/kernel_test.h"
+#include <pthread.h>
+#include <string.h>
+
+static const char *const activation_names[] = {"none", "gelu", "gelu_tanh", "tanh", "relu"};
+static const double unit = 0x1p-24, bf16_unit = 0x1p-8; /* half a unit in the last place of 1 */
+/* The error allowed of a sum of products, over the sum of their magnitudes: eight roundings. The worst case of a long sum is far more,
+ * but roundings are not all of one sign; a plain fp32 loop's largest over 100,000 random sums is about five. */
+static const double sum_unit = 8 * 0x1p-24;
+
+/* One layer with everything its calls need. */
+typedef struct {
+  sw_linear_desc desc;
+  kt_tensor *x, *weight, *bias, *prepared, *workspace, *pre, *y, *dy, *dx, *dweight, *dbias;
+  int accumulate;
+} layer;
+
+static int64_t elements(const sw_linear_desc *d, int out) { return d->tokens * (out ? d->out_features : d->in_features); }
+
+static void prepare(kt *t, layer *l) {
+  size_t bytes = 0;
+  kt_ok(t, SW_RUN(&t->stream, linear_weight_bytes, &l->desc, &bytes));
+  l->prepared = kt_bytes(t, "prepared", bytes);
+  kt_ok(t, SW_RUN(&t->stream, linear_prepare, &l->desc, l->weight->data, l->prepared->data));
+}
+/* Tensors and normal values for a layer; the weight is uploaded as the dtype will hold it, so that the reference sees the same. */
+static layer make(kt *t, sw_linear_desc desc, int with_bias, int with_pre) {
+  layer l = {.desc = desc};
+  l.x = kt_new(t, "x", desc.dtype, elements(&desc, 0));
+  l.weight = kt_new(t, "weight", SW_F32, (int64_t)desc.in_features * desc.out_features);
+  l.dweight = kt_new(t, "dweight", SW_F32, l.weight->count);
+  l.dbias = kt_new(t, "dbias", SW_F32, desc.out_features);
+  l.y = kt_new(t, "y", desc.out_dtype, elements(&desc, 1));
+  l.dy = kt_new(t, "dy", desc.out_dtype, elements(&desc, 1));
+  l.dx = kt_new(t, "dx", desc.dtype, elements(&desc, 0));
+  kt_normal(t, l.x, 0, 1);
+  for (int64_t i = 0; i < l.weight->count; i++) {
+    float w = (float)(kt_random_normal(t) / sqrt(desc.in_features));
+    l.weight->host[i] = desc.dtype == SW_BF16 ? sw_bf16_to_f32(sw_f32_to_bf16(w)) : w;
+  }
+  kt_upload(t, l.weight);
+  kt_normal(t, l.dy, 0, 1);
+  kt_normal(t, l.dweight, 0, 1);
+  kt_normal(t, l.dbias, 0, 1);
+  kt_normal(t, l.dx, 0, 1);
+  if (with_bias) {
+    l.bias = kt_new(t, "bias", SW_F32, desc.out_features);
+    kt_normal(t, l.bias, 0, 1);
+  }
+  if (with_pre) l.pre = kt_new(t, "pre", desc.out_dtype, elements(&desc, 1));
+  size_t bytes = 0;
+  kt_ok(t, SW_RUN(&t->stream, linear_workspace, &desc, &bytes));
+  l.workspace = kt_bytes(t, "workspace", bytes);
+  prepare(t, &l);
+  return l;
+}
+static void *data_of(kt_tensor *x) { return x ? x->data : NULL; }
+static void forward(kt *t, void *argument) {
+  layer *l = argument;
+  kt_ok(t, SW_RUN(&t->stream, linear_forward, &l->desc, l->x->data, l->prepared->data, data_of(l->bias), data_of(l->pre), l->y->data,
+                  l->workspace->data));
+}
+static void backward_input(kt *t, void *argument) {
+  layer *l = argument;
+  kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &l->desc, l->dy->data, data_of(l->pre), l->prepared->data, data_of(l->dx),
+                  l->accumulate, l->workspace->data));
+}
+static void backward_weight(kt *t, void *argument) {
+  layer *l = argument;
+  kt_ok(t, SW_RUN(&t->stream, linear_backward_weight, &l->desc, l->dy->data, l->x->data, l->dweight->data, data_of(l->dbias),
+                  l->workspace->data));
+}
+
+/* |got - want| <= relative |want| + absolute[i] */
+static void compare_each(kt *t, const char *what, kt_tensor *got, const double *want, double relative, const double *absolute) {
+  double worst = 0;
+  int64_t where = -1;
+  kt_download(t, got);
+  for (int64_t i = 0; i < got->count; i++) {
+    double ratio = fabs(got->host[i] - want[i]) / (relative * fabs(want[i]) + absolute[i] + 1e-37);
+    if (!(ratio <= worst) && !isnan(worst)) worst = ratio, where = i;
+  }
+  if (t->verbose) printf("  %s: %.2f of the tolerance\n", what, worst);
+  kt_check(t, worst <= 1, "%s: worst at [%lld]: got %.9g, want %.9g, %.3g times the tolerance", what, (long long)where,
+           where >= 0 ? got->host[where] : 0, where >= 0 ? want[where] : 0, worst);
+}
+static double *magnitudes(kt *t, const double *x, int64_t count) {
+  double *m = kt_doubles(t, count);
+  for (int64_t i = 0; i < count; i++) m[i] = fabs(x[i]);
+  return m;
+}
+
+/* Forward and both backward calls of one layer against the reference. */
+static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre, int accumulate) {
+  kt_case(t, "%lld x %d -> %d %s/%s %s%s%s%s", (long long)desc.tokens, desc.in_features, desc.out_features, sw_dtype_name(desc.dtype),
+          sw_dtype_name(desc.out_dtype), activation_names[desc.activation], with_bias ? " bias" : "", with_pre ? " pre" : "",
+          accumulate ? " accumulate" : "");
+  layer l = make(t, desc, with_bias, with_pre);
+  l.accumulate = accumulate;
+  int64_t in = elements(&desc, 0), out = elements(&desc, 1), weights = l.weight->count;
+  double rounding = desc.out_dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit, dx_rounding = desc.dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit;
+  double *pre = kt_doubles(t, out), *y = kt_doubles(t, out), *scale = kt_doubles(t, out), *unused = kt_doubles(t, out);
+  double *abs_x = magnitudes(t, l.x->host, in), *abs_w = magnitudes(t, l.weight->host, weights);
+  sw_linear_desc plain = desc;
+  plain.activation = SW_NO_ACTIVATION;
+
+  sw_reference_linear_forward(&desc, l.x->host, l.weight->host, l.bias ? l.bias->host : NULL, pre, y);
+  sw_reference_linear_forward(&plain, abs_x, abs_w, l.bias ? magnitudes(t, l.bias->host, desc.out_features) : NULL, scale, unused);
+  for (int64_t i = 0; i < out; i++) scale[i] *= sum_unit;
+  forward(t, &l);
+  if (l.pre) compare_each(t, "pre", l.pre, pre, rounding, scale);
+  /* elementary functions: a few units in the last place of 1, or of x where that is larger */
+  for (int64_t i = 0; desc.activation && i < out; i++) scale[i] = 1.2 * scale[i] + 8 * unit * fmax(1, fabs(pre[i]));
+  compare_each(t, "y", l.y, y, rounding, scale);
+
+  if (desc.activation && !l.pre) {
+    kt_fails(t, SW_RUN(&t->stream, linear_backward_input, &desc, l.dy->data, NULL, l.prepared->data, l.dx->data, 0, l.workspace->data),
+             "values before");
+    return kt_clear(t);
+  }
+  double *g = kt_doubles(t, out), *dx = kt_doubles(t, in), *dx_scale = kt_doubles(t, in);
+  memcpy(g, l.dy->host, (size_t)out * sizeof *g);
+  for (int64_t i = 0; i < out; i++) scale[i] = 16 * unit * fabs(g[i]) * (l.pre ? fmax(1, fabs(l.pre->host[i])) : 1);
+  sw_reference_linear_backward_input(&desc, g, l.pre ? l.pre->host : NULL, l.weight->host, NULL, 0);
+  memcpy(dx, l.dx->host, (size_t)in * sizeof *dx);
+  backward_input(t, &l);
+  compare_each(t, "g", l.dy, g, rounding, scale);
+  if (!desc.activation) kt_compare(t, "dy without activation", l.dy, g, 0, 0);
+  /* from here on with the g that was made, rounded as the products round it */
+  memcpy(g, l.dy->host, (size_t)out * sizeof *g);
+  for (int64_t i = 0; desc.dtype == SW_BF16 && i < out; i++) g[i] = sw_bf16_to_f32(sw_f32_to_bf16((float)g[i]));
+  sw_reference_linear_backward_input(&plain, g, NULL, l.weight->host, dx, accumulate);
+  sw_reference_linear_backward_input(&plain, magnitudes(t, g, out), NULL, abs_w, dx_scale, 0);
+  for (int64_t i = 0; i < in; i++) dx_scale[i] *= sum_unit;
+  compare_each(t, "dx", l.dx, dx, dx_rounding, dx_scale);
+
+  double *dweight = kt_doubles(t, weights), *dbias = kt_doubles(t, desc.out_features);
+  double *unused_dbias = kt_doubles(t, desc.out_features);
+  double *dweight_scale = magnitudes(t, l.dweight->host, weights), *dbias_scale = magnitudes(t, l.dbias->host, desc.out_features);
+  memcpy(dweight, l.dweight->host, (size_t)weights * sizeof *dweight);
+  memcpy(dbias, l.dbias->host, (size_t)desc.out_features * sizeof *dbias);
+  double *abs_g = magnitudes(t, g, out);
+  for (int repeat = 0; repeat < 2; repeat++) {
+    sw_reference_linear_backward_weight(&desc, g, l.x->host, dweight, unused_dbias);
+    sw_reference_linear_backward_weight(&desc, abs_g, abs_x, dweight_scale, dbias_scale);
+    for (int64_t i = 0; i < out; i++) dbias[i % desc.out_features] += l.dy->host[i]; /* not rounded */
+    backward_weight(t, &l);
+  }
+  for (int64_t i = 0; i < weights; i++) dweight_scale[i] *= sum_unit;
+  for (int64_t i = 0; i < desc.out_features; i++) dbias_scale[i] *= sum_unit;
+  compare_each(t, "dweight", l.dweight, dweight, 2 * unit, dweight_scale);
+  compare_each(t, "dbias", l.dbias, dbias, 2 * unit, dbias_scale);
+  kt_clear(t);
+}
+
+static void test_shapes(kt *t) {
+  static const int tokens[] = {1, 2, 15, 16, 17, 31, 33, 64, 100, 257}, features[] = {1, 3, 9, 16, 17, 32, 48, 128, 384, 1536};
+  static const sw_dtype dtypes[][2] = {{SW_F32, SW_F32}, {SW_BF16, SW_BF16}, {SW_BF16, SW_F32}, {SW_F32, SW_BF16}};
+  int n = kt_below(t, 1000);
+  for (int i = 0; i < 10; i++)
+    for (int j = 0; j < 10; j++)
+      for (int k = 0; k < 10; k++) {
+        double work = (double)tokens[i] * features[j] * features[k];
+        if (work > 4e5 && !(work < 8e6 && kt_below(t, 24) == 0)) continue;
+        if (work < 4e5 && kt_below(t, 3)) continue;
+        /* strides without common factors: all combinations come up */
+        n++;
+        sw_linear_desc d = {.tokens = tokens[i], .in_features = features[j], .out_features = features[k], .dtype = dtypes[n % 4][0],
+                            .out_dtype = dtypes[n % 4][1], .activation = (sw_activation)(n % 5), .training = 1};
+        check_layer(t, d, n % 3 != 0, n % 7 != 0, n / 2 % 2);
+      }
+  for (int dtype = 0; dtype < 3; dtype++) {
+    check_layer(t, (sw_linear_desc){64, 384, 384, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1}, 1, 1, 0);
+    check_layer(t, (sw_linear_desc){520, 40, 130, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 1, 1);
+    check_layer(t, (sw_linear_desc){33, 1536, 96, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 0, 0);
+  }
+}
+
+/* Whole numbers whose sums have at most 24 bits: exact. */
+static void test_integers(kt *t) {
+  for (int dtype = 0; dtype < 2; dtype++) {
+    sw_linear_desc d = {.tokens = 37, .in_features = 200, .out_features = 70, .dtype = (sw_dtype)dtype, .out_dtype = SW_F32, .training = 1};
+    kt_case(t, "integers %s", sw_dtype_name(d.dtype));
+    layer l = make(t, d, 1, 1);
+    kt_integers(t, l.x, -9, 9);
+    kt_integers(t, l.weight, -9, 9);
+    kt_integers(t, l.bias, -9, 9);
+    kt_integers(t, l.dy, -9, 9);
+    kt_integers(t, l.dweight, -9, 9);
+    kt_integers(t, l.dbias, -9, 9);
+    kt_ok(t, SW_RUN(&t->stream, linear_prepare, &d, l.weight->data, l.prepared->data));
+    double *pre = kt_doubles(t, l.y->count), *y = kt_doubles(t, l.y->count), *dx = kt_doubles(t, l.dx->count);
+    sw_reference_linear_forward(&d, l.x->host, l.weight->host, l.bias->host, pre, y);
+    sw_reference_linear_backward_input(&d, l.dy->host, NULL, l.weight->host, dx, 0);
+    double *dweight = kt_doubles(t, l.dweight->count), *dbias = kt_doubles(t, l.dbias->count);
+    memcpy(dweight, l.dweight->host, (size_t)l.dweight->count * sizeof *dweight);
+    memcpy(dbias, l.dbias->host, (size_t)l.dbias->count * sizeof *dbias);
+    sw_reference_linear_backward_weight(&d, l.dy->host, l.x->host, dweight, dbias);
+    forward(t, &l);
+    backward_input(t, &l);
+    backward_weight(t, &l);
+    kt_compare(t, "y", l.y, y, 0, 0);
+    if (d.dtype == SW_F32) kt_compare(t, "dx", l.dx, dx, 0, 0);
+    kt_compare(t, "dweight", l.dweight, dweight, 0, 0);
+    kt_compare(t, "dbias", l.dbias, dbias, 0, 0);
+    kt_clear(t);
+  }
+}
+
+/* --- fp32 must be as accurate as fp32 multiply-adds --- */
+
+typedef enum { NORMAL, POSITIVE, WIDE, CANCELLING, LARGE } data_kind;
+static const char *const data_names[] = {"normal", "positive", "wide range", "cancelling", "near the largest"};
+static double draw(kt *t, data_kind kind) {
+  double v = kt_random_normal(t);
+  if (kind == POSITIVE) return fabs(v);
+  if (kind == WIDE) return v * exp2(40 * kt_random(t) - 20);
+  if (kind == LARGE) return (v < 0 ? -1 : 1) * (0x1.fffffep127 - kt_random(t) * 0x1p121);
+  return v;
+}
+/* Largest and root mean square error in units of 2^-24 times the sum of magnitudes, of sums over k of a[m * ka + k * sa] b[...]. */
+typedef struct {
+  double largest, mean;
+} accuracy;
+static accuracy accuracy_of(const double *got, const double *want, const double *scale, int64_t count) {
+  accuracy a = {0, 0};
+  for (int64_t i = 0; i < count; i++) {
+    double e = fabs(got[i] - want[i]) / (scale[i] * unit);
+    if (!(e <= a.largest)) a.largest = e;
+    a.mean += e * e;
+  }
+  a.mean = sqrt(a.mean / (double)count);
+  return a;
+}
+/* c[m][n] = sum over k of a[m][k] b[k][n] with strides: in fp64, in fp32 (multiply-adds, one after the other; `fused` where the
+ * instruction set has that), and of the magnitudes. */
+static void three_products(int fused, const double *a, int64_t am, int64_t ak, const double *b, int64_t bk, int64_t bn, int64_t m, int64_t n, int64_t k,
+                           double *exact, double *plain, double *scale) {
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) {
+      double sum = 0, magnitude = 0;
+      float f = 0;
+      for (int64_t p = 0; p < k; p++) {
+        double u = a[i * am + p * ak], v = b[p * bk + j * bn];
+        sum += u * v;
+        magnitude += fabs(u * v);
+        volatile float uv = (float)u * (float)v; /* volatile: not to be fused by the compiler */
+        f = fused ? fmaf((float)u, (float)v, f) : f + uv;
+      }
+      exact[i * n + j] = sum, plain[i * n + j] = f, scale[i * n + j] = magnitude + 1e-300;
+    }
+}
+static void compare_accuracy(kt *t, const char *what, kt_tensor *got, const double *exact, const double *plain, const double *scale) {
+  kt_download(t, got);
+  accuracy ours = accuracy_of(got->host, exact, scale, got->count), loop = accuracy_of(plain, exact, scale, got->count);
+  if (t->verbose || t->bench)
+    printf("  %-44s %-7s error in 2^-24: largest %.3f (plain fp32 loop %.3f), rms %.4f (%.4f)\n", t->context, what, ours.largest,
+           loop.largest, ours.mean, loop.mean);
+  kt_check(t, ours.largest <= 1.5 * loop.largest + 0.25, "%s: largest error %.3f, a plain fp32 loop's is %.3f", what, ours.largest,
+           loop.largest);
+  kt_check(t, ours.mean <= 1.25 * loop.mean + 0.05, "%s: rms error %.4f, a plain fp32 loop's is %.4f", what, ours.mean, loop.mean);
+}
+static void test_accuracy(kt *t) {
+  int fused = !strstr(t->device->name, "baseline");
+  static const int sizes[][3] = {{64, 384, 64}, {32, 1536, 48}, {300, 64, 40}, {96, 24, 96}, {200, 1, 40}, {100, 3, 9}};
+  for (int s = 0; s < 6; s++)
+    for (int kind = NORMAL; kind <= LARGE; kind++) {
+      sw_linear_desc d = {.tokens = sizes[s][0], .in_features = sizes[s][1], .out_features = sizes[s][2], .training = 1};
+      if (s > 1 && kind > WIDE) continue;
+      kt_case(t, "%s %lld x %d -> %d", data_names[kind], (long long)d.tokens, d.in_features, d.out_features);
+      layer l = make(t, d, 0, 0);
+      double shrink = kind == LARGE ? 0x1p-14 : 1; /* sums of 1536 products stay finite */
+      for (int64_t i = 0; i < l.x->count; i++) l.x->host[i] = draw(t, (data_kind)kind);
+      for (int64_t i = 0; i < l.weight->count; i++) l.weight->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
+      for (int64_t i = 0; i < l.dy->count; i++) l.dy->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
+      if (kind == CANCELLING) /* pairs of nearly opposite terms */
+        for (int64_t i = 0; i + 1 < l.x->count; i += 2) l.x->host[i + 1] = -l.x->host[i] * (1 + 1e-5 * kt_random(t));
+      if (kind == CANCELLING)
+        for (int64_t i = 0; i + 1 < l.weight->count; i += 2) l.weight->host[i + 1] = l.weight->host[i];
+      kt_upload(t, l.x);
+      kt_upload(t, l.weight);
+      kt_upload(t, l.dy);
+      kt_fill(t, l.dweight, 0);
+      kt_ok(t, SW_RUN(&t->stream, linear_prepare, &d, l.weight->data, l.prepared->data));
+      forward(t, &l);
+      if (kind != LARGE) backward_input(t, &l);
+      backward_weight(t, &l);
+      int64_t m = d.tokens, k = d.in_features, n = d.out_features, most = l.weight->count + l.x->count + l.y->count;
+      double *exact = kt_doubles(t, most), *plain = kt_doubles(t, most), *scale = kt_doubles(t, most);
+      three_products(fused, l.x->host, k, 1, l.weight->host, 1, k, m, n, k, exact, plain, scale);
+      compare_accuracy(t, "y", l.y, exact, plain, scale);
+      if (kind != LARGE) {
+        three_products(fused, l.dy->host, n, 1, l.weight->host, k, 1, m, k, n, exact, plain, scale);
+        compare_accuracy(t, "dx", l.dx, exact, plain, scale);
+      }
+      three_products(fused, l.dy->host, 1, n, l.x->host, k, 1, n, k, m, exact, plain, scale);
+      compare_accuracy(t, "dweight", l.dweight, exact, plain, scale);
+      kt_clear(t);
+    }
+}
+
+/* --- what is not finite must stay visible, and only where it belongs --- */
+static void test_not_finite(kt *t) {
+  static const double bad_values[] = {NAN, INFINITY, -INFINITY};
+  for (int dtype = 0; dtype < 2; dtype++)
+    for (int v = 0; v < 3; v++) {
+      sw_linear_desc d = {.tokens = 50, .in_features = 70, .out_features = 40, .dtype = (sw_dtype)dtype, .out_dtype = (sw_dtype)dtype,
+                          .activation = v == 0 ? SW_RELU : SW_NO_ACTIVATION, .training = 1};
+      kt_case(t, "%s with %g", sw_dtype_name(d.dtype), bad_values[v]);
+      layer l = make(t, d, 1, 1);
+      int row = kt_below(t, 50), col = kt_below(t, 70), feature = kt_below(t, 40);
+      l.x->host[row * 70 + col] = bad_values[v];
+      l.dy->host[row * 40 + feature] = bad_values[v];
+      kt_upload(t, l.x);
+      kt_upload(t, l.dy);
+      kt_fill(t, l.dweight, 0);
+      kt_fill(t, l.dbias, 0);
+      forward(t, &l);
+      kt_fill(t, l.pre, 1); /* g = dy */
+      backward_input(t, &l);
+      backward_weight(t, &l);
+      kt_download(t, l.y);
+      kt_download(t, l.dx);
+      kt_download(t, l.dweight);
+      kt_download(t, l.dbias);
+      long wrong[4] = {0};
+      for (int i = 0; i < 50; i++)
+        for (int o = 0; o < 40; o++) wrong[0] += isfinite(l.y->host[i * 40 + o]) != (i != row);
+      for (int i = 0; i < 50; i++)
+        for (int c = 0; c < 70; c++) wrong[1] += isfinite(l.dx->host[i * 70 + c]) != (i != row);
+      for (int o = 0; o < 40; o++)
+        for (int c = 0; c < 70; c++) wrong[2] += isfinite(l.dweight->host[o * 70 + c]) != (o != feature && c != col);
+      for (int o = 0; o < 40; o++) wrong[3] += isfinite(l.dbias->host[o]) != (o != feature);
+      static const char *const names[] = {"y", "dx", "dweight", "dbias"};
+      for (int i = 0; i < 4; i++) kt_check(t, !wrong[i], "%s: %ld elements are finite and should not be, or the reverse", names[i], wrong[i]);
+
+      l.weight->host[feature * 70 + col] = bad_values[v];
+      kt_upload(t, l.weight);
+      kt_normal(t, l.x, 0, 1);
+      kt_ok(t, SW_RUN(&t->stream, linear_prepare, &d, l.weight->data, l.prepared->data));
+      forward(t, &l);
+      kt_download(t, l.y);
+      wrong[0] = 0;
+      for (int i = 0; i < 50; i++)
+        for (int o = 0; o < 40; o++) wrong[0] += isfinite(l.y->host[i * 40 + o]) != (o != feature);
+      if (d.activation == SW_NO_ACTIVATION) kt_check(t, !wrong[0], "weight: %ld elements of y", wrong[0]);
+      kt_clear(t);
+    }
+}
+
+/* --- the same bits in any batch and with any number of threads --- */
+static void test_invariance(kt *t) {
+  static const int features[][2] = {{384, 448}, {96, 1536}, {17, 9}, {100, 70}};
+  static const int pieces[][2] = {{0, 1}, {1, 1}, {37, 1}, {99, 1}, {0, 16}, {5, 17}, {50, 33}, {3, 97}, {40, 40}, {32, 64}};
+  for (int f = 0; f < 4; f++)
+    for (int dtype = 0; dtype < 2; dtype++) {
+      sw_linear_desc d = {.tokens = 100, .in_features = features[f][0], .out_features = features[f][1], .dtype = (sw_dtype)dtype,
+                          .out_dtype = (sw_dtype)dtype, .activation = f == 3 ? SW_TANH : SW_GELU, .training = 1};
+      kt_case(t, "invariance %s 100 x %d -> %d", sw_dtype_name(d.dtype), d.in_features, d.out_features);
+      layer l = make(t, d, 1, 1);
+      kt_tensor *dy = kt_new(t, "a piece of dy", d.out_dtype, l.dy->count), *dx = kt_new(t, "a piece of dx", d.dtype, l.dx->count);
+      kt_tensor *y = kt_new(t, "a piece of y", d.out_dtype, l.y->count), *pre = kt_new(t, "a piece of pre", d.out_dtype, l.y->count);
+      size_t size = sw_dtype_bytes(d.dtype);
+      memcpy(dy->host, l.dy->host, (size_t)dy->count * sizeof *dy->host);
+      kt_upload(t, dy);
+      forward(t, &l);
+      backward_input(t, &l);
+      for (int p = 0; p < 10; p++) {
+        int first = pieces[p][0], count = pieces[p][1];
+        size_t in_at = (size_t)first * (size_t)d.in_features * size, out_at = (size_t)first * (size_t)d.out_features * size;
+        sw_linear_desc one = d;
+        one.tokens = count;
+        t->stream.threads = 1 + p % 2;
+        kt_ok(t, SW_RUN(&t->stream, linear_forward, &one, (char *)l.x->data + in_at, l.prepared->data, l.bias->data, pre->data, y->data,
+                        l.workspace->data));
+        kt_same_bits_at(t, "y", y, 0, l.y, (int64_t)first * d.out_features, (int64_t)count * d.out_features);
+        kt_same_bits_at(t, "pre", pre, 0, l.pre, (int64_t)first * d.out_features, (int64_t)count * d.out_features);
+        kt_tensor *piece = kt_new(t, "g", d.out_dtype, (int64_t)count * d.out_features);
+        memcpy(piece->host, dy->host + (int64_t)first * d.out_features, (size_t)piece->count * sizeof *piece->host);
+        kt_upload(t, piece);
+        kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &one, piece->data, (char *)l.pre->data + out_at, l.prepared->data, dx->data, 0,
+                        l.workspace->data));
+        kt_same_bits_at(t, "dx", dx, 0, l.dx, (int64_t)first * d.in_features, (int64_t)count * d.in_features);
+        kt_same_bits_at(t, "g", piece, 0, l.dy, (int64_t)first * d.out_features, piece->count);
+      }
+      t->stream.threads = 2;
+      kt_clear(t);
+    }
+}
+static void test_threads(kt *t) {
+  static const int sizes[][3] = {{257, 384, 384}, {100, 128, 1536}, {40, 768, 300}, {700, 96, 9}};
+  for (int s = 0; s < 4; s++)
+    for (int dtype = 0; dtype < 2; dtype++) {
+      sw_linear_desc d = {.tokens = sizes[s][0], .in_features = sizes[s][1], .out_features = sizes[s][2], .dtype = (sw_dtype)dtype,
+                          .out_dtype = (sw_dtype)dtype, .activation = SW_GELU, .training = 1};
+      kt_case(t, "threads %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features, d.out_features);
+      t->stream.threads = 3; /* for the workspace */
+      layer l = make(t, d, 1, 1);
+      l.accumulate = s % 2;
+      kt_with_threads(t, "forward", forward, &l, (kt_tensor *[]){l.y, l.pre}, 2);
+      kt_with_threads(t, "backward_input", backward_input, &l, (kt_tensor *[]){l.dy, l.dx}, 2);
+      kt_with_threads(t, "backward_weight", backward_weight, &l, (kt_tensor *[]){l.dweight, l.dbias}, 2);
+      t->stream.threads = 2;
+      kt_clear(t);
+    }
+}
+
+/* Several workers of one process, each with a stream of one thread and a workspace of its own, share the prepared weight. */
+typedef struct {
+  layer *l;
+  sw_stream stream;
+  void *y, *workspace;
+  int status;
+} worker;
+static void *work(void *argument) {
+  worker *w = argument;
+  for (int i = 0; i < 20 && !w->status; i++)
+    w->status = SW_RUN(&w->stream, linear_forward, &w->l->desc, w->l->x->data, w->l->prepared->data, w->l->bias->data, NULL, w->y,
+                       w->workspace);
+  return NULL;
+}
+static void test_workers(kt *t) {
+  for (int dtype = 0; dtype < 2; dtype++) {
+    sw_linear_desc d = {.tokens = 75, .in_features = 130, .out_features = 300, .dtype = (sw_dtype)dtype, .out_dtype = (sw_dtype)dtype,
+                        .activation = SW_GELU};
+    kt_case(t, "workers %s", sw_dtype_name(d.dtype));
+    layer l = make(t, d, 1, 0);
+    forward(t, &l);
+    pthread_t threads[4];
+    worker workers[4];
+    kt_tensor *y[4];
+    for (int i = 0; i < 4; i++) {
+      size_t bytes = 0;
+      workers[i] = (worker){.l = &l, .stream = t->stream};
+      workers[i].stream.threads = 1;
+      kt_ok(t, SW_RUN(&workers[i].stream, linear_workspace, &d, &bytes));
+      y[i] = kt_new(t, "y of a worker", d.out_dtype, l.y->count);
+      workers[i].y = y[i]->data;
+      workers[i].workspace = kt_bytes(t, "workspace of a worker", bytes)->data;
+    }
+    for (int i = 0; i < 4; i++) kt_check(t, !pthread_create(&threads[i], NULL, work, &workers[i]), "pthread_create");
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4; i++) {
+      kt_check(t, workers[i].status == 0, "worker %d returned %d", i, workers[i].status);
+      kt_same_bits(t, "y of a worker", y[i], l.y);
+    }
+    kt_fails(t, SW_RUN(&t->stream, linear_backward_input, &d, l.dy->data, l.y->data, l.prepared->data, l.dx->data, 0, l.workspace->data),
+             "without training");
+    kt_clear(t);
+  }
+}
+
+/* --- the reference itself, and calls that must be refused or do nothing --- */
+typedef struct {
+  sw_linear_desc desc;
+  const double *x, *weight, *bias, *r;
+  double *pre, *y;
+  int which; /* what varies: 0 x, 1 weight, 2 bias */
+} reference_case;
+static double reference_loss(const double *v, void *argument) {
+  reference_case *c = argument;
+  sw_reference_linear_forward(&c->desc, c->which == 0 ? v : c->x, c->which == 1 ? v : c->weight, c->which == 2 ? v : c->bias, c->pre, c->y);
+  double sum = 0;
+  for (int64_t i = 0; i < elements(&c->desc, 1); i++) sum += c->y[i] * c->r[i];
+  return sum;
+}
+static double *normals(kt *t, int64_t count) {
+  double *x = kt_doubles(t, count);
+  for (int64_t i = 0; i < count; i++) x[i] = kt_random_normal(t);
+  return x;
+}
+static void test_reference(kt *t) {
+  for (int activation = SW_NO_ACTIVATION; activation <= SW_RELU; activation++) {
+    reference_case c = {.desc = {.tokens = 5, .in_features = 7, .out_features = 6, .activation = (sw_activation)activation}};
+    kt_case(t, "reference %s", activation_names[activation]);
+    double *x = normals(t, 35), *weight = normals(t, 42), *bias = normals(t, 6), *g = normals(t, 30), *dx = kt_doubles(t, 35);
+    double *dweight = kt_doubles(t, 42), *dbias = kt_doubles(t, 6), *r = kt_doubles(t, 30);
+    memcpy(r, g, 30 * sizeof *r);
+    c.x = x, c.weight = weight, c.bias = bias, c.r = r, c.pre = kt_doubles(t, 30), c.y = kt_doubles(t, 30);
+    sw_reference_linear_forward(&c.desc, x, weight, bias, c.pre, c.y);
+    sw_reference_linear_backward_input(&c.desc, g, c.pre, weight, dx, 0);
+    sw_reference_linear_backward_weight(&c.desc, g, x, dweight, dbias);
+    kt_finite_difference(t, "dx", reference_loss, &c, x, dx, 35);
+    c.which = 1;
+    kt_finite_difference(t, "dweight", reference_loss, &c, weight, dweight, 42);
+    c.which = 2;
+    kt_finite_difference(t, "dbias", reference_loss, &c, bias, dbias, 6);
+    kt_clear(t);
+  }
+}
+static void test_calls(kt *t) {
+  kt_case(t, "calls");
+  size_t bytes = 0;
+  sw_linear_desc d = {.tokens = -1, .in_features = 4, .out_features = 4};
+  kt_fails(t, SW_RUN(&t->stream, linear_workspace, &d, &bytes), "sizes must be positive");
+  d.tokens = 1, d.in_features = 0;
+  kt_fails(t, SW_RUN(&t->stream, linear_weight_bytes, &d, &bytes), "sizes must be positive");
+  d.in_features = 4, d.dtype = (sw_dtype)7;
+  kt_fails(t, SW_RUN(&t->stream, linear_weight_bytes, &d, &bytes), "dtype");
+  d = (sw_linear_desc){.tokens = 3, .in_features = 40, .out_features = 20, .training = 1};
+  layer l = make(t, d, 1, 1), none = l;
+  none.desc.tokens = 0;
+  kt_tensor *dweight = kt_new(t, "dweight before", SW_F32, l.dweight->count);
+  memcpy(dweight->host, l.dweight->host, (size_t)dweight->count * sizeof *dweight->host);
+  kt_upload(t, dweight);
+  forward(t, &none);
+  backward_input(t, &none);
+  backward_weight(t, &none);
+  kt_same_bits(t, "dweight of no tokens", dweight, l.dweight);
+  kt_download(t, l.y);
+  kt_check(t, isnan(l.y->host[0]) && isnan(l.y->host[59]), "y of no tokens was written");
+  /* only g: dx is not wanted, and no training form is needed */
+  sw_linear_desc gelu = d;
+  gelu.activation = SW_GELU, gelu.training = 0;
+  layer g = make(t, gelu, 1, 1);
+  forward(t, &g);
+  double *want = kt_doubles(t, 60);
+  kt_download(t, g.pre);
+  memcpy(want, g.dy->host, 60 * sizeof *want);
+  sw_reference_linear_backward_input(&gelu, want, g.pre->host, g.weight->host, NULL, 0);
+  g.dx = NULL;
+  backward_input(t, &g);
+  kt_compare(t, "g alone", g.dy, want, 1e-6, 1e-6);
+  kt_clear(t);
+}
+
+/* ------------------------------------------------ --bench ------------------------------------------------ */
+#ifdef __x86_64__
+/* Eight products of bf16 tiles without loads: 16 x 16 x 32 multiply-adds each. */
+static __attribute__((target("amx-tile,amx-bf16"), noinline)) void amx_loop(long n) {
+  struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_per_row[16];
+    uint8_t rows[16];
+  } __attribute__((aligned(64))) config = {.palette = 1};
+  for (int i = 0; i < 8; i++) config.bytes_per_row[i] = 64, config.rows[i] = 16;
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+  for (long i = 0; i < n; i++)
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n tdpbf16ps %tmm7, %tmm4, %tmm1\n"
+                     "tdpbf16ps %tmm6, %tmm5, %tmm2\n tdpbf16ps %tmm7, %tmm5, %tmm3\n");
+  __asm__ volatile("tilerelease");
+}
+#endif
+static double amx_peak(kt *t) {
+  double best = INFINITY;
+#ifdef __x86_64__
+  if (!strstr(t->device->name, "amx")) return 0;
+  for (int repeat = 0; repeat < 5; repeat++) {
+    double start = sw_clock();
+#pragma omp parallel for num_threads(t->stream.threads) schedule(static)
+    for (int i = 0; i < t->stream.threads; i++) amx_loop(100000);
+    best = fmin(best, sw_clock() - start);
+  }
+  return 100000.0 * 4 * 2 * 8192 * t->stream.threads / best;
+#else
+  return 0;
+#endif
+}
+static void bench(kt *t) {
+  static const int shapes[][3] = {{384, 1152, SW_NO_ACTIVATION}, {384, 384, SW_NO_ACTIVATION}, {384, 1536, SW_GELU},
+                                  {1536, 384, SW_NO_ACTIVATION}, {768, 2304, SW_NO_ACTIVATION}, {768, 768, SW_NO_ACTIVATION},
+                                  {768, 3072, SW_GELU}, {3072, 768, SW_NO_ACTIVATION}};
+  static const int tokens[] = {256, 512, 4096};
+  const char *only = getenv("SW_BENCH_TOKENS");
+  for (int threads = 1; threads <= 2; threads++) {
+    t->stream.threads = threads;
+    double fma = kt_fma_peak(t) * 1e-9, amx = amx_peak(t) * 1e-9;
+    printf("%d threads: peak fp32 FMA %.0f GFLOP/s, AMX bf16 %.0f, AMX fp32 by six products %.0f\n", threads, fma, amx, amx / 6);
+    printf("GFLOP/s                          forward  bwd input  bwd weight\n");
+    for (int dtype = 0; dtype < 2; dtype++)
+      for (int n = 0; n < 3; n++)
+        for (int s = 0; s < 8; s++) {
+          if (only && atoi(only) != tokens[n]) continue;
+          sw_linear_desc d = {.tokens = tokens[n], .in_features = shapes[s][0], .out_features = shapes[s][1], .dtype = (sw_dtype)dtype,
+                              .out_dtype = (sw_dtype)dtype, .activation = (sw_activation)shapes[s][2], .training = 1};
+          layer l = make(t, d, 1, shapes[s][2] != SW_NO_ACTIVATION);
+          double flops = 2.0 * tokens[n] * shapes[s][0] * shapes[s][1] * 1e-9;
+          printf("%s %4d x %4d -> %4d %-5s %9.0f", sw_dtype_name(d.dtype), tokens[n], shapes[s][0], shapes[s][1],
+                 shapes[s][2] ? "gelu" : "", flops / kt_seconds(t, forward, &l));
+          printf(" %10.0f", flops / kt_seconds(t, backward_input, &l));
+          printf(" %11.0f\n", flops / kt_seconds(t, backward_weight, &l));
+          fflush(stdout);
+          kt_clear(t);
+        }
+  }
+}
+
+int main(int argc, char **argv) {
+  kt t;
+  int status = kt_open(&t, argc, argv);
+  if (status) return status;
+  if (t.bench) {
+    bench(&t);
+    return kt_close(&t);
+  }
+  test_reference(&t);
+  test_calls(&t);
+  test_integers(&t);
+  test_accuracy(&t);
+  test_not_finite(&t);
+  test_shapes(&t);
+  test_invariance(&t);
+  test_threads(&t);
+  test_workers(&t);
+  return kt_close(&t);
+}

@@ -1,0 +1,125 @@
+/* For tests/parity/test_model.py: runs a checkpoint on given token ids and writes states, log probabilities, gradients and the losses
+ * of some training steps as safetensors.
+ * usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16]
+ * BATCH.json: {"sequences": [[id, ...], ...], "labels": [[label, ...], ...]} for the first head */
+#include "base/error.h"
+#include "engine/learn/optimizer.h"
+#include "engine/store/safetensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int read_batch(const char *path, sw_batch *batch, int32_t **labels) {
+  json_t *json = json_load_file(path, 0, NULL), *sequences = json_object_get(json, "sequences");
+  size_t n = json_array_size(sequences), total = 0;
+  for (size_t i = 0; i < n; i++) total += json_array_size(json_array_get(sequences, i));
+  int32_t *ids = sw_alloc_array(total, 4), *cu = sw_alloc_array(n + 1, 4);
+  *labels = sw_alloc_array(total, 4);
+  size_t at = 0;
+  for (size_t i = 0; i < n; i++) {
+    json_t *s = json_array_get(sequences, i), *l = json_array_get(json_object_get(json, "labels"), i);
+    for (size_t k = 0; k < json_array_size(s); k++, at++) {
+      ids[at] = (int32_t)json_integer_value(json_array_get(s, k));
+      (*labels)[at] = (int32_t)json_integer_value(json_array_get(l, k));
+    }
+    cu[i + 1] = (int32_t)at;
+    if ((int)json_array_size(s) > batch->max_seqlen) batch->max_seqlen = (int)json_array_size(s);
+  }
+  json_decref(json);
+  batch->batch = (int)n;
+  batch->tokens = (int64_t)total;
+  batch->ids = ids;
+  batch->cu_seqlens = cu;
+  return n ? 0 : sw_fail("%s: no batch", path);
+}
+
+static int add(sw_tensors *out, const char *prefix, const char *name, int rank, const int64_t *shape, const float *data) {
+  char full[400];
+  snprintf(full, sizeof full, "%s%s", prefix, name);
+  sw_tensor *t = sw_tensors_add(out, full, SW_F32, rank, shape);
+  if (!t) return -1;
+  memcpy(t->data, data, (size_t)sw_tensor_elements(t) * sizeof(float));
+  return 0;
+}
+
+static int dump_gradients(const sw_model *model, const sw_gradients *g, sw_tensors *out) {
+  for (size_t i = 0; i < model->num_parameters; i++) {
+    const sw_parameter *p = &model->parameters[i];
+    int64_t shape[4] = {p->shape[0], p->shape[1]};
+    if (!p->sparse_rows) {
+      if (add(out, "grad/", p->name, p->rank, shape, g->values + p->offset)) return -1;
+      continue;
+    }
+    float *dense = sw_alloc_array(p->count, sizeof *dense);
+    if (!dense) return -1;
+    for (int64_t u = 0; u < g->unique; u++)
+      memcpy(dense + g->word_ids[u] * p->shape[1], g->word_rows + u * p->shape[1], (size_t)p->shape[1] * sizeof(float));
+    int status = add(out, "grad/", p->name, p->rank, shape, dense);
+    free(dense);
+    if (status) return -1;
+  }
+  return 0;
+}
+
+static int dump(const char *const *argv) {
+  sw_checkpoint checkpoint;
+  sw_device *device = NULL;
+  sw_stream stream;
+  sw_model *model = NULL;
+  sw_run *run = NULL;
+  sw_optimizer *optimizer = NULL;
+  sw_tensors out = {0};
+  sw_batch batch = {0};
+  int32_t *labels = NULL;
+  const int steps = atoi(argv[4]);
+  const double lr = atof(argv[5]);
+  const sw_dtype dtype = argv[6] && !strcmp(argv[6], "bf16") ? SW_BF16 : SW_F32;
+  sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
+  sw_checkpoint_init(&checkpoint);
+  if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels) || sw_device_open("cpu", &device) ||
+      sw_stream_open(device, 0, &stream) || sw_model_open(&stream, &checkpoint, dtype, 1, &model) ||
+      sw_run_open(&stream, model, batch.tokens, batch.batch, 1, &run) ||
+      sw_optimizer_open(&stream, model, &options, batch.tokens, 1, &optimizer))
+    return -1;
+  const int64_t n = batch.tokens, h = model->config.hidden_size, c = model->heads[0].num_labels;
+  const void *states;
+  float *host = sw_alloc_array((size_t)(n * (h > c ? h : c)), sizeof *host);
+  float *losses = sw_alloc_array((size_t)steps + 1, sizeof *losses);
+  if (!host || !losses || sw_run_forward(run, &batch, &states)) return -1;
+  for (int64_t i = 0; i < n * h; i++) host[i] = dtype == SW_F32 ? ((const float *)states)[i] : sw_bf16_to_f32(((const sw_bf16 *)states)[i]);
+  if (add(&out, "", "states", 2, (int64_t[4]){n, h}, host) || sw_run_token_log_probs(run, 0, host) ||
+      add(&out, "", "log_probs", 2, (int64_t[4]){n, c}, host))
+    return -1;
+  int64_t labelled = 0;
+  for (int64_t i = 0; i < n; i++) labelled += labels[i] != -100;
+  for (int s = 0; s <= steps; s++) {
+    sw_gradients *g = sw_optimizer_gradients(optimizer);
+    double loss = 0, norm;
+    if (sw_optimizer_refresh(optimizer, batch.ids, n) || sw_run_forward(run, &batch, NULL) ||
+        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, &loss, g) || sw_run_backward(run, g))
+      return -1;
+    losses[s] = (float)(loss / (double)labelled);
+    if (s == 0 && dump_gradients(model, g, &out)) return -1;
+    if (sw_optimizer_collect(optimizer) || sw_optimizer_step(optimizer, lr, &norm)) return -1;
+  }
+  if (add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
+  free(host);
+  free(losses);
+  free(labels);
+  free((void *)batch.ids);
+  free((void *)batch.cu_seqlens);
+  sw_tensors_close(&out);
+  sw_optimizer_close(optimizer);
+  sw_run_close(run);
+  sw_model_close(model);
+  sw_device_close(device);
+  sw_checkpoint_close(&checkpoint);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 6) return fprintf(stderr, "usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16]\n"), 2;
+  if (dump((const char *const *)argv)) return fprintf(stderr, "%s\n", sw_error()), 1;
+  return 0;
+}

@@ -1,0 +1,232 @@
+/* skillwatch bench: how fast this machine tokenizes, embeds and trains, measured on the very programs people run, file to file. */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/options.h"
+#include "base/progress.h"
+#include "engine/store/checkpoint.h"
+#include "kernels/backend.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_ARGS = 40 };
+
+typedef struct {
+  const char *checkpoint, *titles, *postings, *labels, *device;
+  int threads, runs, json;
+  char *folder, *programs; /* temporary folder; where the programs lie */
+  json_t *results;
+} bench;
+
+static int add_result(bench *b, const char *what, const char *dtype, double value, const char *unit) {
+  if (!b->json) printf("%-28s %-6s %14.0f %s\n", what, dtype, value, unit);
+  fflush(stdout);
+  json_t *row = json_pack("{s:s, s:s, s:f, s:s}", "what", what, "dtype", dtype, "value", value, "unit", unit);
+  return json_array_append_new(b->results, row) ? sw_fail("out of memory") : 0;
+}
+
+/* Runs one of our programs; its standard output goes to `output`. */
+static int run_program(bench *b, const char *name, const char *const *args, sw_buffer *output) {
+  char *argv[MAX_ARGS] = {sw_path_join(b->programs, name)};
+  int n = 1, pipes[2], state = 0, status = 0;
+  while (args[n - 1] && n < MAX_ARGS - 1) {
+    argv[n] = (char *)args[n - 1];
+    n++;
+  }
+  if (!argv[0] || pipe(pipes)) return sw_fail("cannot make a pipe: %s", strerror(errno));
+  pid_t child = fork();
+  if (child == 0) {
+    dup2(pipes[1], STDOUT_FILENO);
+    close(pipes[0]);
+    close(pipes[1]);
+    execv(argv[0], argv);
+    _exit(127);
+  }
+  close(pipes[1]);
+  char block[4096];
+  ssize_t got;
+  while ((got = read(pipes[0], block, sizeof block)) > 0)
+    if (sw_buffer_append(output, block, (size_t)got)) status = -1;
+  close(pipes[0]);
+  if (child < 0 || waitpid(child, &state, 0) < 0 || !WIFEXITED(state) || WEXITSTATUS(state))
+    status = sw_fail("%s failed (status %d)", argv[0], WIFEXITED(state) ? WEXITSTATUS(state) : -1);
+  free(argv[0]);
+  return status;
+}
+
+static int embed(bench *b, const char *what, const char *input, const char *format, const char *dtype) {
+  char threads[16], *out = sw_path_join(b->folder, "vectors.npy");
+  double best = 0, best_tokens = 0;
+  int status = out ? 0 : -1;
+  snprintf(threads, sizeof threads, "%d", b->threads);
+  for (int i = 0; !status && i < b->runs; i++) {
+    const char *args[] = {"embed",     "-m",      b->checkpoint, input,  "-o",        out,  "--dtype", dtype, "--threads", threads,
+                          "--device",  b->device, "--no-dedup",  "-q",   "--json",    format ? "--format" : NULL, format, NULL};
+    sw_buffer text = {0};
+    status = run_program(b, "skillwatch-infer", args, &text);
+    json_t *summary = status ? NULL : json_loadb(text.data ? text.data : "", text.size, 0, NULL);
+    double rows = json_number_value(json_object_get(summary, "rows")), seconds = json_number_value(json_object_get(summary, "seconds"));
+    double tokens = json_number_value(json_object_get(summary, "tokens"));
+    if (!status && !(seconds > 0)) status = sw_fail("skillwatch infer embed printed no summary");
+    if (!status && rows / seconds > best) {
+      best = rows / seconds;
+      best_tokens = tokens / seconds;
+    }
+    json_decref(summary);
+    sw_buffer_close(&text);
+    unlink(out);
+  }
+  free(out);
+  char name[64];
+  snprintf(name, sizeof name, "embed %s", what);
+  if (!status) status = add_result(b, name, dtype, best, "texts/s");
+  if (!status) status = add_result(b, name, dtype, best_tokens, "tokens/s");
+  return status;
+}
+
+/* The last line of the metrics file holds the tokens a second of all steps. */
+static int last_rate(const char *path, double *rate) {
+  sw_buffer text = {0};
+  int status = sw_file_read(path, 1 << 28, &text);
+  *rate = 0;
+  for (char *line = text.data, *end; !status && line && (end = strchr(line, '\n')); line = end + 1) {
+    json_t *row = json_loadb(line, (size_t)(end - line), 0, NULL);
+    double value = json_number_value(json_object_get(row, "tokens_per_second"));
+    if (value > 0) *rate = value;
+    json_decref(row);
+  }
+  sw_buffer_close(&text);
+  if (!status && !(*rate > 0)) status = sw_fail("%s: no rate was recorded", path);
+  return status;
+}
+
+static int train(bench *b, const char *dtype) {
+  char threads[16], *out = sw_path_join(b->folder, "tagger.h5"), *last = sw_path_join(b->folder, "tagger.last.h5");
+  char *metrics = sw_path_join(b->folder, "tagger.metrics.jsonl"), *rejected = sw_path_join(b->folder, "tagger.rejected.jsonl");
+  int status = out && last && metrics && rejected ? 0 : -1;
+  double best = 0, rate;
+  snprintf(threads, sizeof threads, "%d", b->threads);
+  for (int i = 0; !status && i < b->runs; i++) {
+    const char *args[] = {"ner",          "--base", b->checkpoint, "--data",  b->labels,   "-o",      out,         "--epochs", "1", "--batch-size",
+                          "32",           "--max-length", "128",   "--dtype", dtype,       "--threads", threads,   "--device", b->device,
+                          "--force",      "-q",     NULL};
+    sw_buffer text = {0};
+    status = run_program(b, "skillwatch-train", args, &text);
+    sw_buffer_close(&text);
+    if (!status) status = last_rate(metrics, &rate);
+    if (!status && rate > best) best = rate;
+  }
+  const char *const files[] = {out, last, metrics, rejected};
+  for (int i = 0; i < 4; i++)
+    if (files[i]) unlink(files[i]);
+  free(out);
+  free(last);
+  free(metrics);
+  free(rejected);
+  return status ? -1 : add_result(b, "train ner, 32 a batch", dtype, best, "tokens/s");
+}
+
+/* One thread, the lines of a file in memory. */
+static int tokenize(bench *b) {
+  sw_checkpoint checkpoint;
+  sw_tokenizer *tokenizer = NULL;
+  sw_buffer text = {0};
+  sw_encoding encoding = {0};
+  double best = 0;
+  sw_checkpoint_init(&checkpoint);
+  int status = sw_checkpoint_read(b->checkpoint, &checkpoint) || sw_checkpoint_tokenizer(&checkpoint, &tokenizer) ||
+                       sw_file_read(b->titles, 1u << 30, &text)
+                   ? -1
+                   : 0;
+  for (int i = 0; !status && i < b->runs; i++) {
+    double start = sw_clock(), tokens = 0;
+    for (char *line = text.data, *end; !status && line && *line; line = end + 1) {
+      end = strchr(line, '\n');
+      if (!end) end = line + strlen(line) - 1;
+      status = sw_tokenizer_encode(tokenizer, line, (size_t)(end - line), &encoding);
+      tokens += (double)encoding.count;
+    }
+    double rate = tokens / (sw_clock() - start);
+    if (rate > best) best = rate;
+  }
+  sw_encoding_close(&encoding);
+  sw_buffer_close(&text);
+  sw_tokenizer_close(tokenizer);
+  sw_checkpoint_close(&checkpoint);
+  return status ? -1 : add_result(b, "tokenize titles, 1 thread", "-", best, "tokens/s");
+}
+
+static char *folder_of_this_program(void) {
+  char path[4096];
+  ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (n <= 0) {
+    sw_fail("cannot find this program's folder: %s", strerror(errno));
+    return NULL;
+  }
+  path[n] = 0;
+  *strrchr(path, '/') = 0;
+  return sw_strdup(path);
+}
+
+static int run_all(bench *b) {
+  static const char *const dtypes[] = {"fp32", "bf16"};
+  char pattern[] = "/tmp/skillwatch-bench-XXXXXX";
+  sw_device *device = NULL;
+  sw_stream stream;
+  if (sw_device_open(b->device, &device) || sw_stream_open(device, b->threads, &stream)) {
+    sw_device_close(device);
+    return -1;
+  }
+  b->threads = stream.threads;
+  if (!b->json) printf("%s, %d threads, best of %d runs\n", device->name, b->threads, b->runs);
+  sw_device_close(device);
+  if (!(b->programs = folder_of_this_program())) return -1;
+  if (!mkdtemp(pattern)) return sw_fail("cannot make a temporary folder: %s", strerror(errno));
+  b->folder = pattern;
+  int status = b->titles ? tokenize(b) : 0;
+  for (int d = 0; d < 2 && !status; d++) {
+    if (b->titles) status = embed(b, "titles", b->titles, "lines", dtypes[d]);
+    if (!status && b->postings) status = embed(b, "postings", b->postings, NULL, dtypes[d]);
+    if (!status && b->labels) status = train(b, dtypes[d]);
+  }
+  rmdir(pattern);
+  if (!status && b->json) {
+    status = json_dumpf(b->results, stdout, JSON_INDENT(1)) ? sw_fail("cannot write to standard output") : 0;
+    putchar('\n');
+  }
+  return status;
+}
+
+int main(int argc, char **argv) {
+  bench b = {.runs = 3, .device = "auto"};
+  const sw_option options[] = {{"model", 'm', SW_OPTION_TEXT, &b.checkpoint, "CKPT", "base checkpoint, e.g. MiniLM"},
+                               {"titles", 0, SW_OPTION_TEXT, &b.titles, "FILE", "one text a line: tokenizer and embedding of short texts"},
+                               {"postings", 0, SW_OPTION_TEXT, &b.postings, "FOLDER", "embedding of long texts"},
+                               {"data", 0, SW_OPTION_TEXT, &b.labels, "FILE", "labelled sentences: training"},
+                               {"runs", 0, SW_OPTION_INT, &b.runs, "N", "runs of each; the best counts"},
+                               {"threads", 0, SW_OPTION_INT, &b.threads, "N", "CPU threads; 0 = one a core"},
+                               {"device", 0, SW_OPTION_TEXT, &b.device, "NAME", "auto or cpu"},
+                               {"json", 0, SW_OPTION_FLAG, &b.json, NULL, "print JSON"},
+                               {0}};
+  const sw_command command = {"skillwatch bench -m CKPT [--titles FILE] [--postings FOLDER] [--data FILE] [options]",
+                              "Measures tokens and texts a second of tokenizer, embedding and training on your files, in fp32 and bf16.\n"
+                              "Embedding is timed file to file with repeated texts computed again; training by its steps.",
+                              "skillwatch bench -m minilm.h5 --titles titles.txt --postings job-postings/ --data train.jsonl", options};
+  sw_list operands = {0};
+  int status = sw_options_parse(&command, argc, argv, &operands), code = SW_EXIT_DONE;
+  if (!status && operands.count) status = sw_fail("'%s' was not expected (see --help)", operands.items[0]);
+  if (!status && !b.checkpoint) status = sw_fail("-m is missing: a base checkpoint, made by skillwatch pull");
+  if (!status && !b.titles && !b.postings && !b.labels) status = sw_fail("nothing to measure: give --titles, --postings or --data");
+  if (!status && (b.runs < 1 || b.runs > 1000)) status = sw_fail("--runs must be from 1 to 1000");
+  sw_list_close(&operands);
+  if (status) return status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
+  if (!(b.results = json_array()) || run_all(&b)) code = sw_exit_message(SW_EXIT_FAILED);
+  json_decref(b.results);
+  free(b.programs);
+  return code;
+}

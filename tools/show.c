@@ -1,0 +1,283 @@
+/* skillwatch show: what a checkpoint is, where it comes from, and whether it is whole. */
+#include "base/error.h"
+#include "base/options.h"
+#include "engine/store/checkpoint.h"
+#include "engine/store/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int64_t count_parameters(const sw_checkpoint *c) {
+  int64_t n = 0;
+  for (size_t i = 0; i < c->weights.count; i++) n += sw_tensor_elements(&c->weights.items[i]);
+  return n;
+}
+
+/* 22713216 becomes 22,713,216 */
+static const char *grouped(long long number, char text[32]) {
+  char digits[24];
+  int length = snprintf(digits, sizeof digits, "%lld", number), used = 0;
+  for (int i = 0; i < length; i++) {
+    text[used++] = digits[i];
+    if ((length - 1 - i) % 3 == 0 && i + 1 < length) text[used++] = ',';
+  }
+  text[used] = 0;
+  return text;
+}
+
+static const char *dtype_of(const sw_checkpoint *c) {
+  size_t halves = 0;
+  for (size_t i = 0; i < c->weights.count; i++) halves += c->weights.items[i].dtype == SW_BF16;
+  return !c->weights.count ? "none" : halves == c->weights.count ? "bf16" : halves ? "fp32 and bf16" : "fp32";
+}
+
+static void row(const char *name) { printf("  %-14s", name); }
+
+static const json_t *key(const json_t *object, const char *a, const char *b) {
+  const json_t *value = json_object_get(object, a);
+  return value ? value : json_object_get(object, b);
+}
+
+static const char *text_of(const json_t *object, const char *name, const char *otherwise) {
+  const char *text = json_string_value(json_object_get(object, name));
+  return text ? text : otherwise;
+}
+
+static long long number_of(const json_t *object, const char *a, const char *b) { return (long long)json_number_value(key(object, a, b)); }
+
+static void show_architecture(const sw_checkpoint *c) {
+  const json_t *k = c->config;
+  row("architecture");
+  printf("%s", text_of(k, "model_type", "unknown"));
+  if (key(k, "hidden_size", "dim"))
+    printf(": %lld layers, %lld wide, %lld heads, feed-forward %lld, %lld positions", number_of(k, "num_hidden_layers", "n_layers"),
+           number_of(k, "hidden_size", "dim"), number_of(k, "num_attention_heads", "n_heads"), number_of(k, "intermediate_size", "hidden_dim"),
+           number_of(k, "max_position_embeddings", "max_position_embeddings"));
+  putchar('\n');
+}
+
+static void show_tokenizer(const sw_checkpoint *c) {
+  char text[32];
+  row("tokenizer");
+  if (!c->vocab_size) {
+    puts("none");
+    return;
+  }
+  int accents = c->tokenizer.strip_accents < 0 ? c->tokenizer.do_lower_case : c->tokenizer.strip_accents;
+  printf("WordPiece, %s tokens, %s, accents %s", grouped((long long)c->vocab_size, text), c->tokenizer.do_lower_case ? "lower case" : "cased",
+         accents ? "removed" : "kept");
+  if (c->tokenizer.model_max_length) printf(", up to %d at once", c->tokenizer.model_max_length);
+  putchar('\n');
+}
+
+static void show_heads(const sw_checkpoint *c) {
+  for (size_t i = 0; i < c->num_heads; i++) {
+    const sw_head *head = &c->heads[i];
+    row(i ? "" : c->num_heads == 1 ? "head" : "heads");
+    printf("%s (%s, %zu labels):", head->name, head->task, head->num_labels);
+    size_t shown = head->num_labels > 12 ? 10 : head->num_labels;
+    for (size_t j = 0; j < shown; j++) printf("%s %s", j ? "," : "", head->labels[j]);
+    if (shown < head->num_labels) printf(", ... %zu more", head->num_labels - shown);
+    putchar('\n');
+  }
+}
+
+static void show_source(const sw_checkpoint *c) {
+  const json_t *source = json_object_get(c->training, "source"), *left_out = json_object_get(source, "left_out"), *name;
+  size_t i;
+  if (!source) return;
+  row("pulled from");
+  printf("%s %s\n", text_of(source, "format", ""), text_of(source, "name", ""));
+  if (!json_array_size(left_out)) return;
+  row("left out");
+  json_array_foreach(left_out, i, name) printf("%s%s", i ? ", " : "", json_string_value(name));
+  putchar('\n');
+}
+
+/* Numbers below `value`, "micro.f1 0.7123", at most `left` lines; the ones that matter first come first as their author ordered them. */
+static void show_numbers(const char *title, const json_t *value, const char *path, int depth, int *left) {
+  const char *name;
+  json_t *item;
+  json_object_foreach((json_t *)value, name, item) {
+    char longer[256];
+    snprintf(longer, sizeof longer, "%s%s%s", path, path[0] ? "." : "", name);
+    if (json_is_object(item) && depth < 4) {
+      show_numbers(title, item, longer, depth + 1, left);
+    } else if (json_is_number(item) && --*left >= 0) {
+      row(title);
+      if (json_is_integer(item))
+        printf("%s %lld\n", longer, (long long)json_integer_value(item));
+      else
+        printf("%s %.6g\n", longer, json_real_value(item));
+    }
+  }
+}
+
+static void show_data(const json_t *list) {
+  size_t i;
+  const json_t *file;
+  char rows[32];
+  json_array_foreach(list, i, file) {
+    row(i ? "" : "data");
+    printf("%s, %s rows, sha256 %.12s\n", text_of(file, "file", "?"), grouped(number_of(file, "rows", "rows"), rows), text_of(file, "sha256", "?"));
+  }
+}
+
+static const json_t *data_of(const json_t *training) {
+  const json_t *data = json_object_get(training, "data");
+  return data ? data : json_object_get(json_object_get(training, "run"), "data");
+}
+
+static void show_training(const sw_checkpoint *c) {
+  if (!c->training || !json_object_get(c->training, "task")) return;
+  row("trained for");
+  puts(text_of(c->training, "task", ""));
+  show_data(data_of(c->training));
+  int left = 24;
+  const json_t *hyper = json_object_get(json_object_get(c->training, "run"), "hyper_parameters");
+  show_numbers("setting", hyper, "", 0, &left);
+  left = 24;
+  show_numbers("metric", json_object_get(c->training, "metrics"), "", 0, &left);
+}
+
+/* The F1 or, failing that, the loss of a metrics object, as one short text. */
+static void short_metrics(const json_t *metrics, char text[64]) {
+  const json_t *micro = json_object_get(metrics, "micro"), *f1 = json_object_get(micro ? micro : metrics, "f1"), *loss = json_object_get(metrics, "loss");
+  text[0] = 0;
+  if (json_is_number(f1))
+    snprintf(text, 64, "  F1 %.4f", json_number_value(f1));
+  else if (json_is_number(loss))
+    snprintf(text, 64, "  loss %.4f", json_number_value(loss));
+}
+
+static void show_ancestor(size_t depth, const char *kind, const char *hash, const char *created, const json_t *data, const json_t *metrics,
+                          const char *end) {
+  char score[64];
+  short_metrics(metrics, score);
+  if (depth) printf("%*s`- ", (int)(3 * (depth < 20 ? depth : 20) - 3), "");
+  printf("%s  %.12s  %.10s%s", kind, hash, created, score);
+  size_t i;
+  const json_t *file;
+  json_array_foreach(data, i, file) printf("%s%s", i ? ", " : "  from ", text_of(file, "file", "?"));
+  printf("%s\n", end);
+}
+
+static void show_lineage(const sw_checkpoint *c) {
+  size_t i;
+  const json_t *entry;
+  json_array_foreach(c->lineage, i, entry) {
+    const char *hash = json_string_value(key(entry, "content_sha256", "sha256"));
+    show_ancestor(i, text_of(entry, "kind", "?"), hash ? hash : "?", text_of(entry, "created", "?"), json_object_get(entry, "data"),
+                  json_object_get(entry, "metrics"), "");
+  }
+  show_ancestor(json_array_size(c->lineage), c->kind, c->content_sha256, c->created, data_of(c->training), json_object_get(c->training, "metrics"),
+                "  <- this file");
+}
+
+static void show_text(const sw_checkpoint *c, const char *path, long long bytes) {
+  char text[32];
+  printf("%s\n", path);
+  row("kind");
+  printf("%s\n", c->kind);
+  show_architecture(c);
+  row("parameters");
+  printf("%s (%s) in %zu tensors\n", grouped((long long)count_parameters(c), text), dtype_of(c), c->weights.count);
+  row("file");
+  printf("%s bytes, written %s by skillwatch %s\n", grouped(bytes, text), c->created, c->tool_version);
+  show_tokenizer(c);
+  const json_t *settings = json_object_get(c->config, "skillwatch");
+  if (json_object_get(settings, "pooling")) {
+    row("embedding");
+    printf("%s pooling, %s, texts up to %lld tokens\n", text_of(settings, "pooling", ""),
+           json_is_true(json_object_get(settings, "normalize")) ? "length 1" : "not normalised", number_of(settings, "max_seq_length", "max_seq_length"));
+  }
+  show_heads(c);
+  show_source(c);
+  show_training(c);
+  if (c->optimizer.count) {
+    row("optimizer");
+    printf("state of %zu tensors: training can go on from here\n", c->optimizer.count);
+  }
+  row("parents");
+  if (c->parent_sha256[0])
+    printf("%.12s, %zu in all (--lineage shows them)\n", c->parent_sha256, json_array_size(c->lineage));
+  else
+    puts("none");
+  row("verified");
+  printf("content hash and checksums match (sha256 %.16s)\n", c->content_sha256);
+}
+
+static int show_json(const sw_checkpoint *c, const char *path, long long bytes) {
+  json_t *heads = json_array(), *tokenizer = NULL;
+  for (size_t i = 0; i < c->num_heads; i++) {
+    json_t *labels = json_array();
+    for (size_t j = 0; j < c->heads[i].num_labels; j++) json_array_append_new(labels, json_string(c->heads[i].labels[j]));
+    json_array_append_new(heads, json_pack("{s:s, s:s, s:o}", "name", c->heads[i].name, "task", c->heads[i].task, "labels", labels));
+  }
+  const sw_tokenizer_options *t = &c->tokenizer;
+  if (c->vocab_size)
+    tokenizer = json_pack("{s:I, s:b, s:i, s:b, s:b, s:i, s:i}", "tokens", (json_int_t)c->vocab_size, "do_lower_case", t->do_lower_case,
+                          "strip_accents", t->strip_accents, "tokenize_chinese_chars", t->tokenize_chinese_chars, "clean_text", t->clean_text,
+                          "max_chars_per_word", t->max_chars_per_word, "model_max_length", t->model_max_length);
+  json_t *all = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:I, s:O, s:o*, s:o, s:O*, s:O*}", "path", path, "kind", c->kind,
+                          "bytes", (json_int_t)bytes, "created", c->created, "tool_version", c->tool_version, "content_sha256", c->content_sha256,
+                          "parent_sha256", c->parent_sha256, "verified", 1, "parameters", (json_int_t)count_parameters(c), "tensors",
+                          (json_int_t)c->weights.count, "dtype", dtype_of(c), "optimizer_tensors", (json_int_t)c->optimizer.count, "config",
+                          c->config, "tokenizer", tokenizer, "heads", heads, "training", c->training, "lineage", c->lineage);
+  if (!all) return sw_fail("%s: what it holds cannot be written as JSON", path);
+  char *text = sw_json_pretty(all);
+  json_decref(all);
+  if (!text) return -1;
+  fputs(text, stdout);
+  free(text);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  int as_json = 0, lineage = 0;
+  const sw_option options[] = {
+    {"lineage", 0, SW_OPTION_FLAG, &lineage, NULL, "the ancestors, oldest first, each with its date, data and score"},
+    {"json", 0, SW_OPTION_FLAG, &as_json, NULL, "everything but the weights, as JSON"},
+    {0},
+  };
+  const sw_command command = {
+    .usage = "skillwatch show CHECKPOINT... [options]",
+    .summary = "Shows what checkpoints hold: architecture, parameters, tokenizer, heads, training, metrics, ancestors.\n"
+               "The whole file is read and verified; one that is damaged is refused.",
+    .example = "skillwatch show --lineage ner.h5",
+    .options = options,
+  };
+  sw_list operands = {0};
+  int status = sw_options_parse(&command, argc, argv, &operands);
+  if (!status && !operands.count) status = sw_fail("a checkpoint is wanted (see skillwatch show --help)");
+  if (status) {
+    sw_list_close(&operands);
+    return status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
+  }
+  for (int i = 0; i < operands.count; i++) {
+    sw_checkpoint c;
+    struct stat info;
+    const char *path = operands.items[i];
+    if (sw_checkpoint_read(path, &c) || stat(path, &info)) {
+      status = sw_exit_message(SW_EXIT_FAILED);
+      continue;
+    }
+    if (i && !as_json) putchar('\n');
+    if (as_json) {
+      if (show_json(&c, path, (long long)info.st_size)) status = sw_exit_message(SW_EXIT_FAILED);
+    } else if (lineage) {
+      show_lineage(&c);
+    } else {
+      show_text(&c, path, (long long)info.st_size);
+    }
+    sw_checkpoint_close(&c);
+  }
+  sw_list_close(&operands);
+  if (fflush(stdout) && !status) {
+    sw_fail("cannot write to standard output");
+    status = sw_exit_message(SW_EXIT_FAILED);
+  }
+  return status;
+}

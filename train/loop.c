@@ -1,0 +1,404 @@
+#include "train/loop.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/options.h"
+#include "base/philox.h"
+#include "base/progress.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STREAM_SHUFFLE = 1, STREAM_DROPOUT = 3 };
+
+/* Where training stands: all that a resumed run needs besides weights and moments. */
+typedef struct {
+  int64_t step;          /* updates done */
+  int epoch;             /* 0-based, of the next batch */
+  int64_t batch;         /* next batch within the epoch */
+  int64_t micro_step;    /* forwards done: the dropout's counter */
+  double best_score;
+  int64_t best_step;
+  int evaluations_since_best;
+  int have_best;
+} position;
+
+typedef struct {
+  sw_stream *stream;
+  sw_model *model;
+  sw_task *task;
+  const sw_loop_options *options;
+  sw_checkpoint *checkpoint;
+  json_t *facts;
+  sw_run *run;
+  sw_optimizer *optimizer;
+  sw_schedule schedule;
+  position at;
+  char *last_path, *metrics_path;
+  FILE *metrics;
+  uint32_t *order;   /* items of the present epoch, shuffled */
+  size_t *starts;    /* of its batches, and the end */
+  size_t num_batches;
+  int64_t tokens_done;
+  double seconds;    /* spent in steps: without evaluation and checkpoints */
+  json_t *best_metrics;
+} loop;
+
+static volatile sig_atomic_t stop_signal;
+static void on_signal(int signal) { stop_signal = signal; }
+
+static char *beside(const char *output, const char *ending) {
+  size_t n = strlen(output);
+  if (n > 3 && !strcmp(output + n - 3, ".h5")) n -= 3;
+  sw_buffer name = {0};
+  if (sw_buffer_print(&name, "%.*s%s", (int)n, output, ending)) {
+    sw_buffer_close(&name);
+    return NULL;
+  }
+  return sw_buffer_take(&name);
+}
+
+char *sw_loop_last_path(const char *output) { return beside(output, ".last.h5"); }
+
+/* The epoch's order (Fisher-Yates from the epoch's own stream) and its batches. */
+static void plan_epoch(loop *l, int epoch) {
+  const sw_task *task = l->task;
+  sw_random random = {.seed = (uint64_t)l->options->seed, .stream = (uint64_t)STREAM_SHUFFLE << 32 | (uint32_t)epoch};
+  for (size_t i = 0; i < task->num_items; i++) l->order[i] = (uint32_t)i;
+  for (size_t i = task->num_items; i > 1; i--) {
+    uint32_t k = sw_random_below(&random, (uint32_t)i), t = l->order[i - 1];
+    l->order[i - 1] = l->order[k];
+    l->order[k] = t;
+  }
+  int64_t tokens = 0;
+  size_t items = 0;
+  l->num_batches = 0;
+  for (size_t i = 0; i < task->num_items; i++) {
+    int32_t length = task->lengths[l->order[i]];
+    int full = l->options->batch_size ? items >= (size_t)l->options->batch_size : tokens + length > l->options->batch_tokens;
+    if (items == 0 || full) {
+      l->starts[l->num_batches++] = i;
+      tokens = 0;
+      items = 0;
+    }
+    tokens += length;
+    items++;
+  }
+  l->starts[l->num_batches] = task->num_items;
+}
+
+/* Steps of all epochs, and the largest batch. */
+static int64_t plan_all(loop *l, int64_t *max_tokens, int *max_batch) {
+  int64_t steps = 0;
+  *max_tokens = *max_batch = 1;
+  for (int epoch = 0; epoch < l->options->epochs; epoch++) {
+    plan_epoch(l, epoch);
+    steps += ((int64_t)l->num_batches + l->options->accumulate - 1) / l->options->accumulate;
+    for (size_t b = 0; b < l->num_batches; b++) {
+      int64_t tokens = 0;
+      for (size_t i = l->starts[b]; i < l->starts[b + 1]; i++) tokens += l->task->lengths[l->order[i]];
+      if (tokens > *max_tokens) *max_tokens = tokens;
+      if ((int)(l->starts[b + 1] - l->starts[b]) > *max_batch) *max_batch = (int)(l->starts[b + 1] - l->starts[b]);
+    }
+  }
+  return steps;
+}
+
+/* --- checkpoints --- */
+static json_t *position_json(const position *at) {
+  return json_pack("{s:I, s:i, s:I, s:I, s:f, s:I, s:i, s:b}", "step", (json_int_t)at->step, "epoch", at->epoch, "batch",
+                   (json_int_t)at->batch, "forwards", (json_int_t)at->micro_step, "best_score", at->best_score, "best_step",
+                   (json_int_t)at->best_step, "evaluations_since_best", at->evaluations_since_best, "have_best", at->have_best);
+}
+
+static int read_position(const json_t *json, position *at) {
+  json_int_t step, batch, forwards, best_step;
+  if (json_unpack((json_t *)json, "{s:I, s:i, s:I, s:I, s:F, s:I, s:i, s:b}", "step", &step, "epoch", &at->epoch, "batch", &batch, "forwards",
+                  &forwards, "best_score", &at->best_score, "best_step", &best_step, "evaluations_since_best",
+                  &at->evaluations_since_best, "have_best", &at->have_best))
+    return sw_fail("the checkpoint does not say where its training stands");
+  at->step = step;
+  at->batch = batch;
+  at->micro_step = forwards;
+  at->best_step = best_step;
+  return 0;
+}
+
+static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
+  sw_checkpoint *c = l->checkpoint;
+  if (sw_optimizer_settle(l->optimizer) || sw_model_save(l->stream, l->model, c)) return -1;
+  json_decref(c->training);
+  c->training = json_pack("{s:s, s:O}", "task", l->task->name, "run", l->facts);
+  if (!c->training) return sw_fail("out of memory");
+  json_object_set(c->training, "metrics", l->best_metrics ? l->best_metrics : json_null());
+  int failed = json_object_set_new(c->training, "position", position_json(&l->at));
+  if (failed) return sw_fail("out of memory");
+  if (with_optimizer && sw_optimizer_save(l->optimizer, c)) return -1;
+  int status = sw_checkpoint_write(path, c);
+  if (with_optimizer) sw_tensors_close(&c->optimizer);
+  return status;
+}
+
+static int log_line(loop *l, json_t *line) {
+  if (!line) return sw_fail("out of memory");
+  char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+  json_decref(line);
+  if (!text) return sw_fail("out of memory");
+  int status = fprintf(l->metrics, "%s\n", text) < 0 || fflush(l->metrics) ? sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno)) : 0;
+  free(text);
+  return status;
+}
+
+/* Evaluates, keeps the best, writes checkpoints. *stop = 1 when patience ran out. */
+static int evaluate(loop *l, int *stop) {
+  double score = (double)l->at.step;
+  json_t *metrics = NULL;
+  char line[256] = "";
+  if (sw_optimizer_settle(l->optimizer)) return -1;
+  if (l->task->evaluate) {
+    sw_run_set_dropout(l->run, 0, 0, 0);
+    if (l->task->evaluate(l->task->self, l->run, &score, &metrics, line)) return -1;
+    if (!isfinite(score)) {
+      json_decref(metrics);
+      return sw_fail("the score after step %lld is not a number; the checkpoints written before are as they were", (long long)l->at.step);
+    }
+    if (log_line(l, json_pack("{s:I, s:i, s:O}", "step", (json_int_t)l->at.step, "epoch", l->at.epoch, "dev", metrics))) {
+      json_decref(metrics);
+      return -1;
+    }
+  }
+  int better = !l->at.have_best || score > l->at.best_score;
+  if (better) {
+    l->at.best_score = score;
+    l->at.best_step = l->at.step;
+    l->at.have_best = 1;
+    l->at.evaluations_since_best = 0;
+    json_decref(l->best_metrics);
+    l->best_metrics = json_incref(metrics);
+  } else {
+    l->at.evaluations_since_best++;
+  }
+  json_decref(metrics);
+  if (!l->options->quiet && l->task->evaluate)
+    fprintf(stderr, "step %lld, epoch %d: %s%s\n", (long long)l->at.step, l->at.epoch, line, better ? "  (best so far)" : "");
+  if (better && write_checkpoint(l, l->options->output, 0)) return -1;
+  *stop = l->options->patience && l->at.evaluations_since_best >= l->options->patience;
+  return 0;
+}
+
+/* --- one step --- */
+static int run_step(loop *l, double *loss, double *norm, double *rate) {
+  sw_task *task = l->task;
+  const size_t first = (size_t)l->at.batch;
+  size_t last = first + (size_t)l->options->accumulate;
+  if (last > l->num_batches) last = l->num_batches;
+  if (task->begin_step(task->self, l->order + l->starts[first], l->starts[last] - l->starts[first])) return -1;
+  *loss = *norm = 0;
+  int any = 0;
+  for (size_t b = first; b < last; b++) {
+    const uint32_t *items = l->order + l->starts[b];
+    const size_t count = l->starts[b + 1] - l->starts[b];
+    int used = 0;
+    for (size_t i = 0; i < count; i++) {
+      const int32_t *ids;
+      int32_t n;
+      task->ids(task->self, items[i], &ids, &n);
+      if (sw_optimizer_refresh(l->optimizer, ids, n)) return -1;
+      l->tokens_done += n;
+    }
+    sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)l->at.micro_step++);
+    if (task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), loss, &used)) return -1;
+    if (!isfinite(*loss)) return sw_fail("the loss is not a number");
+    if (used && sw_optimizer_collect(l->optimizer)) return -1;
+    any |= used;
+  }
+  *rate = sw_schedule_rate(&l->schedule, l->at.step);
+  if (any && sw_optimizer_step(l->optimizer, *rate, norm)) return -1;
+  l->at.step++;
+  l->at.batch = (int64_t)last;
+  return 0;
+}
+
+static int train(loop *l) {
+  const sw_loop_options *o = l->options;
+  sw_progress bar;
+  char what[64], details[128];
+  int64_t evaluated_at = l->at.step, saved_at = l->at.step;
+  int stop = 0, status = 0;
+  while (!status && !stop && l->at.epoch < o->epochs) {
+    plan_epoch(l, l->at.epoch);
+    snprintf(what, sizeof what, "epoch %d/%d", l->at.epoch + 1, o->epochs);
+    sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
+    double mean = 0;
+    int64_t steps_here = 0;
+    while (!status && !stop && !stop_signal && (size_t)l->at.batch < l->num_batches) {
+      double loss, norm, rate = 0, began = sw_clock();
+      if (run_step(l, &loss, &norm, &rate)) {
+        status = sw_fail("step %lld: %s; the best checkpoint so far is kept: try a lower --lr", (long long)l->at.step + 1, sw_error());
+        break;
+      }
+      mean = (mean * (double)steps_here + loss) / (double)(steps_here + 1);
+      steps_here++;
+      l->seconds += sw_clock() - began;
+      snprintf(details, sizeof details, "loss %.4f  %.0f tokens/s", mean, (double)l->tokens_done / l->seconds);
+      sw_progress_show(&bar, (double)l->at.batch, details);
+      int epoch_ends = (size_t)l->at.batch >= l->num_batches;
+      if (l->at.step % o->log_every == 0 || epoch_ends)
+        status = log_line(l, json_pack("{s:I, s:i, s:f, s:f, s:f, s:f}", "step", (json_int_t)l->at.step, "epoch", l->at.epoch + 1, "loss",
+                                       loss, "learning_rate", rate, "gradient_norm", norm, "tokens_per_second",
+                                       (double)l->tokens_done / l->seconds));
+      if (!status && o->eval_every && l->at.step % o->eval_every == 0) {
+        sw_progress_close(&bar);
+        status = evaluate(l, &stop);
+        evaluated_at = l->at.step;
+        sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
+      }
+      int due = o->checkpoint_every ? l->at.step % o->checkpoint_every == 0 : evaluated_at == l->at.step;
+      if (!status && due && !epoch_ends) {
+        status = write_checkpoint(l, l->last_path, 1);
+        saved_at = l->at.step;
+      }
+    }
+    sw_progress_close(&bar);
+    if (status || stop || stop_signal) break;
+    l->at.epoch++;
+    l->at.batch = 0;
+    if (!o->quiet && !l->task->evaluate) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
+    if ((!o->eval_every || l->at.epoch == o->epochs) && evaluated_at != l->at.step) {
+      status = evaluate(l, &stop);
+      evaluated_at = l->at.step;
+    }
+    if (!status) status = write_checkpoint(l, l->last_path, 1);
+    saved_at = l->at.step;
+    if (stop_signal) break;
+  }
+  if (!status && stop_signal) {
+    if (saved_at != l->at.step && write_checkpoint(l, l->last_path, 1)) return SW_EXIT_FAILED;
+    fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
+    return SW_EXIT_AGAIN;
+  }
+  if (!status && stop) {
+    l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
+    status = write_checkpoint(l, l->last_path, 1);
+    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluations\n", o->patience);
+  }
+  return status ? SW_EXIT_FAILED : SW_EXIT_DONE;
+}
+
+/* --- resume --- */
+/* Cuts the metrics file back to the lines of steps that the checkpoint has seen: the lines after it will be written again. */
+static int trim_metrics(const char *path, int64_t step) {
+  sw_buffer text = {0};
+  sw_output output;
+  if (!sw_exists(path)) return 0;
+  if (sw_file_read(path, 1u << 30, &text) || sw_output_open(&output, path)) {
+    sw_buffer_close(&text);
+    return -1;
+  }
+  for (char *line = text.data, *end; line && *line; line = end) {
+    char *newline = strchr(line, '\n');
+    if (!newline) break; /* torn */
+    end = newline + 1;
+    json_t *row = json_loadb(line, (size_t)(newline - line), 0, NULL);
+    if (json_integer_value(json_object_get(row, "step")) <= step && row) fwrite(line, 1, (size_t)(end - line), output.file);
+    json_decref(row);
+  }
+  sw_buffer_close(&text);
+  return sw_output_commit(&output);
+}
+
+/* The first key under "run" that differs, for the message. */
+static const char *first_difference(const json_t *old, const json_t *now) {
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)now, key, value) if (!json_equal(value, json_object_get(old, key))) return key;
+  return "run";
+}
+
+static int resume(loop *l) {
+  sw_checkpoint last;
+  sw_checkpoint_init(&last);
+  int status = sw_checkpoint_read(l->last_path, &last);
+  if (!status) {
+    const json_t *run = json_object_get(last.training, "run");
+    if (!json_equal(run, l->facts))
+      status = sw_fail("%s was made with another '%s': give the same options and data, or another -o", l->last_path,
+                       first_difference(run, l->facts));
+  }
+  if (!status) status = read_position(json_object_get(last.training, "position"), &l->at);
+  for (size_t i = 0; !status && i < l->model->num_parameters; i++) {
+    const sw_parameter *p = &l->model->parameters[i];
+    const sw_tensor *t = sw_tensors_find(&last.weights, p->name);
+    if (!t || t->dtype != SW_F32 || sw_tensor_elements(t) != (int64_t)p->count)
+      status = sw_fail("%s: weight '%s' does not fit", l->last_path, p->name);
+    else
+      status = l->model->device->copy_in(l->stream, l->model->values + p->offset, t->data, p->count * sizeof(float));
+  }
+  if (!status) status = sw_optimizer_load(l->optimizer, &last, l->at.step);
+  if (!status) status = sw_model_prepare(l->stream, l->model);
+  if (!status) status = trim_metrics(l->metrics_path, l->at.step);
+  if (!status) {
+    json_t *metrics = json_object_get(last.training, "metrics");
+    l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
+    if (!l->options->quiet) fprintf(stderr, "resumed after step %lld\n", (long long)l->at.step);
+  }
+  sw_checkpoint_close(&last);
+  return status;
+}
+
+static int open_loop(loop *l) {
+  const sw_loop_options *o = l->options;
+  int64_t max_tokens;
+  int max_batch;
+  if (!(l->last_path = sw_loop_last_path(o->output)) || !(l->metrics_path = beside(o->output, ".metrics.jsonl"))) return -1;
+  int can_resume = o->resume && sw_exists(l->last_path);
+  if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
+    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
+                   sw_exists(o->output) ? o->output : l->last_path);
+  l->order = sw_alloc_array(l->task->num_items, sizeof *l->order);
+  l->starts = sw_alloc_array(l->task->num_items + 1, sizeof *l->starts);
+  if (!l->order || !l->starts) return -1;
+  int64_t steps = plan_all(l, &max_tokens, &max_batch);
+  l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
+  if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
+  if (l->task->eval_tokens > max_tokens) max_tokens = l->task->eval_tokens;
+  if (l->task->eval_batch > max_batch) max_batch = l->task->eval_batch;
+  if (sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run)) return -1;
+  if (can_resume) {
+    if (resume(l)) return -1;
+  } else {
+    remove(l->metrics_path);
+    if (o->force) remove(l->last_path);
+  }
+  l->metrics = fopen(l->metrics_path, "ae");
+  if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
+  return 0;
+}
+
+int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
+  loop l = {.stream = stream, .model = model, .task = task, .options = options, .checkpoint = checkpoint, .facts = facts};
+  struct sigaction action = {.sa_handler = on_signal};
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGUSR1, &action, NULL);
+  int status = SW_EXIT_FAILED;
+  if (!open_loop(&l)) {
+    if (l.at.epoch >= options->epochs && !options->quiet) fprintf(stderr, "nothing left to train: %s is complete\n", options->output);
+    status = train(&l);
+    if (status == SW_EXIT_DONE && !options->quiet)
+      fprintf(stderr, "%s: best of step %lld\n", options->output, (long long)l.at.best_step);
+  }
+  if (l.metrics) fclose(l.metrics);
+  sw_optimizer_close(l.optimizer);
+  sw_run_close(l.run);
+  json_decref(l.best_metrics);
+  free(l.order);
+  free(l.starts);
+  free(l.last_path);
+  free(l.metrics_path);
+  return status;
+}

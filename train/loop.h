@@ -1,0 +1,55 @@
+/* The training loop that every task shares: batches, steps, learning rate, evaluation, early stopping, checkpoints, resume.
+ *
+ * A step is `accumulate` batches; a batch is cut from the epoch's shuffled items by a token budget or a number of items. All of it
+ * follows from (seed, epoch, step), so a resumed run goes on with the same bits. */
+#ifndef SW_TRAIN_LOOP_H
+#define SW_TRAIN_LOOP_H
+#include "engine/learn/optimizer.h"
+#include "engine/learn/schedule.h"
+
+#include <jansson.h>
+
+typedef struct {
+  const char *output;      /* best checkpoint; beside it <stem>.last.h5 and <stem>.metrics.jsonl */
+  int epochs;
+  double learning_rate;
+  sw_schedule_kind schedule;
+  double warmup;           /* part of all steps, [0, 1) */
+  int batch_tokens;        /* token budget of a batch */
+  int batch_size;          /* sequences of a batch; 0: by the token budget alone; > 0: by the number alone */
+  int accumulate;
+  sw_optimizer_options optimizer;
+  int seed;
+  int eval_every;          /* steps; 0: at the end of every epoch */
+  int patience;            /* evaluations without a better score before stopping; 0: never */
+  int checkpoint_every;    /* steps; 0: at every evaluation */
+  int log_every;           /* steps between lines of the metrics file */
+  int resume, force, quiet, json;
+} sw_loop_options;
+
+/* What a task brings. Functions return 0 or -1 with the message set. */
+typedef struct sw_task {
+  const char *name;        /* "ner" */
+  void *self;
+  size_t num_items;
+  const int32_t *lengths;  /* [num_items] tokens */
+  /* The items of a whole step, before its first batch: normalisers. */
+  int (*begin_step)(void *self, const uint32_t *items, size_t count);
+  /* Forward, loss, backward of one batch; *loss += its part of the step's (normalised) loss. *used = 0 when it held no label. */
+  int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, double *loss, int *used);
+  /* The distinct or repeated token ids of a batch, for the word table's refresh. */
+  void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
+  /* NULL without evaluation data: then the last weights are the best. *score: higher is better; *metrics: new reference;
+   * `line` (80 bytes) for people. */
+  int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
+  int64_t eval_tokens;     /* room that evaluate needs in the run */
+  int eval_batch;
+} sw_task;
+
+/* Trains `model`. `checkpoint` is what gets written: its weights, training and lineage are filled here; `facts` (hyper-parameters and
+ * data manifest, borrowed) is stored and compared on resume.
+ * Returns an exit status: 0 done, 1 failed (message set), 75 stopped by a signal after saving. */
+int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts);
+/* "<stem>.last.h5" of an output name; free() it. */
+char *sw_loop_last_path(const char *output);
+#endif

@@ -1,0 +1,39 @@
+/* skillwatch-train: one verb a task. */
+#include "train/tasks.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  int (*run)(int argc, char **argv);
+  const char *summary;
+} tasks[] = {
+    {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
+};
+enum { TASKS = sizeof tasks / sizeof *tasks };
+
+static void usage(FILE *to) {
+  fprintf(to, "usage: skillwatch train TASK [options]\n\ntasks:\n");
+  for (int i = 0; i < TASKS; i++) fprintf(to, "  %-10s %s\n", tasks[i].name, tasks[i].summary);
+  fprintf(to, "\nskillwatch train TASK --help tells more, with an example.\n");
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) {
+    usage(stderr);
+    return 2;
+  }
+  if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+    usage(stdout);
+    return 0;
+  }
+  if (!strcmp(argv[1], "--version")) {
+    puts("skillwatch-train " SW_VERSION);
+    return 0;
+  }
+  for (int i = 0; i < TASKS; i++)
+    if (!strcmp(argv[1], tasks[i].name)) return tasks[i].run(argc - 1, argv + 1);
+  fprintf(stderr, "skillwatch: unknown task '%s' (see skillwatch train --help)\n", argv[1]);
+  return 2;
+}
