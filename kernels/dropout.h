@@ -32,10 +32,18 @@ SW_INLINE vq vq_mul_low(vq a, uint32_t m) {
   return (a & 0xffffffffu) * m;
 #endif
 }
+/* the high halves, in the low ones: a shuffle where the port that multiplies also shifts */
+SW_INLINE vq vq_high(vq a) {
+#if defined(__AVX512F__)
+  return (vq)_mm512_shuffle_epi32((__m512i)a, (_MM_PERM_ENUM)0xf5);
+#else
+  return a >> 32;
+#endif
+}
 SW_INLINE void sw_philox_round(vq c[4], uint32_t k0, uint32_t k1) {
   vq p0 = vq_mul_low(c[0], 0xD2511F53u), p1 = vq_mul_low(c[2], 0xCD9E8D57u);
-  c[0] = (p1 >> 32) ^ c[1] ^ (uint64_t)k0;
-  c[2] = (p0 >> 32) ^ c[3] ^ (uint64_t)k1;
+  c[0] = vq_high(p1) ^ c[1] ^ (uint64_t)k0;
+  c[2] = vq_high(p0) ^ c[3] ^ (uint64_t)k1;
   c[1] = p1;
   c[3] = p0;
 }

@@ -2,7 +2,9 @@
 #include "train/tasks.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
   const char *name;
@@ -19,7 +21,15 @@ static void usage(FILE *to) {
   fprintf(to, "\nskillwatch train TASK --help tells more, with an example.\n");
 }
 
+/* GCC's OpenMP lets idle threads spin for milliseconds at every barrier; where other work wants the cores, training then takes several
+ * times as long. It reads its settings before main, so the program starts itself again with a short spin, once. */
+static void limit_spinning(char **argv) {
+  if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+  if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv) {
+  limit_spinning(argv);
   if (argc < 2) {
     usage(stderr);
     return 2;

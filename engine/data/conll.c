@@ -25,7 +25,8 @@ typedef struct {
   size_t count, capacity, lines;
 } conll;
 
-/* Columns of one line: between tabs where it has one, otherwise between runs of spaces. Returns their number, up to MAX_COLUMNS. */
+/* Columns of one line: between tabs where it has one, otherwise between runs of spaces. Returns their number, up to
+ * MAX_COLUMNS. */
 static size_t split(const char *line, size_t bytes, column *columns) {
   size_t count = 0, i = 0;
   int tabs = memchr(line, '\t', bytes) != NULL;

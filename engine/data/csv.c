@@ -78,7 +78,8 @@ static char guess_delimiter(const char *path, const char *line, size_t bytes) {
   return memchr(line, '\t', bytes) ? '\t' : memchr(line, ';', bytes) ? ';' : ',';
 }
 
-/* Reads until the record at the window's start is whole; -1: failure, else a sw_csv_status (SW_CSV_MORE: longer than the limit). */
+/* Reads until the record at the window's start is whole; -1: failure, else a sw_csv_status (SW_CSV_MORE: longer than
+ * the limit). */
 static int parse_record(sw_csv *csv, int strict, sw_csv_field *fields, size_t max_fields, size_t *count) {
   sw_window *w = &csv->window;
   for (;;) {
@@ -113,15 +114,17 @@ static int read_columns(sw_csv *csv) {
     size_t bytes = newline ? (size_t)(newline - w->data) - w->start : w->end - w->start;
     csv->delimiter = guess_delimiter(csv->path, w->data + w->start, bytes);
   }
-  size_t count = 0;
-  if (!(csv->fields = sw_alloc_array(MAX_COLUMNS, sizeof *csv->fields))) return -1;
-  int status = parse_record(csv, 0, csv->fields, MAX_COLUMNS, &count);
+  size_t count = 0; /* once to count them, once to keep them */
+  int status = parse_record(csv, 0, NULL, 0, &count);
   if (status < 0) return -1;
   if (status != SW_CSV_RECORD)
-    return sw_fail("%s: the line of column names (line %llu) is not valid CSV: %s", csv->path, (unsigned long long)w->line,
+    return sw_fail("%s: the line of column names (line %llu) is not valid CSV: %s", csv->path,
+                   (unsigned long long)w->line,
                    status == SW_CSV_STRAY ? "text follows a closing quote" : "a quote is never closed");
   if (count > MAX_COLUMNS) return sw_fail("%s has %zu columns; at most %d can be read", csv->path, count, MAX_COLUMNS);
-  if (!(csv->columns = sw_alloc_array(count, sizeof *csv->columns))) return -1;
+  csv->fields = sw_alloc_array(count, sizeof *csv->fields);
+  csv->columns = sw_alloc_array(count, sizeof *csv->columns);
+  if (!csv->fields || !csv->columns || parse_record(csv, 0, csv->fields, count, &count) < 0) return -1;
   sw_buffer name = {0};
   for (size_t i = 0; i < count; i++) {
     if (sw_csv_field_text(&csv->fields[i], &name) || !(csv->columns[i] = sw_strdup(name.data ? name.data : ""))) {
@@ -131,9 +134,6 @@ static int read_columns(sw_csv *csv) {
     csv->num_columns = i + 1;
   }
   sw_buffer_close(&name);
-  sw_csv_field *fields = sw_realloc_array(csv->fields, count, sizeof *fields);
-  if (!fields) return -1;
-  csv->fields = fields;
   w->line += sw_count_newlines(w->data + w->start, csv->used);
   w->start += csv->used;
   csv->used = 0;
@@ -182,7 +182,8 @@ static int drop_line(sw_csv *csv) {
   }
 }
 
-/* A record that makes no sense: notes why and gives up its first line. It may run for `bytes` bytes (UINT64_MAX: unknown). */
+/* A record that makes no sense: notes why and gives up its first line. It may run for `bytes` bytes (UINT64_MAX:
+ * unknown). */
 static int begin_bad(sw_csv *csv, uint64_t bytes) {
   sw_buffer_clear(&csv->bad);
   csv->bad_line = csv->window.line;
@@ -200,7 +201,9 @@ static int end_bad(sw_csv *csv, sw_rejects *rejects) {
     snprintf(csv->bad_reason + reason, sizeof csv->bad_reason - reason, "; lines %llu to %llu were left out",
              (unsigned long long)csv->bad_line, (unsigned long long)csv->window.line - 1);
   csv->searching = 0;
-  return sw_rejects_add(rejects, csv->path, csv->bad_line, csv->bad_reason, csv->bad.data ? csv->bad.data : "", bytes) ? -1 : 2;
+  return sw_rejects_add(rejects, csv->path, csv->bad_line, csv->bad_reason, csv->bad.data ? csv->bad.data : "", bytes)
+             ? -1
+             : 2;
 }
 
 /* Behind a bad record: moves to the next line that makes sense, or to where the bad record ends. */
@@ -242,11 +245,13 @@ int sw_csv_next(sw_csv *csv, sw_rejects *rejects, uint64_t *line) {
       else if (status == SW_CSV_OPEN)
         snprintf(csv->bad_reason, sizeof csv->bad_reason, "stray quote: a quote is never closed");
       else
-        snprintf(csv->bad_reason, sizeof csv->bad_reason, "longer than %zu bytes, or a quote is never closed", csv->limit);
+        snprintf(csv->bad_reason, sizeof csv->bad_reason, "longer than %zu bytes, or a quote is never closed",
+                 csv->limit);
       return begin_bad(csv, UINT64_MAX) ? -1 : search(csv, rejects);
     }
     size_t used = csv->used, newlines = sw_count_newlines(w->data + w->start, used);
-    if (count == csv->num_columns && !(count == 1 && csv->fields[0].bytes == 0 && csv->fields[0].data == w->data + w->start)) {
+    if (count == csv->num_columns &&
+        !(count == 1 && csv->fields[0].bytes == 0 && csv->fields[0].data == w->data + w->start)) {
       w->line += newlines;
       return 1;
     }

@@ -79,7 +79,9 @@ int sw_row_allocate(sw_label_reader *r) {
   return 0;
 }
 
-sw_raw_tag *sw_row_tags(sw_label_reader *r, size_t column) { return r->row.tags + column * r->row.words.count; }
+sw_raw_tag *sw_row_tags(sw_label_reader *r, size_t column) {
+  return r->row.tags + column * r->row.words.count;
+}
 
 static uint32_t code_points(const char *text, size_t bytes) {
   uint32_t count = 0;
@@ -120,7 +122,9 @@ static int is_blank(const char *text, size_t bytes) {
 }
 
 /* Whether token t continues the word before: "##x" in a row of WordPieces. */
-static int is_piece(const json_t *token) { return json_string_length(token) > 2 && !strncmp(json_string_value(token), "##", 2); }
+static int is_piece(const json_t *token) {
+  return json_string_length(token) > 2 && !strncmp(json_string_value(token), "##", 2);
+}
 
 static int read_tokens(sw_label_reader *r, json_t *tokens) {
   size_t index;
@@ -169,7 +173,8 @@ static int from_tokens(sw_label_reader *r, json_t *row, json_t *tokens) {
     if (!layer) continue;
     if (!json_is_array(value)) return sw_bad_row(r, "\"%.60s\" is no array", key);
     if (json_array_size(value) != json_array_size(tokens))
-      return sw_bad_row(r, "%zu tokens but %zu tags in \"%.60s\"", json_array_size(tokens), json_array_size(value), key);
+      return sw_bad_row(r, "%zu tokens but %zu tags in \"%.60s\"", json_array_size(tokens), json_array_size(value),
+                        key);
     if ((status = sw_row_column(r, layer, strlen(layer), 0, &column))) return status;
     lists[column] = value;
   }
@@ -239,14 +244,15 @@ static int check(sw_label_reader *r, size_t *known) {
       if (tag->kind == 'O') continue;
       int type = layer < 0 ? -1 : find_type(&r->layers[layer], tag->type, tag->type_bytes);
       if (type < 0 && r->fixed)
-        return sw_bad_row(r, "unknown tag \"%c%s%.*s\": layer %s of the model has no such label", tag->kind, tag->type_bytes ? "-" : "",
-                          (int)tag->type_bytes, tag->type, row->names[c]);
+        return sw_bad_row(r, "unknown tag \"%c%s%.*s\": layer %s of the model has no such label", tag->kind,
+                          tag->type_bytes ? "-" : "", (int)tag->type_bytes, tag->type, row->names[c]);
       fresh += type < 0;
     }
     if (fresh > SW_MAX_TYPES) return sw_bad_row(r, "more than %d types of entities", (int)SW_MAX_TYPES);
   }
   if (!*known && !row->from_spans)
-    return sw_bad_row(r, "none of its layers (%s%s) is a layer of the model", row->names[0], row->num_columns > 1 ? ", ..." : "");
+    return sw_bad_row(r, "none of its layers (%s%s) is a layer of the model", row->names[0],
+                      row->num_columns > 1 ? ", ..." : "");
   return 0;
 }
 
@@ -314,7 +320,8 @@ int sw_row_commit(sw_label_reader *r, uint64_t line) {
     for (size_t w = 0; w < n && !status; w++) {
       tags[w] = before = raw_tag(r, &r->layers[layer], &row->tags[c * n + w], before);
       if (before == -1) status = -1;
-      if (before == -2) status = sw_bad_row(r, "more than %d types of entities in layer %s", (int)SW_MAX_TYPES, row->names[c]);
+      if (before == -2)
+        status = sw_bad_row(r, "more than %d types of entities in layer %s", (int)SW_MAX_TYPES, row->names[c]);
     }
     if (row->from_spans) r->covered[layer] = 1;
     e.layers[e.num_layers++] = (uint32_t)layer;

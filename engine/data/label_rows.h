@@ -30,10 +30,10 @@ typedef struct {
 typedef struct {
   char *name;
   size_t num_types;
-  char **types;         /* "" = the nameless type */
-  int32_t (*ids)[2];    /* [num_types]: label of B and I; -1 where the fixed layers lack it */
-  int32_t outside;      /* label of "O" */
-  uint32_t rank;        /* position in the result */
+  char **types;      /* "" = the nameless type */
+  int32_t (*ids)[2]; /* [num_types]: label of B and I; -1 where the fixed layers lack it */
+  int32_t outside;   /* label of "O" */
+  uint32_t rank;     /* position in the result */
 } sw_raw_layer;
 
 typedef struct {

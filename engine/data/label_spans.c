@@ -52,14 +52,21 @@ static int read_span(sw_label_reader *r, json_t *item, raw_spans *spans) {
   } else {
     return sw_bad_row(r, "span %zu is neither an object nor an array", number);
   }
-  if (!json_is_integer(start) || !json_is_integer(end)) return sw_bad_row(r, "span %zu has no whole numbers as start and end", number);
+  if (!json_is_integer(start) || !json_is_integer(end))
+    return sw_bad_row(r, "span %zu has no whole numbers as start and end", number);
   if (json_is_array(label) && !labels) labels = label;
   size_t count = json_is_array(labels) ? json_array_size(labels) : 1;
   if (!count) return sw_bad_row(r, "span %zu has no label", number);
   for (size_t i = 0; i < count; i++) {
     json_t *one = json_is_array(labels) ? json_array_get(labels, i) : label;
     if (!json_is_string(one)) return sw_bad_row(r, "the label of span %zu is no string", number);
-    raw_span span = {json_integer_value(start), json_integer_value(end), json_string_value(one), json_string_length(one), NULL, 0, 0};
+    raw_span span = {json_integer_value(start),
+                     json_integer_value(end),
+                     json_string_value(one),
+                     json_string_length(one),
+                     NULL,
+                     0,
+                     0};
     if (json_is_string(quote)) span.quote = json_string_value(quote), span.quote_bytes = json_string_length(quote);
     if (append(spans, span)) return -1;
   }
@@ -137,7 +144,8 @@ typedef struct {
 } offsets;
 
 static int measure(const char *text, size_t size, size_t points, offsets *out) {
-  *out = (offsets){sw_alloc_array(points + 1, sizeof *out->bytes), sw_alloc_array(points + 1, sizeof *out->units), points};
+  *out =
+      (offsets){sw_alloc_array(points + 1, sizeof *out->bytes), sw_alloc_array(points + 1, sizeof *out->units), points};
   if (!out->bytes || !out->units) return -1;
   uint32_t unit = 0;
   int32_t i = 0;
@@ -248,7 +256,8 @@ static int place(sw_label_reader *r, const raw_span *span, size_t number, size_t
   }
   sw_raw_tag *tags = sw_row_tags(r, span->column);
   for (size_t w = first; w < last; w++) {
-    if (tags[w].kind != 'O') return sw_bad_row(r, "span %zu (%lld to %lld) overlaps another span of its label", number, start, end);
+    if (tags[w].kind != 'O')
+      return sw_bad_row(r, "span %zu (%lld to %lld) overlaps another span of its label", number, start, end);
     tags[w].kind = w == first ? 'B' : 'I';
   }
   return 0;

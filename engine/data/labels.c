@@ -74,7 +74,8 @@ static int read_json(sw_label_reader *r, sw_window *w) {
   return status;
 }
 
-/* Rows of spans cover every layer that a span of the file names; where none does, nothing says what they are labelled for. */
+/* Rows of spans cover every layer that a span of the file names; where none does, nothing says what they are labelled
+ * for. */
 static int settle_spans(sw_label_reader *r, size_t first) {
   size_t covered = 0, kept = first;
   for (size_t i = 0; i < r->num_layers; i++) covered += r->covered[i];
@@ -93,7 +94,8 @@ static int settle_spans(sw_label_reader *r, size_t first) {
         for (uint32_t layer = 0; layer < r->num_layers; layer++) {
           if (!r->covered[layer]) continue;
           for (size_t k = 0; k < e->num_layers; k++)
-            if (e->layers[k] == layer) memcpy(tags + n * e->num_words, e->tags + k * e->num_words, e->num_words * sizeof *tags);
+            if (e->layers[k] == layer)
+              memcpy(tags + n * e->num_words, e->tags + k * e->num_words, e->num_words * sizeof *tags);
           layers[n++] = layer;
         }
         free(e->layers);
@@ -149,7 +151,9 @@ static int read_file(sw_label_reader *r, const char *input, struct sw_data_file 
 }
 
 /* --- numbering --- */
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 static int compare_layers(const void *a, const void *b) {
   return strcmp((*(sw_raw_layer *const *)a)->name, (*(sw_raw_layer *const *)b)->name);
 }
@@ -172,7 +176,11 @@ static int number_labels(sw_raw_layer *layer, sw_layer *out) {
     for (size_t i = 0; i < 1 + 2 * n && !status; i++) {
       sw_buffer label = {0};
       const char *type = i ? sorted[(i - 1) / 2] : "";
-      if (sw_buffer_print(&label, "%s%s%s", i == 0 ? "O" : i % 2 ? "B" : "I", *type ? "-" : "", type) ||
+      if (sw_buffer_print(&label, "%s%s%s",
+                          i == 0  ? "O"
+                          : i % 2 ? "B"
+                                  : "I",
+                          *type ? "-" : "", type) ||
           !(out->labels[i] = sw_buffer_take(&label))) {
         sw_buffer_close(&label);
         status = -1;
@@ -205,7 +213,8 @@ static int number_layers(sw_label_reader *r, sw_labels *out) {
 /* Takes layers and labels as they are given. */
 static int fix_layers(sw_label_reader *r, const sw_labels *fixed, sw_labels *out) {
   r->fixed = 1;
-  if (fixed->num_layers > SW_MAX_LAYERS) return sw_fail("the model has more than %d layers of labels", (int)SW_MAX_LAYERS);
+  if (fixed->num_layers > SW_MAX_LAYERS)
+    return sw_fail("the model has more than %d layers of labels", (int)SW_MAX_LAYERS);
   if (!(out->layers = sw_alloc_array(fixed->num_layers, sizeof *out->layers))) return -1;
   for (size_t i = 0; i < fixed->num_layers; i++) {
     const sw_layer *from = &fixed->layers[i];
@@ -223,7 +232,8 @@ static int fix_layers(sw_label_reader *r, const sw_labels *fixed, sw_labels *out
       to->num_labels = k + 1;
       sw_raw_tag tag;
       if (sw_tag_parse(from->labels[k], strlen(from->labels[k]), &tag))
-        return sw_fail("layer %s of the model has the label \"%.60s\", which is no B, I or O tag", from->name, from->labels[k]);
+        return sw_fail("layer %s of the model has the label \"%.60s\", which is no B, I or O tag", from->name,
+                       from->labels[k]);
       if (tag.kind == 'O') {
         layer->outside = (int32_t)k;
         continue;
@@ -240,7 +250,8 @@ static int fix_layers(sw_label_reader *r, const sw_labels *fixed, sw_labels *out
     if (layer->outside < 0) return sw_fail("layer %s of the model has no label \"O\"", from->name);
     for (size_t t = 0; t < layer->num_types; t++)
       if (layer->ids[t][0] < 0 || layer->ids[t][1] < 0)
-        return sw_fail("layer %s of the model has only one of the labels B and I for \"%.60s\"", from->name, layer->types[t]);
+        return sw_fail("layer %s of the model has only one of the labels B and I for \"%.60s\"", from->name,
+                       layer->types[t]);
   }
   return 0;
 }
@@ -298,7 +309,8 @@ static void close_reader(sw_label_reader *r) {
   free(r);
 }
 
-static int read_all(sw_label_reader *r, const char *const *inputs, size_t count, const sw_labels *fixed, sw_labels *out) {
+static int read_all(sw_label_reader *r, const char *const *inputs, size_t count, const sw_labels *fixed,
+                    sw_labels *out) {
   if (!(r->row.names = sw_alloc_array(SW_MAX_LAYERS, sizeof *r->row.names))) return -1;
   if (!count) return sw_fail("no labelled data was given");
   if (fixed && fix_layers(r, fixed, out)) return -1;
@@ -315,7 +327,8 @@ static int read_all(sw_label_reader *r, const char *const *inputs, size_t count,
   return r->skipped.size && !(out->skipped_layers = sw_buffer_take(&r->skipped)) ? -1 : 0;
 }
 
-int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers, sw_labels *out) {
+int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers,
+                   sw_labels *out) {
   *out = (sw_labels){0};
   sw_label_reader *r = sw_alloc(sizeof *r);
   if (!r) return -1;

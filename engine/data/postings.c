@@ -17,16 +17,16 @@ struct sw_postings {
   char *column, *id_column; /* owned, NULL where not given */
   size_t max_text, max_row;
   sw_sources sources;
-  size_t next;         /* sources.items[next] is opened next */
-  sw_source *source;   /* the one that is open, or NULL */
-  uint64_t index;      /* of the next row */
-  uint64_t done;       /* bytes of the files that are finished */
+  size_t next;       /* sources.items[next] is opened next */
+  sw_source *source; /* the one that is open, or NULL */
+  uint64_t index;    /* of the next row */
+  uint64_t done;     /* bytes of the files that are finished */
   sw_rejects rejects;
   char failure[1024]; /* the message, once reading has failed: it does not go on after that */
   /* of the open source, by its format */
   sw_csv csv;
   int text_column, id_field, date_field; /* -1: none */
-  int text_read; /* the one row of a text file was given out */
+  int text_read;                         /* the one row of a text file was given out */
   sw_window lines;
   sw_rows rows;
   uint64_t objects, with_text, with_id; /* JSON rows seen, and those that had the keys */
@@ -35,7 +35,9 @@ struct sw_postings {
 
 enum { ROW = 1, SET_ASIDE = 2 }; /* what a reader returns besides 0 (the end) and -1 */
 
-static const char *path_of(const sw_postings *p) { return strcmp(p->source->path, "-") ? p->source->path : "standard input"; }
+static const char *path_of(const sw_postings *p) {
+  return strcmp(p->source->path, "-") ? p->source->path : "standard input";
+}
 
 static int set_aside(sw_postings *p, uint64_t line, const char *reason, const char *row, size_t bytes) {
   return sw_rejects_add(&p->rejects, path_of(p), line, reason, row, bytes) ? -1 : SET_ASIDE;
@@ -163,8 +165,8 @@ static int open_csv(sw_postings *p) {
   if (!missing) return 0;
   char *columns = sw_csv_column_list(csv);
   if (columns)
-    sw_fail("%s has no column \"%s\"; its columns are: %s. Name the right one with --column or --id-column", path_of(p), missing,
-            columns);
+    sw_fail("%s has no column \"%s\"; its columns are: %s. Name the right one with --column or --id-column", path_of(p),
+            missing, columns);
   free(columns);
   sw_csv_close(csv);
   return -1;
@@ -178,7 +180,8 @@ static int next_csv(sw_postings *p, sw_posting *out) {
   sw_buffer text = {0}, id = {0}, date = {0};
   char reason[160];
   const char *fault = NULL;
-  int failed = sw_buffer_reserve(&text, fields[p->text_column].bytes) || sw_csv_field_text(&fields[p->text_column], &text) ||
+  int failed = sw_buffer_reserve(&text, fields[p->text_column].bytes) ||
+               sw_csv_field_text(&fields[p->text_column], &text) ||
                (p->id_field >= 0 && sw_csv_field_text(&fields[p->id_field], &id)) ||
                (p->date_field >= 0 && sw_csv_field_text(&fields[p->date_field], &date)) ||
                (p->date_field < 0 && sw_buffer_print(&date, "%s", p->source->date)) || (!id.size && row_number(p, &id));
@@ -234,7 +237,8 @@ static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *
   p->with_text += value != NULL;
   p->with_id += id_value != NULL;
   if (!value) return snprintf(fault, 160, "no key \"%.100s\"", p->column ? p->column : "description"), 1;
-  if (!json_is_string(value)) return snprintf(fault, 160, "\"%.100s\" is no string", p->column ? p->column : "the text"), 1;
+  if (!json_is_string(value))
+    return snprintf(fault, 160, "\"%.100s\" is no string", p->column ? p->column : "the text"), 1;
   if (fault_of(p, json_string_value(value), json_string_length(value), fault)) return 1;
   if (p->id_column && !json_is_string(id_value) && !json_is_integer(id_value))
     return snprintf(fault, 160, "\"%.100s\" is no string or whole number", p->id_column), 1;
@@ -256,11 +260,12 @@ static int next_jsonl(sw_postings *p, sw_posting *out) {
   int status = sw_rows_next(&p->rows, &bytes_of_row, &bytes, &line);
   if (status < 0) return -1;
   if (status == 0) {
-    const char *missing = p->objects && !p->with_text ? (p->column ? p->column : "description")
+    const char *missing = p->objects && !p->with_text                 ? (p->column ? p->column : "description")
                           : p->objects && p->id_column && !p->with_id ? p->id_column
                                                                       : NULL;
     if (!missing) return 0;
-    return sw_fail("%s: no row has the key \"%s\"; the keys of its first row are: %s. Name the right one with --column or --id-column",
+    return sw_fail("%s: no row has the key \"%s\"; the keys of its first row are: %s. Name the right one with --column "
+                   "or --id-column",
                    path_of(p), missing, p->first_keys);
   }
   if (status == SW_ROW_LONG) {
@@ -318,7 +323,8 @@ int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_
   p->max_row = p->max_text > SW_MAX_ROW_BYTES ? p->max_text + (1 << 20) : SW_MAX_ROW_BYTES;
   if ((options->column && !(p->column = sw_strdup(options->column))) ||
       (options->id_column && !(p->id_column = sw_strdup(options->id_column))) ||
-      sw_rejects_open(&p->rejects, options->rejected_path) || sw_sources_open(inputs, count, options->format, &p->sources)) {
+      sw_rejects_open(&p->rejects, options->rejected_path) ||
+      sw_sources_open(inputs, count, options->format, &p->sources)) {
     sw_rejects_close(&p->rejects);
     free(p->column);
     free(p->id_column);
@@ -374,13 +380,17 @@ void sw_posting_close(sw_posting *posting) {
   *posting = (sw_posting){0};
 }
 
-uint64_t sw_postings_rows(const sw_postings *p) { return p->index; }
-uint64_t sw_postings_rejected(const sw_postings *p) { return p->rejects.count; }
+uint64_t sw_postings_rows(const sw_postings *p) {
+  return p->index;
+}
+uint64_t sw_postings_rejected(const sw_postings *p) {
+  return p->rejects.count;
+}
 
 void sw_postings_progress(const sw_postings *p, uint64_t *done, uint64_t *total) {
   const sw_byte_stream *open = p->csv.window.stream    ? p->csv.window.stream
-                          : p->rows.window.stream ? p->rows.window.stream
-                                                  : p->lines.stream;
+                               : p->rows.window.stream ? p->rows.window.stream
+                                                       : p->lines.stream;
   *done = p->done + (open ? sw_byte_stream_done(open) : 0);
   *total = p->sources.bytes;
 }

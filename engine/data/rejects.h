@@ -1,6 +1,7 @@
 /* Rows that could not be used: set aside with the reason, one JSON object a line, and counted.
  *   {"file": "a.csv", "line": 17, "reason": "...", "row": "the first 2 KiB of the row"}
- * The file is valid UTF-8 whatever the row held: a byte that is not is written as the four characters \xNN, NUL as \x00. */
+ * The file is valid UTF-8 whatever the row held: a byte that is not is written as the four characters \xNN, NUL as
+ * \x00. */
 #ifndef SW_DATA_REJECTS_H
 #define SW_DATA_REJECTS_H
 #include "base/file.h"
@@ -16,8 +17,10 @@ typedef struct {
 
 int sw_rejects_open(sw_rejects *rejects, const char *path);
 /* `line` is 1-based. `file`, `reason` and `row` may hold any bytes. */
-int sw_rejects_add(sw_rejects *rejects, const char *file, uint64_t line, const char *reason, const void *row, size_t bytes);
-/* Publishes the file; where nothing was rejected, a file of that name from an earlier run is removed. `count` stays readable. */
+int sw_rejects_add(sw_rejects *rejects, const char *file, uint64_t line, const char *reason, const void *row,
+                   size_t bytes);
+/* Publishes the file; where nothing was rejected, a file of that name from an earlier run is removed. `count` stays
+ * readable. */
 int sw_rejects_commit(sw_rejects *rejects);
 /* Throws away what was not committed and frees; may follow a commit. */
 void sw_rejects_close(sw_rejects *rejects);

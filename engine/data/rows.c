@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+static int is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 int sw_window_peek(sw_window *w) {
   for (size_t i = 0;; i++) {
@@ -34,7 +36,8 @@ void sw_rows_close(sw_rows *rows) {
   *rows = (sw_rows){0};
 }
 
-/* Moves to the next byte of the array that is neither white space nor one of `skipped`; 0 at the end of the file, -1 on failure. */
+/* Moves to the next byte of the array that is neither white space nor one of `skipped`; 0 at the end of the file, -1 on
+ * failure. */
 static int next_byte(sw_window *w, char skipped) {
   for (;;) {
     while (w->start < w->end) {
@@ -48,8 +51,8 @@ static int next_byte(sw_window *w, char skipped) {
   }
 }
 
-/* The brackets that are open within an element. Those below MAX_OPEN are remembered by kind, so that one that is missing spoils its own
- * element only: a closing bracket closes those of the other kind above its partner, too. */
+/* The brackets that are open within an element. Those below MAX_OPEN are remembered by kind, so that one that is
+ * missing spoils its own element only: a closing bracket closes those of the other kind above its partner, too. */
 enum { MAX_OPEN = 4096 };
 typedef struct {
   size_t depth;
@@ -79,8 +82,8 @@ static int close_bracket(brackets *b, char c) {
   return 1;
 }
 
-/* One element of the array: up to the ',' or ']' at its own depth. A line break inside a string, which JSON forbids, ends the string,
- * so that a quote that is missing spoils one element of an indented file and not all that follow. */
+/* One element of the array: up to the ',' or ']' at its own depth. A line break inside a string, which JSON forbids,
+ * ends the string, so that a quote that is missing spoils one element of an indented file and not all that follow. */
 static int next_element(sw_rows *rows, const char **row, size_t *bytes, uint64_t *line) {
   sw_window *w = &rows->window;
   int first = next_byte(w, ',');
@@ -148,7 +151,8 @@ int sw_rows_next(sw_rows *rows, const char **row, size_t *bytes, uint64_t *line)
     if (!rows->closed) {
       int status = next_element(rows, row, bytes, line);
       if (status != 0) return status;
-      if (!rows->closed) return sw_fail("%s: the JSON array is never closed: the file is truncated, or a ']' is missing", rows->path);
+      if (!rows->closed)
+        return sw_fail("%s: the JSON array is never closed: the file is truncated, or a ']' is missing", rows->path);
     }
   }
   for (;;) { /* lines; after an array there should be none */

@@ -10,7 +10,9 @@
 
 enum { MAX_DEPTH = 64 };
 
-static int is_digit(char c) { return c >= '0' && c <= '9'; }
+static int is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 static int number(const char *text, int digits) {
   int value = 0;
@@ -94,7 +96,8 @@ static const char *last_part(const char *path, size_t length, size_t *bytes) {
 }
 
 /* `inside`: the path within the folder that was given, or NULL for a file that was given itself. */
-static int add(sw_sources *sources, const char *path, const char *inside, const struct stat *info, sw_postings_format format) {
+static int add(sw_sources *sources, const char *path, const char *inside, const struct stat *info,
+               sw_postings_format format) {
   if (sources->count == sources->capacity) {
     size_t capacity = sources->capacity ? sources->capacity * 2 : 64;
     sw_source *items = sw_realloc_array(sources->items, capacity, sizeof *items);
@@ -129,7 +132,8 @@ static int add(sw_sources *sources, const char *path, const char *inside, const 
   if (rest_bytes > 4 && !strncasecmp(rest + rest_bytes - 4, ".txt", 4)) rest_bytes -= 4;
   sw_buffer id = {0};
   int prefixed = dated && (!inside || !strchr(inside, '/'));
-  if (sw_buffer_print(&id, "%.*s%s%.*s", prefixed ? (int)folder_bytes : 0, folder, prefixed ? "/" : "", (int)rest_bytes, rest))
+  if (sw_buffer_print(&id, "%.*s%s%.*s", prefixed ? (int)folder_bytes : 0, folder, prefixed ? "/" : "", (int)rest_bytes,
+                      rest))
     goto failed;
   source.id = sw_buffer_take(&id);
   source.path = sw_strdup(path);
@@ -145,7 +149,9 @@ failed:
   return -1;
 }
 
-static int by_name(const void *a, const void *b) { return sw_natural_compare(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b) {
+  return sw_natural_compare(*(char *const *)a, *(char *const *)b);
+}
 
 static int list_folder(const char *path, char ***names, size_t *count) {
   DIR *folder = opendir(path);

@@ -1,4 +1,5 @@
-/* The files that a list of operands stands for: files as given, folders with everything below them in a natural order. */
+/* The files that a list of operands stands for: files as given, folders with everything below them in a natural order.
+ */
 #ifndef SW_DATA_SOURCES_H
 #define SW_DATA_SOURCES_H
 #include "engine/data/postings.h"
@@ -17,10 +18,10 @@ typedef struct {
   uint64_t bytes; /* sum; 0 where one is unknown (standard input, pipes) */
 } sw_sources;
 
-/* `format` AUTO: by name: .csv .tsv; .jsonl .ndjson .json; any other file given by name is one text; "-" is text lines. In folders
- * only .txt, .csv, .tsv, .jsonl, .ndjson and .json (.gz, .zst) count, hidden names do not; with a format given, only its own names.
- * Order in a folder: dated names (DD-MM-YYYY or YYYY-MM-DD) by date, then the others, where numbers count as numbers.
- * Fails for what is missing, and for a folder without any such file. */
+/* `format` AUTO: by name: .csv .tsv; .jsonl .ndjson .json; any other file given by name is one text; "-" is text lines.
+ * In folders only .txt, .csv, .tsv, .jsonl, .ndjson and .json (.gz, .zst) count, hidden names do not; with a format
+ * given, only its own names. Order in a folder: dated names (DD-MM-YYYY or YYYY-MM-DD) by date, then the others, where
+ * numbers count as numbers. Fails for what is missing, and for a folder without any such file. */
 int sw_sources_open(const char *const *inputs, size_t count, sw_postings_format format, sw_sources *out);
 void sw_sources_close(sw_sources *sources);
 /* Days-like number that orders dates; 0 where `name` is no date. */

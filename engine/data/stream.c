@@ -12,7 +12,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-enum { RAW_BYTES = 256 * 1024 };
+enum { MOST_RAW_BYTES = 256 * 1024, LEAST_RAW_BYTES = 4096 };
 typedef enum { PLAIN, GZIP, ZSTANDARD } compression;
 
 struct sw_byte_stream {
@@ -21,14 +21,15 @@ struct sw_byte_stream {
   compression kind;
   uint64_t done, size;
   sw_sha256 *hash;
-  int raw_ended;          /* read() said so */
-  int inside;             /* a member or frame has begun and not ended */
-  int finished;           /* only zero padding may follow */
+  int raw_ended; /* read() said so */
+  int inside;    /* a member or frame has begun and not ended */
+  int finished;  /* only zero padding may follow */
   size_t raw_start, raw_end;
   z_stream zlib;
   int zlib_open;
   ZSTD_DStream *zstd;
-  unsigned char raw[RAW_BYTES]; /* compressed bytes, or the first bytes of a plain file */
+  unsigned char *raw; /* [raw_bytes] compressed bytes, or the first bytes of a plain file */
+  size_t raw_bytes;
 };
 
 static ssize_t read_some(sw_byte_stream *s, void *data, size_t capacity) {
@@ -46,7 +47,7 @@ static ssize_t read_some(sw_byte_stream *s, void *data, size_t capacity) {
 /* Makes at least one raw byte available; 0 at the end of the file. */
 static int fill_raw(sw_byte_stream *s) {
   if (s->raw_start < s->raw_end) return 1;
-  ssize_t got = read_some(s, s->raw, RAW_BYTES);
+  ssize_t got = read_some(s, s->raw, s->raw_bytes);
   if (got < 0) return -1;
   s->raw_start = 0;
   s->raw_end = (size_t)got;
@@ -60,7 +61,7 @@ static int ends_with(const char *text, const char *end) {
 
 static int detect(sw_byte_stream *s) {
   while (s->raw_end < 4) {
-    ssize_t got = read_some(s, s->raw + s->raw_end, RAW_BYTES - s->raw_end);
+    ssize_t got = read_some(s, s->raw + s->raw_end, s->raw_bytes - s->raw_end);
     if (got < 0) return -1;
     if (got == 0) break;
     s->raw_end += (size_t)got;
@@ -109,6 +110,10 @@ int sw_byte_stream_open(const char *path, int hash, sw_byte_stream **out) {
     s->size = (uint64_t)info.st_size;
     (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* advice only: nothing is lost where it fails */
   }
+  /* folders hold thousands of small files: no more than such a file needs */
+  s->raw_bytes = S_ISREG(info.st_mode) && s->size < MOST_RAW_BYTES ? s->size + 1 : MOST_RAW_BYTES;
+  if (s->raw_bytes < LEAST_RAW_BYTES) s->raw_bytes = LEAST_RAW_BYTES;
+  if (!(s->raw = sw_realloc_array(NULL, s->raw_bytes, 1))) goto failed;
   if (hash && !(s->hash = sw_sha256_open())) goto failed;
   if (detect(s)) goto failed;
   *out = s;
@@ -184,12 +189,19 @@ ssize_t sw_byte_stream_read(sw_byte_stream *s, void *data, size_t capacity) {
   return (ssize_t)held;
 }
 
-uint64_t sw_byte_stream_done(const sw_byte_stream *s) { return s->done; }
-uint64_t sw_byte_stream_size(const sw_byte_stream *s) { return s->size; }
+uint64_t sw_byte_stream_done(const sw_byte_stream *s) {
+  return s->done;
+}
+int sw_byte_stream_is_plain(const sw_byte_stream *s) {
+  return s->kind == PLAIN;
+}
+uint64_t sw_byte_stream_size(const sw_byte_stream *s) {
+  return s->size;
+}
 
 int sw_byte_stream_sha256(sw_byte_stream *s, char hex[65]) {
   ssize_t got;
-  while ((got = read_some(s, s->raw, RAW_BYTES)) > 0) continue;
+  while ((got = read_some(s, s->raw, s->raw_bytes)) > 0) continue;
   if (got < 0) return -1;
   s->raw_start = s->raw_end = 0;
   sw_sha256_close(s->hash, hex);
@@ -204,6 +216,7 @@ void sw_byte_stream_close(sw_byte_stream *s) {
   if (s->zlib_open) inflateEnd(&s->zlib);
   ZSTD_freeDStream(s->zstd);
   if (s->fd > STDIN_FILENO) close(s->fd);
+  free(s->raw);
   free(s->path);
   free(s);
 }

@@ -7,24 +7,28 @@
 #include <emmintrin.h>
 #endif
 
-enum { BLOCK_BYTES = 1 << 20, PATIENT_BYTES = 256 * 1024, KEPT_OF_LONG = 4096 };
+enum {
+  BLOCK_BYTES = 1 << 20,
+  LEAST_BYTES = 16 * 1024,
+  LEAST_ROOM = 4096,
+  PATIENT_BYTES = 256 * 1024,
+  KEPT_OF_LONG = 4096
+};
 
 /* Adds whatever one read gives. */
 static int fill_once(sw_window *w) {
   if (w->ended) return 0;
   if (w->start == w->end) w->start = w->end = 0;
-  if (w->capacity - w->end < BLOCK_BYTES / 2) {
-    if (w->start) {
-      memmove(w->data, w->data + w->start, w->end - w->start);
-      w->end -= w->start;
-      w->start = 0;
-    }
-    if (w->capacity - w->end < BLOCK_BYTES / 2) {
-      char *data = sw_realloc_array(w->data, w->capacity * 2, 1);
-      if (!data) return -1;
-      w->data = data;
-      w->capacity *= 2;
-    }
+  if (w->start && w->capacity - w->end < w->capacity / 2) {
+    memmove(w->data, w->data + w->start, w->end - w->start);
+    w->end -= w->start;
+    w->start = 0;
+  }
+  if (w->capacity - w->end < LEAST_ROOM) {
+    char *data = sw_realloc_array(w->data, w->capacity * 2, 1);
+    if (!data) return -1;
+    w->data = data;
+    w->capacity *= 2;
   }
   ssize_t got = sw_byte_stream_read(w->stream, w->data + w->end, w->capacity - w->end);
   if (got < 0) return -1;
@@ -48,6 +52,10 @@ int sw_window_fill(sw_window *w) {
 int sw_window_open(sw_window *w, const char *path, int hash) {
   *w = (sw_window){.line = 1, .capacity = BLOCK_BYTES};
   if (sw_byte_stream_open(path, hash, &w->stream)) return -1;
+  uint64_t size = sw_byte_stream_size(w->stream) + LEAST_ROOM;
+  /* a small file needs no more; one that grows meanwhile makes the window grow */
+  if (size > LEAST_ROOM && size < BLOCK_BYTES && sw_byte_stream_is_plain(w->stream))
+    w->capacity = size > LEAST_BYTES ? size : LEAST_BYTES;
   w->data = sw_realloc_array(NULL, w->capacity, 1);
   int more = w->data ? 1 : -1;
   while (more > 0 && w->end < 3) more = fill_once(w);
@@ -58,7 +66,8 @@ int sw_window_open(sw_window *w, const char *path, int hash) {
   if (w->end >= 3 && !memcmp(w->data, "\xEF\xBB\xBF", 3)) w->start = 3;
   if (w->end >= 2 && (!memcmp(w->data, "\xFF\xFE", 2) || !memcmp(w->data, "\xFE\xFF", 2))) {
     sw_window_close(w);
-    return sw_fail("%s is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8", strcmp(path, "-") ? path : "standard input");
+    return sw_fail("%s is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8",
+                   strcmp(path, "-") ? path : "standard input");
   }
   return 0;
 }

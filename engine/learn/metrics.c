@@ -40,8 +40,9 @@ typedef struct {
   size_t start;
 } open_entity;
 
-/* What seqeval's start_of_chunk and end_of_chunk amount to for B, I and O: an entity ends before an O, a B and another type; a B, and
- * an I that continues nothing, begins one. `label` -1 stands for the O behind the end. 1: *closed has ended at this position. */
+/* What seqeval's start_of_chunk and end_of_chunk amount to for B, I and O: an entity ends before an O, a B and another
+ * type; a B, and an I that continues nothing, begins one. `label` -1 stands for the O behind the end. 1: *closed has
+ * ended at this position. */
 static int step(const sw_entity_metrics *m, open_entity *now, int32_t label, size_t position, open_entity *closed) {
   int32_t type = label < 0 ? -1 : m->type_of[label];
   int begins = type >= 0 && (m->is_begin[label] || type != now->type);
@@ -56,7 +57,8 @@ int sw_entity_metrics_add(sw_entity_metrics *m, const int32_t *gold, const int32
   for (size_t i = 0; i < count; i++) { /* before anything is counted */
     if (gold[i] == SW_IGNORE) continue;
     if (gold[i] < 0 || (size_t)gold[i] >= m->num_labels || predicted[i] < 0 || (size_t)predicted[i] >= m->num_labels)
-      return sw_fail("tag %d or %d at position %zu is none of the %zu labels", (int)gold[i], (int)predicted[i], i, m->num_labels);
+      return sw_fail("tag %d or %d at position %zu is none of the %zu labels", (int)gold[i], (int)predicted[i], i,
+                     m->num_labels);
   }
   open_entity g = {-1, 0}, p = {-1, 0}, g_closed, p_closed;
   size_t position = 0;
@@ -110,7 +112,8 @@ sw_entity_score sw_entity_macro(const sw_entity_metrics *m) {
 }
 
 static json_t *score_json(sw_entity_score s) {
-  return json_pack("{s:f,s:f,s:f,s:I}", "precision", s.precision, "recall", s.recall, "f1", s.f1, "support", (json_int_t)s.support);
+  return json_pack("{s:f,s:f,s:f,s:I}", "precision", s.precision, "recall", s.recall, "f1", s.f1, "support",
+                   (json_int_t)s.support);
 }
 
 json_t *sw_entity_metrics_json(const sw_entity_metrics *m) {

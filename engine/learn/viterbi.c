@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* The type of a label: "" for B and I, NULL for O; *known = 0 for what is no B/I/O tag. */
 static const char *type_name(const char *label, int *known) {
@@ -16,16 +18,18 @@ static const char *type_name(const char *label, int *known) {
 
 int sw_viterbi_rules_open(char *const *labels, size_t num_labels, sw_viterbi_rules *out) {
   *out = (sw_viterbi_rules){.num_labels = num_labels,
-                  .types = sw_alloc_array(num_labels, sizeof *out->types),
-                  .type_of = sw_alloc_array(num_labels, sizeof *out->type_of),
-                  .is_begin = sw_alloc_array(num_labels, sizeof *out->is_begin),
-                  .begin_of = sw_alloc_array(num_labels, sizeof *out->begin_of)};
+                            .types = sw_alloc_array(num_labels, sizeof *out->types),
+                            .type_of = sw_alloc_array(num_labels, sizeof *out->type_of),
+                            .is_begin = sw_alloc_array(num_labels, sizeof *out->is_begin),
+                            .begin_of = sw_alloc_array(num_labels, sizeof *out->begin_of)};
   int known, status = out->types && out->type_of && out->is_begin && out->begin_of ? 0 : -1;
   if (!status && !num_labels) status = sw_fail("a tagger needs at least the label \"O\"");
   for (size_t i = 0; i < num_labels && !status; i++) {
     const char *type = type_name(labels[i], &known);
     if (!known)
-      status = sw_fail("the label \"%.60s\" is no B/I/O tag: \"O\", \"B\", \"I\", \"B-<type>\" or \"I-<type>\" was expected", labels[i]);
+      status =
+          sw_fail("the label \"%.60s\" is no B/I/O tag: \"O\", \"B\", \"I\", \"B-<type>\" or \"I-<type>\" was expected",
+                  labels[i]);
     size_t t = 0;
     while (type && t < out->num_types && strcmp(out->types[t], type)) t++;
     if (status || !type || t < out->num_types) continue;
@@ -59,15 +63,18 @@ void sw_viterbi_rules_close(sw_viterbi_rules *rules) {
   *rules = (sw_viterbi_rules){0};
 }
 
-static int decode(const sw_viterbi_rules *rules, const float *log_probs, size_t count, int32_t *tags, double *before, int32_t *back) {
+static int decode(const sw_viterbi_rules *rules, const float *log_probs, size_t count, int32_t *tags, double *before,
+                  int32_t *back) {
   size_t labels = rules->num_labels;
-  double *now = before + labels; /* sums of the best sequences that end in each label, at the position before and at this one */
+  double *now =
+      before + labels; /* sums of the best sequences that end in each label, at the position before and at this one */
   int32_t best_before = -1;
   for (size_t t = 0; t < count; t++) {
     int32_t best = -1;
     for (size_t j = 0; j < labels; j++) {
       float p = log_probs[t * labels + j];
-      if (!(p < INFINITY)) return sw_fail("the log probability of label %zu at position %zu is %s", j, t, isnan(p) ? "NaN" : "infinite");
+      if (!(p < INFINITY))
+        return sw_fail("the log probability of label %zu at position %zu is %s", j, t, isnan(p) ? "NaN" : "infinite");
       int32_t from = best_before;
       if (rules->type_of[j] >= 0 && !rules->is_begin[j]) { /* I: only behind B or I of its own type */
         int32_t begin = rules->begin_of[rules->type_of[j]];
@@ -75,7 +82,8 @@ static int decode(const sw_viterbi_rules *rules, const float *log_probs, size_t 
         if (t > 0) {
           int inside_valid = back[(t - 1) * labels + j] >= 0;
           /* of equal ones the smaller label */
-          if (begin >= 0 && (!inside_valid || before[begin] > before[j] || (before[begin] == before[j] && begin < (int32_t)j)))
+          if (begin >= 0 &&
+              (!inside_valid || before[begin] > before[j] || (before[begin] == before[j] && begin < (int32_t)j)))
             from = begin;
           else if (inside_valid)
             from = (int32_t)j;
@@ -111,7 +119,8 @@ int sw_viterbi_decode(const sw_viterbi_rules *rules, const float *log_probs, siz
   return status;
 }
 
-size_t sw_entities(const sw_viterbi_rules *rules, const int32_t *tags, const float *log_probs, size_t count, sw_entity *out) {
+size_t sw_entities(const sw_viterbi_rules *rules, const int32_t *tags, const float *log_probs, size_t count,
+                   sw_entity *out) {
   size_t found = 0;
   int32_t open = -1; /* type of the entity that the position before belongs to */
   double sum = 0;

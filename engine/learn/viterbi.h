@@ -17,10 +17,10 @@ typedef struct {
 int sw_viterbi_rules_open(char *const *labels, size_t num_labels, sw_viterbi_rules *out);
 void sw_viterbi_rules_close(sw_viterbi_rules *rules);
 
-/* The valid sequence with the largest sum of log probabilities (Viterbi 1967, with the transitions of IOB2: I-x only behind B-x or
- * I-x, everything else anywhere). log_probs: [count][num_labels] fp32; logits give the same tags. tags: [count].
- * Sums are fp64; of equal sequences the one with the smaller labels, from the end. Any number of threads may share the rules.
- * Fails on NaN and +infinity, naming the position. -infinity is a probability of zero. */
+/* The valid sequence with the largest sum of log probabilities (Viterbi 1967, with the transitions of IOB2: I-x only
+ * behind B-x or I-x, everything else anywhere). log_probs: [count][num_labels] fp32; logits give the same tags. tags:
+ * [count]. Sums are fp64; of equal sequences the one with the smaller labels, from the end. Any number of threads may
+ * share the rules. Fails on NaN and +infinity, naming the position. -infinity is a probability of zero. */
 int sw_viterbi_decode(const sw_viterbi_rules *rules, const float *log_probs, size_t count, int32_t *tags);
 
 typedef struct {
@@ -30,6 +30,8 @@ typedef struct {
 } sw_entity;
 
 /* The entities of a sequence, in order, as seqeval's default mode finds them: an I that continues nothing begins one.
- * log_probs (may be NULL): [count][num_labels] log softmax. `out` has room for `count` entities. Returns their number. */
-size_t sw_entities(const sw_viterbi_rules *rules, const int32_t *tags, const float *log_probs, size_t count, sw_entity *out);
+ * log_probs (may be NULL): [count][num_labels] log softmax. `out` has room for `count` entities. Returns their number.
+ */
+size_t sw_entities(const sw_viterbi_rules *rules, const int32_t *tags, const float *log_probs, size_t count,
+                   sw_entity *out);
 #endif

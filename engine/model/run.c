@@ -91,7 +91,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
     if (bytes > *most) *most = bytes;
   }
   sw_attention_desc attention = {.batch = batch, .total_tokens = tokens, .max_seqlen = c->max_positions, .num_heads = c->num_heads,
-                                 .head_size = c->hidden_size / c->num_heads, .dtype = model->dtype};
+                                 .head_size = c->hidden_size / c->num_heads, .scale = 1, .dtype = model->dtype};
   if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
   if (bytes > *most) *most = bytes;
   return 0;

@@ -63,29 +63,34 @@ static int check_superblock(const reader *r, const unsigned char *head, size_t g
   return 0;
 }
 
+static int look_at(reader *r, int fd) {
+  unsigned char head[48];
+  struct stat info;
+  if (fstat(fd, &info)) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
+  if (S_ISDIR(info.st_mode))
+    return sw_fail("%s is a folder, a checkpoint file was expected; 'skillwatch pull %s -o model.h5' makes one of a model's folder", r->path, r->path);
+  if (!S_ISREG(info.st_mode)) return sw_fail("%s is not a regular file", r->path);
+  ssize_t got = pread(fd, head, sizeof head, 0);
+  if (got < 0) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
+  r->bytes = (uint64_t)info.st_size;
+  return check_superblock(r, head, (size_t)got);
+}
+
 static int look_at_file(reader *r) {
   int fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  struct stat info;
   if (fd < 0 && errno == ENOENT) return sw_fail("%s does not exist; 'skillwatch pull' and 'skillwatch train' make checkpoints", r->path);
   if (fd < 0 && errno == EACCES) return sw_fail("%s cannot be read: permission denied; check its mode with ls -l", r->path);
   if (fd < 0) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
-  unsigned char head[48];
-  ssize_t got = -1;
-  int status = -1;
-  if (fstat(fd, &info))
-    sw_fail("%s cannot be read: %s", r->path, strerror(errno));
-  else if (S_ISDIR(info.st_mode))
-    sw_fail("%s is a folder, a checkpoint file was expected; 'skillwatch pull %s -o model.h5' makes one of a model's folder", r->path, r->path);
-  else if (!S_ISREG(info.st_mode))
-    sw_fail("%s is not a regular file", r->path);
-  else if ((got = pread(fd, head, sizeof head, 0)) < 0)
-    sw_fail("%s cannot be read: %s", r->path, strerror(errno));
-  else {
-    r->bytes = (uint64_t)info.st_size;
-    status = check_superblock(r, head, (size_t)got);
-  }
+  int status = look_at(r, fd);
   close(fd);
   return status;
+}
+
+/* A writer may have put a new file at the path since we looked: what counts is the one that HDF5 has open. */
+static int look_at_open_file(reader *r) {
+  void *fd = NULL;
+  if (H5Fget_vfd_handle(r->file, H5P_DEFAULT, &fd) < 0 || !fd) return damaged(r, "the file", "HDF5 gives no file descriptor");
+  return look_at(r, *(int *)fd);
 }
 
 /* --- attributes */
@@ -95,7 +100,8 @@ static int read_text_attribute(const reader *r, hid_t object, const char *where,
   memset(out, 0, capacity);
   char what[SW_MAX_NAME + 64];
   snprintf(what, sizeof what, "attribute %s of %s", name, where);
-  if (H5Aexists(object, name) <= 0) return foreign(r, what, "missing");
+  htri_t exists = H5Aexists(object, name);
+  if (exists <= 0) return exists ? damaged(r, what, "cannot be looked up") : foreign(r, what, "missing");
   hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), type = attribute < 0 ? -1 : H5Aget_type(attribute);
   hid_t space = attribute < 0 ? -1 : H5Aget_space(attribute);
   int status = -1;
@@ -117,7 +123,8 @@ static int read_text_attribute(const reader *r, hid_t object, const char *where,
 static int read_int_attribute(const reader *r, hid_t object, const char *where, const char *name, int *out) {
   char what[SW_MAX_NAME + 64];
   snprintf(what, sizeof what, "attribute %s of %s", name, where);
-  if (H5Aexists(object, name) <= 0) return foreign(r, what, "missing");
+  htri_t exists = H5Aexists(object, name);
+  if (exists <= 0) return exists ? damaged(r, what, "cannot be looked up") : foreign(r, what, "missing");
   hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), type = attribute < 0 ? -1 : H5Aget_type(attribute);
   hid_t space = attribute < 0 ? -1 : H5Aget_space(attribute);
   int status = -1;
@@ -466,7 +473,9 @@ static int read_header(reader *r, char header[65]) {
   sw_checkpoint *c = r->out;
   char format[64], kind[SW_MAX_NAME + 1];
   int version;
-  if (H5Aexists(r->file, "format") <= 0)
+  htri_t exists = H5Aexists(r->file, "format");
+  if (exists < 0) return damaged(r, "attribute format of /", "cannot be looked up");
+  if (!exists)
     return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: it has no attribute \"format\"", r->path);
   if (read_text_attribute(r, r->file, "/", "format", format, sizeof format)) return -1;
   if (strcmp(format, "skillwatch"))
@@ -544,7 +553,7 @@ int sw_checkpoint_read(const char *path, sw_checkpoint *out) {
   if (r.file < 0) {
     damaged(&r, "the file", "HDF5 cannot open it");
   } else {
-    status = read_content(&r);
+    status = look_at_open_file(&r) || read_content(&r) ? -1 : 0;
     H5Fclose(r.file);
   }
   if (access >= 0) H5Pclose(access);

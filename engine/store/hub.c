@@ -36,7 +36,7 @@ static int read_id(const char *id, hub *h) {
   const char *revision = at ? at + 1 : "main";
   if (!revision[0] || strlen(revision) >= sizeof h->revision || revision[0] == '/' || strstr(revision, "..") ||
       revision[strspn(revision, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./")])
-    return sw_fail("%s is no revision of %s; it should be a branch, a tag or a commit", revision, h->id);
+    return sw_fail("%s: '%s' is no revision; it should be a branch, a tag or a commit", id, revision);
   snprintf(h->revision, sizeof h->revision, "%s", revision);
   snprintf(h->at, sizeof h->at, "%s", revision);
   return 0;

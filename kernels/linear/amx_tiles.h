@@ -109,7 +109,7 @@ SW_INLINE void configure_tiles(const int rows[8]) {
     uint8_t rows[16];
   } __attribute__((aligned(64))) config = {.palette = 1};
   for (int i = 0; i < 8; i++) config.bytes_per_row[i] = 64, config.rows[i] = (uint8_t)rows[i];
-  _tile_loadconfig(&config);
+  __asm__ volatile("ldtilecfg %0" ::"m"(config)); /* gcc's _tile_loadconfig names only its first eight bytes as read */
 }
 /* The compilers' tile loads and stores do not say which memory they touch: this stands between them and ordinary code. */
 #define TILE_FENCE() __asm__ volatile("" ::: "memory")

@@ -18,6 +18,8 @@ sw_linear_forward_fn sw_linear_forward_amx;
 sw_linear_backward_input_fn sw_linear_backward_input_amx;
 sw_linear_backward_weight_fn sw_linear_backward_weight_amx;
 
+enum { CACHE = 1 << 20, MOST_STEPS = 24, GROUP = 64 }; /* bytes of A tiles; steps of a turn; panels whose C waits between turns */
+
 static int parts_of(const sw_linear_desc *desc) { return desc->dtype == SW_F32 ? 3 : 1; }
 static int64_t steps_of(int64_t k) { return (k + STEP - 1) / STEP; }
 static int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
@@ -91,7 +93,7 @@ typedef struct {
   const linear_output *out;
   const float *c;
   int64_t row;
-  int rows, done, col, cols, ld;
+  int rows, done, fetched, col, cols, ld;
 } piece;
 
 SW_INLINE void finish_rows(piece *p, int rows) {
@@ -101,15 +103,28 @@ SW_INLINE void finish_rows(piece *p, int rows) {
   p->done += rows;
 }
 
+/* Asks for the lines where `rows` more rows of a piece will be written, while there is still time: stores that miss would fill the
+ * store buffer, and the tile unit would wait behind them. */
+SW_INLINE void fetch_rows(piece *p, int rows) {
+  int64_t size = p->out->dtype == SW_F32 ? 4 : 2;
+  for (int end = p->fetched + rows < p->rows ? p->fetched + rows : p->rows; p->fetched < end; p->fetched++) {
+    int64_t at = ((p->row + p->fetched) * p->out->ld + p->col) * size;
+    for (int64_t i = 0; i < p->cols * size; i += 64) {
+      __asm__ volatile("prefetchw %0" ::"m"(((char *)p->out->y)[at + i]));
+      if (p->out->pre) __asm__ volatile("prefetchw %0" ::"m"(((char *)p->out->pre)[at + i]));
+    }
+  }
+}
+
 /* The products of one step, (part of A, part of B): each changes one of the two, so that few tiles are loaded. */
 #define SIX_PRODUCTS(A, B, ADD) A(0) B(2) ADD B(1) ADD A(1) ADD B(0) ADD A(2) ADD A(0) ADD
 
-/* C (tile registers 0-3: two row tiles by two column tiles) += A B. a_step: bytes between the A tiles of two steps. */
-SW_INLINE void multiply_2x2(const char *upper, const char *lower, int64_t a_stride, int64_t a_step, const char *b, int64_t steps,
-                            int parts, piece *before) {
-  int drain = (int)((before->rows + steps - 1) / steps);
+/* C (tile registers 0-3: two row tiles by two column tiles) += A B, while the rows of the piece `before` are finished and those of
+ * `now` (may be NULL) fetched. */
+SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b, int64_t steps, int parts, piece *before, piece *now) {
+  int drain = (int)((before->rows + steps - 1) / steps), fetch = now ? (int)((now->rows + steps - 1) / steps) : 0;
   for (int64_t s = 0; s < steps; s++) {
-#define A(part) _tile_loadd(4, upper + (part) * TILE, a_stride); _tile_loadd(5, lower + (part) * TILE, a_stride);
+#define A(part) _tile_loadd(4, upper + (part) * TILE, 64); _tile_loadd(5, lower + (part) * TILE, 64);
 #define B(part) _tile_loadd(6, b + (part) * 2 * TILE, 64); _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);
 #define ADD _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
     if (parts == 1) {
@@ -120,17 +135,17 @@ SW_INLINE void multiply_2x2(const char *upper, const char *lower, int64_t a_stri
 #undef A
 #undef B
 #undef ADD
-    upper += a_step, lower += a_step, b += parts * 2 * TILE;
+    upper += parts * TILE, lower += parts * TILE, b += parts * 2 * TILE;
+    if (now) fetch_rows(now, fetch);
     finish_rows(before, drain);
   }
 }
 /* C (0-3: one row tile by four column tiles, in two panels) += A B: for what is left when there are 16 rows or fewer. */
-SW_INLINE void multiply_1x4(const char *a, int64_t a_stride, int64_t a_step, const char *b, const char *c, int64_t steps, int parts,
-                            piece *before) {
-  int drain = (int)((before->rows + steps - 1) / steps);
+SW_INLINE void multiply_1x4(const char *a, const char *b, const char *c, int64_t steps, int parts, piece *before, piece *now) {
+  int drain = (int)((before->rows + steps - 1) / steps), fetch = now ? (int)((now->rows + steps - 1) / steps) : 0;
   for (int64_t s = 0; s < steps; s++) {
     const char *b_now, *c_now;
-#define A(part) _tile_loadd(4, a + (part) * TILE, a_stride);
+#define A(part) _tile_loadd(4, a + (part) * TILE, 64);
 #define B(part) b_now = b + (part) * 2 * TILE, c_now = c + (part) * 2 * TILE;
 #define ADD                                                                                                                      \
   _tile_loadd(5, b_now, 64); _tile_dpbf16ps(0, 4, 5); _tile_loadd(6, b_now + TILE, 64); _tile_dpbf16ps(1, 4, 6);                 \
@@ -143,45 +158,60 @@ SW_INLINE void multiply_1x4(const char *a, int64_t a_stride, int64_t a_step, con
 #undef A
 #undef B
 #undef ADD
-    a += a_step, b += parts * 2 * TILE, c += parts * 2 * TILE;
+    a += parts * TILE, b += parts * 2 * TILE, c += parts * 2 * TILE;
+    if (now) fetch_rows(now, fetch);
     finish_rows(before, drain);
   }
 }
 
-/* One piece of 32 x 32 (fewer rows where the tile registers have fewer) at `now`, from the one before it to the next. c: two buffers. */
-SW_INLINE void next_2x2(piece *before, piece now, float (*c)[32 * 32], const char *upper, const char *lower, int64_t a_stride,
-                        int64_t a_step, const char *b, int64_t steps, int parts) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  multiply_2x2(upper, lower, a_stride, a_step, b, steps, parts, before);
-  finish_rows(before, 32);
-  float *to = before->c == c[0] ? c[1] : c[0];
-  _tile_stored(0, to, 128);
-  _tile_stored(1, to + 16, 128);
-  _tile_stored(2, to + 16 * 32, 128);
-  _tile_stored(3, to + 16 * 32 + 16, 128);
-  TILE_FENCE();
-  now.c = to, now.ld = 32;
-  *before = now;
+/* Where the k of a product are taken in several turns, C waits in `partial` between them. */
+typedef struct {
+  float *partial;
+  int first, last;
+} turn;
+
+SW_INLINE void open_tiles(const turn *k, int64_t ld, int64_t lower) {
+  if (k->first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, k->partial, ld * 4);
+    _tile_loadd(1, k->partial + 16, ld * 4);
+    _tile_loadd(2, k->partial + lower, ld * 4);
+    _tile_loadd(3, k->partial + lower + 16, ld * 4);
+  }
 }
-SW_INLINE void next_1x4(piece *before, piece now, float (*c)[32 * 32], const char *a, int64_t a_stride, int64_t a_step, const char *b,
-                        const char *b_next, int64_t steps, int parts) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  multiply_1x4(a, a_stride, a_step, b, b_next, steps, parts, before);
-  finish_rows(before, 32);
-  float *to = before->c == c[0] ? c[1] : c[0];
-  _tile_stored(0, to, 256);
-  _tile_stored(1, to + 16, 256);
-  _tile_stored(2, to + 32, 256);
-  _tile_stored(3, to + 48, 256);
+/* Stores the tiles; a finished piece becomes the one that waits. c: two buffers. */
+SW_INLINE void close_tiles(const turn *k, int64_t ld, int64_t lower, piece *before, piece *now, float (*c)[32 * 32]) {
+  float *to = k->partial;
+  if (k->last) {
+    finish_rows(before, 32);
+    to = before->c == c[0] ? c[1] : c[0];
+  }
+  _tile_stored(0, to, ld * 4);
+  _tile_stored(1, to + 16, ld * 4);
+  _tile_stored(2, to + lower, ld * 4);
+  _tile_stored(3, to + lower + 16, ld * 4);
   TILE_FENCE();
-  now.c = to, now.ld = 64;
-  *before = now;
+  if (k->last) {
+    now->c = to, now->ld = (int)ld;
+    *before = *now;
+  }
+}
+/* One piece of 32 x 32 (fewer rows where the tile registers have fewer). */
+SW_INLINE void next_2x2(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b, int64_t steps, int parts) {
+  open_tiles(k, 32, 16 * 32);
+  multiply_2x2(a, a + steps * parts * TILE, b, steps, parts, before, k->last ? &now : NULL);
+  close_tiles(k, 32, 16 * 32, before, &now, c);
+}
+/* One piece of at most 16 x 64, in two panels. */
+SW_INLINE void next_1x4(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b, const char *b_next,
+                        int64_t steps, int parts) {
+  open_tiles(k, 64, 32);
+  multiply_1x4(a, b, b_next, steps, parts, before, k->last ? &now : NULL);
+  close_tiles(k, 64, 32, before, &now, c);
 }
 
 /* ------------------------------------------------ rows times prepared weights ------------------------------------------------ */
@@ -191,7 +221,7 @@ typedef struct {
   const void *a; /* [rows, k] */
   sw_dtype a_dtype;
   int64_t rows, k, n;
-  int parts, packed;
+  int parts;
   const char *b; /* prepared panels */
   linear_output out;
   void *dy; /* not NULL: a is dy, which still has to be multiplied by the activation's gradient at `pre` */
@@ -199,13 +229,21 @@ typedef struct {
   int64_t block_rows, row_blocks, panel_blocks; /* a task is one block of rows by one block of panels */
 } product;
 
-/* Packed A tiles of a block take this much of the level-2 cache at most. */
+/* Long sums in fp32 are taken in turns, as the A tiles of all k of enough rows would not fit into the cache. bf16 tiles take a third
+ * of the room, and their products are so quick that putting C aside costs more than it brings. */
+static int64_t turns_of(int64_t k, int parts) { return parts == 3 ? (steps_of(k) + MOST_STEPS - 1) / MOST_STEPS : 1; }
+static int64_t turn_steps(int64_t k, int parts) { return (steps_of(k) + turns_of(k, parts) - 1) / turns_of(k, parts); }
+static int64_t packed_bytes(int64_t rows, int64_t steps, int parts) { return linear_round_up(rows, SIDE) / SIDE * steps * parts * TILE; }
+/* Rows of a block: its packed A tiles take a part of the level-2 cache. */
 static int64_t block_limit(int64_t k, int parts) {
-  int64_t rows = (1 << 20) / (steps_of(k) * STEP * 2 * parts) / 32 * 32;
+  int64_t rows = CACHE / (turn_steps(k, parts) * STEP * 2 * parts) / 32 * 32;
   return rows < 64 ? 64 : rows > 512 ? 512 : rows;
 }
-static int64_t packed_bytes(int64_t rows, int64_t k, int parts) {
-  return linear_round_up(rows, SIDE) / SIDE * steps_of(k) * parts * TILE;
+/* Scratch of one thread: A tiles, and C of a group of panels between turns. */
+static int64_t rows_scratch(int64_t rows, int64_t k, int64_t n, int parts) {
+  int64_t block = linear_min(linear_round_up(rows, 32), block_limit(k, parts));
+  int64_t partial = turns_of(k, parts) > 1 ? block / 32 * linear_min(panels_of(n), GROUP) * (int64_t)sizeof(float[32 * 32]) : 0;
+  return packed_bytes(block, turn_steps(k, parts), parts) + partial;
 }
 /* Cuts the work: blocks of rows in a multiple of the number of threads where there are rows enough, else panels too. */
 static void plan(product *p, int threads) {
@@ -216,40 +254,40 @@ static void plan(product *p, int threads) {
   p->panel_blocks = linear_min((threads + p->row_blocks - 1) / p->row_blocks, panels_of(p->n));
 }
 
-/* Rows [from, to) of A as tiles: row tile by row tile, step by step, part by part. Rows beyond `to` are left as they are: the tile
- * registers have no such rows. */
-static void pack_rows(const product *p, int64_t from, int64_t to, char *packed) {
-  int64_t steps = steps_of(p->k);
-  for (int64_t row = from; row < to; row++) {
-    char *tile = packed + (row - from) / SIDE * steps * p->parts * TILE + (row - from) % SIDE * 64;
-    for (int64_t s = 0; s < steps; s++) {
-      __m512i pairs[3];
-      if (p->parts == 3 && p->a_dtype == SW_F32)
-        row_pairs(p->a, SW_F32, row * p->k + s * STEP, p->k - s * STEP, 3, pairs);
-      else
-        row_pairs(p->a, p->a_dtype, row * p->k + s * STEP, p->k - s * STEP, p->parts, pairs);
-      for (int part = 0; part < p->parts; part++, tile += TILE) memcpy(tile, &pairs[part], 64);
+/* `steps` steps from `first` of the rows [from, to) of A, as tiles: row tile by row tile, step by step, part by part. Rows beyond `to`
+ * are left as they are: the tile registers have no such rows. A dozen steps of a row at once: long reads, and the tiles being written stay near. */
+SW_INLINE void pack_rows_as(const product *p, sw_dtype dtype, int parts, int64_t from, int64_t to, int64_t first, int64_t steps, char *packed) {
+  for (int64_t tile = from; tile < to; tile += SIDE)
+    for (int64_t dozen = 0, here; dozen < steps; dozen += here, packed += here * parts * TILE) {
+      here = linear_min(12, steps - dozen);
+      for (int64_t row = tile; row < linear_min(tile + SIDE, to); row++) {
+        char *to_row = packed + (row - tile) * 64;
+        for (int64_t s = dozen; s < dozen + here; s++, to_row += parts * TILE) {
+          __m512i pairs[3];
+          row_pairs(p->a, dtype, row * p->k + (first + s) * STEP, p->k - (first + s) * STEP, parts, pairs);
+          for (int part = 0; part < parts; part++) _mm512_store_si512(to_row + part * TILE, pairs[part]);
+        }
+      }
     }
-  }
+}
+static void pack_rows(const product *p, int64_t from, int64_t to, int64_t first, int64_t steps, char *packed) {
+  if (p->parts == 3 && p->a_dtype == SW_F32)
+    pack_rows_as(p, SW_F32, 3, from, to, first, steps, packed);
+  else if (p->parts == 3)
+    pack_rows_as(p, SW_BF16, 3, from, to, first, steps, packed);
+  else if (p->a_dtype == SW_F32)
+    pack_rows_as(p, SW_F32, 1, from, to, first, steps, packed);
+  else
+    pack_rows_as(p, SW_BF16, 1, from, to, first, steps, packed);
 }
 
-SW_INLINE void run_task_as(const product *p, int64_t task, char *packed, int parts) {
-  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n), steps = steps_of(p->k);
-  int64_t from = block * p->block_rows, to = linear_min(from + p->block_rows, p->rows);
-  int64_t first = panels * part / p->panel_blocks, last = panels * (part + 1) / p->panel_blocks;
-  int64_t a_stride = 64, a_step = parts * TILE, a_rows = steps * parts * TILE; /* bytes between rows, steps, row tiles */
-  int64_t b_panel = steps * parts * 2 * TILE;
-  const char *a = packed;
-  if (p->dy) linear_gradient(p->desc, p->dy, p->pre, from, to);
-  if (p->packed) {
-    pack_rows(p, from, to, packed);
-  } else {
-    a = (const char *)p->a + from * p->k * 2;
-    a_stride = p->k * 2, a_step = 64, a_rows = p->k * 2 * SIDE;
-  }
-  float c[2][32 * 32] __attribute__((aligned(64)));
-  piece before = {.out = &p->out, .c = c[1]};
-  int64_t whole = (to - from) / 32 * 32, rest = to - from - whole;
+/* The rows [from, to) by the panels [first, last), the steps [step, step + steps) of them. */
+SW_INLINE void run_turn(const product *p, int64_t from, int64_t to, int64_t first, int64_t last, int64_t step, int64_t steps,
+                        const char *packed, float *partial, float (*c)[32 * 32], piece *before, int parts) {
+  int64_t whole = (to - from) / 32 * 32, rest = to - from - whole, b_panel = panel_bytes(p->k, parts);
+  int64_t a_rows = steps * parts * TILE, pairs = (to - from + 31) / 32;
+  const char *b = p->b + step * parts * 2 * TILE;
+  turn k = {.first = step == 0, .last = step + steps == steps_of(p->k)};
   TILE_FENCE();
   for (int pass = 0; pass < 2; pass++) { /* the pairs of full row tiles; then what is left, with the registers cut to its rows */
     int64_t row = pass ? whole : 0, end = pass ? whole + (rest > 16 ? rest : 0) : whole;
@@ -258,28 +296,45 @@ SW_INLINE void run_task_as(const product *p, int64_t task, char *packed, int par
     configure_tiles((int[8]){16, 16, lower, lower, 16, lower, 16, 16});
     for (int64_t panel = first; panel < last; panel++)
       for (int64_t r = row; r < end; r += 32) {
-        const char *upper = a + r / SIDE * a_rows;
         piece now = {.out = &p->out, .row = from + r, .rows = 16 + lower, .col = (int)panel * PANEL,
                      .cols = (int)linear_min(PANEL, p->n - panel * PANEL)};
-        next_2x2(&before, now, c, upper, upper + a_rows, a_stride, a_step, p->b + panel * b_panel, steps, parts);
+        k.partial = partial + ((panel - first) * pairs + r / 32) * 32 * 32;
+        next_2x2(before, now, &k, c, packed + r / SIDE * a_rows, b + panel * b_panel, steps, parts);
       }
   }
   if (rest > 0 && rest <= 16) {
     int r = (int)rest;
     configure_tiles((int[8]){r, r, r, r, r, 16, 16, 16});
     for (int64_t panel = first; panel < last; panel += 2) {
-      int64_t panels_here = linear_min(2, last - panel); /* where only one is left, it is multiplied twice and kept once */
-      const char *b = p->b + panel * b_panel, *b_next = b + (panels_here - 1) * b_panel;
+      int64_t here = linear_min(2, last - panel); /* where only one panel is left, it is multiplied twice and kept once */
       piece now = {.out = &p->out, .row = from + whole, .rows = r, .col = (int)panel * PANEL,
-                   .cols = (int)linear_min(panels_here * PANEL, p->n - panel * PANEL)};
-      next_1x4(&before, now, c, a + whole / SIDE * a_rows, a_stride, a_step, b, b_next, steps, parts);
+                   .cols = (int)linear_min(here * PANEL, p->n - panel * PANEL)};
+      k.partial = partial + ((panel - first) * pairs + whole / 32) * 32 * 32;
+      next_1x4(before, now, &k, c, packed + whole / SIDE * a_rows, b + panel * b_panel, b + (panel + here - 1) * b_panel, steps, parts);
     }
   }
+}
+
+SW_INLINE void run_task(const product *p, int64_t task, char *scratch, int parts) {
+  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n), steps = steps_of(p->k);
+  int64_t from = block * p->block_rows, to = linear_min(from + p->block_rows, p->rows);
+  int64_t first = panels * part / p->panel_blocks, last = panels * (part + 1) / p->panel_blocks;
+  int64_t turns = turns_of(p->k, parts), each = turn_steps(p->k, parts), group = turns > 1 ? GROUP : panels;
+  float *partial = (float *)(scratch + packed_bytes(p->block_rows, each, parts));
+  float c[2][32 * 32] __attribute__((aligned(64)));
+  piece before = {.out = &p->out, .c = c[1]};
+  if (p->dy) linear_gradient(p->desc, p->dy, p->pre, from, to);
+  for (int64_t panel = first; panel < last; panel += group)
+    for (int64_t step = 0; step < steps; step += each) {
+      int64_t here = linear_min(each, steps - step);
+      pack_rows(p, from, to, step, here, scratch);
+      run_turn(p, from, to, panel, linear_min(panel + group, last), step, here, scratch, partial, c, &before, parts);
+    }
   finish_rows(&before, 32);
 }
 
 static void run_product(product *p, int threads, void *workspace) {
-  int64_t bytes = packed_bytes(linear_min(linear_round_up(p->rows, 32), block_limit(p->k, p->parts)), p->k, p->parts);
+  int64_t bytes = rows_scratch(p->rows, p->k, p->n, p->parts);
   plan(p, threads);
   if (p->dy && p->panel_blocks > 1) { /* several tasks read the same rows: their gradient must be there before */
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -289,13 +344,13 @@ static void run_product(product *p, int threads, void *workspace) {
   int64_t tasks = p->row_blocks * p->panel_blocks;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    char *packed = (char *)workspace + omp_get_thread_num() * bytes;
+    char *scratch = (char *)workspace + omp_get_thread_num() * bytes;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; task++) {
       if (p->parts == 3)
-        run_task_as(p, task, packed, 3);
+        run_task(p, task, scratch, 3);
       else
-        run_task_as(p, task, packed, 1);
+        run_task(p, task, scratch, 1);
     }
     _tile_release();
   }
@@ -309,7 +364,6 @@ int sw_linear_forward_amx(sw_stream *stream, const sw_linear_desc *desc, const v
                .parts = parts_of(desc), .b = prepared,
                .out = {.y = y, .pre = pre, .bias = bias, .ld = desc->out_features, .dtype = desc->out_dtype,
                        .activation = desc->activation}};
-  p.packed = p.parts == 3 || p.k % STEP;
   run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, p.parts), workspace);
   return 0;
 }
@@ -332,7 +386,6 @@ int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, 
                .parts = parts, .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts),
                .out = {.y = dx, .ld = desc->in_features, .dtype = desc->dtype, .accumulate = accumulate},
                .dy = desc->activation ? dy : NULL, .pre = pre};
-  p.packed = parts == 3 || p.k % STEP || p.a_dtype == SW_F32;
   run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, parts), workspace);
   return 0;
 }
@@ -348,10 +401,9 @@ static int64_t chunk_of(int64_t tokens, int parts) { return linear_min(linear_ro
 int sw_linear_workspace_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
   if (linear_check(stream, desc)) return -1;
   int parts = parts_of(desc);
-  int64_t in = desc->in_features, out = desc->out_features, rows = linear_round_up(desc->tokens, 32), chunk = chunk_of(desc->tokens, parts);
-  int64_t forward = packed_bytes(linear_min(rows, block_limit(in, parts)), in, parts);
-  int64_t backward = packed_bytes(linear_min(rows, block_limit(out, parts)), out, parts);
-  int64_t weight = packed_bytes(STRIPE, chunk, parts), x = panels_of(in) * panel_bytes(chunk, parts);
+  int64_t in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc->tokens, parts);
+  int64_t forward = rows_scratch(desc->tokens, in, out, parts), backward = rows_scratch(desc->tokens, out, in, parts);
+  int64_t weight = packed_bytes(STRIPE, steps_of(chunk), parts), x = panels_of(in) * panel_bytes(chunk, parts);
   *bytes = (size_t)linear_max(stream->threads * linear_max(forward, backward), x + stream->threads * weight);
   return 0;
 }
@@ -404,14 +456,13 @@ SW_INLINE void multiply_stripe(const linear_output *dweight, const char *g, int6
                                int64_t in, int64_t steps, int parts) {
   float c[2][32 * 32] __attribute__((aligned(64)));
   piece before = {.out = dweight, .c = c[1]};
-  int64_t a_rows = steps * parts * TILE;
+  turn all = {.first = 1, .last = 1};
   TILE_FENCE();
   for (int64_t panel = 0; panel < panels_of(in); panel++)
     for (int64_t row = first; row < last; row += 32) {
-      const char *upper = g + (row - first) / SIDE * a_rows;
       piece now = {.out = dweight, .row = row, .rows = (int)linear_min(32, last - row), .col = (int)panel * PANEL,
                    .cols = (int)linear_min(PANEL, in - panel * PANEL)};
-      next_2x2(&before, now, c, upper, upper + a_rows, 64, parts * TILE, x + panel * x_panel, steps, parts);
+      next_2x2(&before, now, &all, c, g + (row - first) / SIDE * steps * parts * TILE, x + panel * x_panel, steps, parts);
     }
   finish_rows(&before, 32);
 }
@@ -428,7 +479,7 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
   char *x_packed = workspace, *g_packed = x_packed + panels_of(in) * panel_bytes(chunk, parts);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    char *own = g_packed + omp_get_thread_num() * packed_bytes(STRIPE, chunk, parts);
+    char *own = g_packed + omp_get_thread_num() * packed_bytes(STRIPE, steps_of(chunk), parts);
     configure_tiles((int[8]){16, 16, 16, 16, 16, 16, 16, 16});
     for (int64_t from = 0; from < tokens; from += chunk) {
       int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;

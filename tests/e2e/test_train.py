@@ -20,10 +20,14 @@ def weights(path):
     return out
 
 
-def training(path):
+def read_json(path, name):
     with h5py.File(path) as f:
-        text = f["training"][()]
-        return json.loads(text if isinstance(text, str) else text.decode())
+        value = f[name][()]
+        return json.loads(value if isinstance(value, (str, bytes)) else value.tobytes())
+
+
+def training(path):
+    return read_json(path, "training")
 
 
 with tempfile.TemporaryDirectory() as tmp:
@@ -90,8 +94,7 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and "left out" not in done.stderr, f"goes on from its own checkpoint: {done.stderr[-300:]}")
     with h5py.File(path("f.h5")) as f, h5py.File(path("a.h5")) as a:
         check(f.attrs["parent_sha256"] == a.attrs["content_sha256"], "the parent's hash")
-        text = f["lineage"][()]
-        check(len(json.loads(text if isinstance(text, str) else text.decode())) == 2, "lineage: base and parent")
+    check(len(read_json(path("f.h5"), "lineage")) == 2, "lineage: base and parent")
 
     # bad input
     def refused(part, what, *args, status=(1, 2)):

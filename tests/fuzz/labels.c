@@ -1,4 +1,5 @@
-/* Any bytes as labelled data in any format: no crash, and what is read is valid BIO over words that lie in their text. */
+/* Any bytes as labelled data in any format: no crash, and what is read is valid BIO over words that lie in their text.
+ */
 #include "engine/data/labels.h"
 #include "tests/fuzz/memory_file.h"
 
@@ -16,7 +17,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       if (sw_check_utf8(e->text, e->bytes) || !e->num_words || !(e->weight > 0)) abort();
       for (size_t w = 0; w < e->num_words; w++) {
         const sw_span *s = &e->words[w];
-        if (s->byte_start >= s->byte_end || s->byte_end > e->bytes || s->start >= s->end || (w && s->byte_start < s[-1].byte_end)) abort();
+        if (s->byte_start >= s->byte_end || s->byte_end > e->bytes || s->start >= s->end ||
+            (w && s->byte_start < s[-1].byte_end))
+          abort();
       }
       for (size_t k = 0; k < labels.num_layers; k++) {
         const int32_t *tags = e->tags + k * e->num_words;
@@ -24,7 +27,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
           if (tags[w] == SW_IGNORE) continue;
           if (tags[w] < 0 || (size_t)tags[w] >= labels.layers[k].num_labels) abort();
           /* I of a type is one above its B */
-          if (tags[w] > 0 && tags[w] % 2 == 0 && (!w || (tags[w - 1] != tags[w] && tags[w - 1] != tags[w] - 1))) abort();
+          if (tags[w] > 0 && tags[w] % 2 == 0 && (!w || (tags[w - 1] != tags[w] && tags[w - 1] != tags[w] - 1)))
+            abort();
         }
       }
     }

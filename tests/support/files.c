@@ -105,7 +105,9 @@ const char *test_write(const char *name, const void *data, size_t bytes) {
   return path;
 }
 
-const char *test_write_text(const char *name, const char *text) { return test_write(name, text, strlen(text)); }
+const char *test_write_text(const char *name, const char *text) {
+  return test_write(name, text, strlen(text));
+}
 
 char *test_read(const char *path, size_t *bytes) {
   sw_buffer text = {0};

@@ -1,5 +1,5 @@
-/* tool-metrics: reads JSON lines {"labels": [...], "sentences": [[[gold ids], [predicted ids]], ...]} from standard input and prints
- * the scores of each as one line of JSON. For the comparison with seqeval. */
+/* tool-metrics: reads JSON lines {"labels": [...], "sentences": [[[gold ids], [predicted ids]], ...]} from standard
+ * input and prints the scores of each as one line of JSON. For the comparison with seqeval. */
 #include "base/error.h"
 #include "base/options.h"
 #include "engine/learn/metrics.h"
@@ -21,7 +21,8 @@ static int score(const json_t *request) {
   json_array_foreach(sentences, index, sentence) {
     static int32_t tags[2][MAX_TOKENS];
     size_t count = json_array_size(json_array_get(sentence, 0));
-    if (count > MAX_TOKENS || count != json_array_size(json_array_get(sentence, 1))) status = sw_fail("bad sentence %zu", index);
+    if (count > MAX_TOKENS || count != json_array_size(json_array_get(sentence, 1)))
+      status = sw_fail("bad sentence %zu", index);
     for (size_t k = 0; k < 2 && !status; k++)
       for (size_t i = 0; i < count; i++)
         tags[k][i] = (int32_t)json_integer_value(json_array_get(json_array_get(sentence, k), i));

@@ -1,5 +1,6 @@
-/* tool-postings [--format auto|text|lines|csv|jsonl] [--column X] [--id-column X] [--rejected FILE] [--max BYTES] [--count] INPUT...
- * Reads postings and prints each as {"index","id","date","text"}; --count: only how many, and how fast. For the tests. */
+/* tool-postings [--format auto|text|lines|csv|jsonl] [--column X] [--id-column X] [--rejected FILE] [--max BYTES]
+ * [--count] INPUT... Reads postings and prints each as {"index","id","date","text"}; --count: only how many, and how
+ * fast. For the tests. */
 #include "base/error.h"
 #include "base/options.h"
 #include "base/progress.h"
@@ -24,7 +25,8 @@ int main(int argc, char **argv) {
   int parsed = sw_options_parse(&command, argc, argv, &inputs);
   if (parsed) return parsed > 0 ? 0 : sw_exit_message(SW_EXIT_USAGE);
   static const char *const names[] = {"auto", "text", "lines", "csv", "jsonl"};
-  sw_postings_options o = {.column = column, .id_column = id_column, .rejected_path = rejected, .max_text_bytes = (uint64_t)max};
+  sw_postings_options o = {
+      .column = column, .id_column = id_column, .rejected_path = rejected, .max_text_bytes = (uint64_t)max};
   for (int i = 0; i < 5; i++)
     if (!strcmp(names[i], format)) o.format = (sw_postings_format)i;
   sw_postings *postings;
@@ -41,10 +43,12 @@ int main(int argc, char **argv) {
     rows++;
     text += p.bytes;
     sw_postings_progress(postings, &done, &total);
-    if (done < last || (total && done > total)) status = sw_fail("progress went from %llu to %llu", (unsigned long long)last, (unsigned long long)done);
+    if (done < last || (total && done > total))
+      status = sw_fail("progress went from %llu to %llu", (unsigned long long)last, (unsigned long long)done);
     last = done;
     if (!count_only) {
-      json_t *line = json_pack("{s:I,s:s,s:s,s:s%}", "index", (json_int_t)p.index, "id", p.id, "date", p.date, "text", p.text, p.bytes);
+      json_t *line = json_pack("{s:I,s:s,s:s,s:s%}", "index", (json_int_t)p.index, "id", p.id, "date", p.date, "text",
+                               p.text, p.bytes);
       if (!line || json_dumpf(line, stdout, JSON_ENSURE_ASCII)) status = sw_fail("a posting that is no JSON text");
       json_decref(line);
       putchar('\n');

@@ -19,6 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* HDF5 1.10 loses some hundred bytes of its own when it meets a damaged object header; ours are still counted. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
+
 static char folder[] = "/tmp/sw-checkpoint-XXXXXX";
 static char path[64], other[64];
 
@@ -330,9 +334,13 @@ static void *write_and_read(void *data) {
   int *failures = data;
   for (int i = 0; i < 8; i++) {
     sw_checkpoint a, b;
+    sw_checkpoint_init(&b);
     make(&a, i % 2);
-    *failures += sw_checkpoint_write(path, &a) != 0;
-    if (sw_checkpoint_read(path, &b)) ++*failures; /* ours or another thread's, but whole */
+    /* what is read is ours or another thread's, but whole */
+    if (sw_checkpoint_write(path, &a) || sw_checkpoint_read(path, &b)) {
+      ++*failures;
+      print_error("%s\n", sw_error());
+    }
     sw_checkpoint_close(&a);
     sw_checkpoint_close(&b);
   }

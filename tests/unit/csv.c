@@ -59,7 +59,9 @@ static void expect(const char *input, const char *wanted) {
 static void quoting(void **state) {
   expect("a,b\n1,2\n", "1|2@2\n");
   expect("a,b\r\n1,2\r\n3,4", "1|2@2\n3|4@3\n");
-  expect("\xEF\xBB\xBF" "a,b\n1,2\n", "1|2@2\n");
+  expect("\xEF\xBB\xBF"
+         "a,b\n1,2\n",
+         "1|2@2\n");
   expect("a,b\n\"x, \"\"y\"\"\",\"\"\n\"\"\"\",z\n", "x, \"y\"|@2\n\"|z@3\n");
   expect("a,b\n\"one\ntwo\r\nthree\",2\n4,5\n", "one\ntwo\r\nthree|2@2\n4|5@5\n");
   expect("a,b\n5\" pipe,in\"side\n", "5\" pipe|in\"side@2\n"); /* as Python and pandas read it */
@@ -95,7 +97,8 @@ static void rejected_file(void **state) {
   char *text = test_read(rejected, NULL);
   char wanted[2048];
   snprintf(wanted, sizeof wanted,
-           "{\"file\": \"%s\", \"line\": 2, \"reason\": \"stray quote: a quote is never closed\", \"row\": \"1,\\\"st\\\\xffray\"}\n"
+           "{\"file\": \"%s\", \"line\": 2, \"reason\": \"stray quote: a quote is never closed\", \"row\": "
+           "\"1,\\\"st\\\\xffray\"}\n"
            "{\"file\": \"%s\", \"line\": 4, \"reason\": \"1 columns, 3 were expected\", \"row\": \"short\"}\n",
            path, path);
   assert_string_equal(text, wanted);
@@ -113,7 +116,11 @@ static void headers(void **state) {
   assert_non_null(strstr(sw_error(), "is empty"));
   assert_null(read_all(test_write_text("open.csv", "a,\"b\n1,2\n"), 0, 0, NULL));
   assert_non_null(strstr(sw_error(), "column names"));
-  assert_null(read_all(test_write("wide.csv", "\xFF\xFE" "a\0,\0", 6), 0, 0, NULL));
+  assert_null(read_all(test_write("wide.csv",
+                                  "\xFF\xFE"
+                                  "a\0,\0",
+                                  6),
+                       0, 0, NULL));
   assert_non_null(strstr(sw_error(), "UTF-16"));
   assert_null(read_all(test_path("none.csv"), 0, 0, NULL));
   assert_null(read_all(test_path(""), 0, 0, NULL));
@@ -299,7 +306,8 @@ static void streams(void **state) {
   for (int k = 0; k < 2; k++) {
     char kind = "gz"[k], hex[65], wanted[65];
     size_t n, m;
-    char *one = test_compress(kind, text, sizeof text, &n), *two = test_compress(kind, text, 1000, &m), *both = malloc(n + m + 3);
+    char *one = test_compress(kind, text, sizeof text, &n), *two = test_compress(kind, text, 1000, &m),
+         *both = malloc(n + m + 3);
     const char *path = test_path(k ? "s.zst" : "s.gz");
     memcpy(both, one, n);
     memcpy(both + n, two, m);
@@ -332,9 +340,10 @@ static void streams(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(quoting),   cmocka_unit_test(bad_rows),     cmocka_unit_test(rejected_file),
-                                     cmocka_unit_test(headers),   cmocka_unit_test(long_rows),    cmocka_unit_test(round_trip),
-                                     cmocka_unit_test(stray_quotes), cmocka_unit_test(newlines), cmocka_unit_test(lines),
-                                     cmocka_unit_test(streams)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(quoting),       cmocka_unit_test(bad_rows),
+                                     cmocka_unit_test(rejected_file), cmocka_unit_test(headers),
+                                     cmocka_unit_test(long_rows),     cmocka_unit_test(round_trip),
+                                     cmocka_unit_test(stray_quotes),  cmocka_unit_test(newlines),
+                                     cmocka_unit_test(lines),         cmocka_unit_test(streams)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

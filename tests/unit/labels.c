@@ -34,8 +34,9 @@ static const char *show(size_t example, const char *layer) {
   text[0] = 0;
   for (size_t i = 0; i < e->num_words; i++) {
     int32_t tag = e->tags[k * e->num_words + i];
-    n += (size_t)snprintf(text + n, sizeof text - n, "%s%.*s/%s", i ? " " : "", (int)(e->words[i].byte_end - e->words[i].byte_start),
-                          e->text + e->words[i].byte_start, tag == SW_IGNORE ? "-" : labels.layers[k].labels[tag]);
+    n += (size_t)snprintf(text + n, sizeof text - n, "%s%.*s/%s", i ? " " : "",
+                          (int)(e->words[i].byte_end - e->words[i].byte_start), e->text + e->words[i].byte_start,
+                          tag == SW_IGNORE ? "-" : labels.layers[k].labels[tag]);
   }
   return text;
 }
@@ -77,11 +78,12 @@ static void check_all(void) {
 }
 
 static void tokens(void **state) {
-  const char *path = test_write_text("tokens.jsonl",
-                                     "{\"tokens\": [\"G\", \"##row\", \"in\", \"C\", \"##\", \"[UNK]\"], \"tags_knowledge\": "
-                                     "[\"B\", \"O\", \"I\", \"O\", \"I\", \"I\"]}\n\n"
-                                     "{\"tokens\": [\"a\", \"b\"], \"tags_skill\": [\"O\", \"B\"], \"weight\": 2.5, \"idx\": 1}\r\n"
-                                     "{\"tokens\": [\"##x\", \"na\\u00efve\", \"\\ud83d\\ude00\"], \"tags_skill\": [\"I\", \"I\", \"O\"]}");
+  const char *path = test_write_text(
+      "tokens.jsonl",
+      "{\"tokens\": [\"G\", \"##row\", \"in\", \"C\", \"##\", \"[UNK]\"], \"tags_knowledge\": "
+      "[\"B\", \"O\", \"I\", \"O\", \"I\", \"I\"]}\n\n"
+      "{\"tokens\": [\"a\", \"b\"], \"tags_skill\": [\"O\", \"B\"], \"weight\": 2.5, \"idx\": 1}\r\n"
+      "{\"tokens\": [\"##x\", \"na\\u00efve\", \"\\ud83d\\ude00\"], \"tags_skill\": [\"I\", \"I\", \"O\"]}");
   assert_int_equal(read_one(path), 0);
   check_all();
   assert_int_equal(labels.num_layers, 2);
@@ -104,11 +106,12 @@ static void tokens(void **state) {
 }
 
 static void types(void **state) {
-  assert_int_equal(read_one(test_write_text("types.jsonl",
-                                            "{\"tokens\": [\"a\", \"b\", \"c\"], \"tags\": [\"B-Tool\", \"I-Area\", \"I-Area\"]}\n"
-                                            "{\"tokens\": [\"a\", \"b\"], \"ner_tags\": [\"I\", \"O\"]}\n"
-                                            "{\"tokens\": [\"a\"], \"tags_only O\": [\"O\"]}\n")),
-                   0);
+  assert_int_equal(
+      read_one(test_write_text("types.jsonl",
+                               "{\"tokens\": [\"a\", \"b\", \"c\"], \"tags\": [\"B-Tool\", \"I-Area\", \"I-Area\"]}\n"
+                               "{\"tokens\": [\"a\", \"b\"], \"ner_tags\": [\"I\", \"O\"]}\n"
+                               "{\"tokens\": [\"a\"], \"tags_only O\": [\"O\"]}\n")),
+      0);
   check_all();
   assert_int_equal(labels.num_layers, 2);
   assert_string_equal(labels.layers[0].name, "only_O");
@@ -121,12 +124,14 @@ static void types(void **state) {
 
 static void spans(void **state) {
   const char *text =
-      "{\"text\": \"Kn\\u00f6w C++ and  SQL \\ud83d\\ude00.\", \"spans\": [{\"start\": 5, \"end\": 8, \"label\": \"Tool\"}, "
+      "{\"text\": \"Kn\\u00f6w C++ and  SQL \\ud83d\\ude00.\", \"spans\": [{\"start\": 5, \"end\": 8, \"label\": "
+      "\"Tool\"}, "
       "{\"start\": 12, \"end\": 17, \"label\": \"TOOL\"}, {\"start\": 0, \"end\": 17, \"label\": \"Whole Thing\"}]}\n"
       "{\"text\": \"nothing here\", \"spans\": []}\n"
       "{\"text\": \"old doccano\", \"label\": [[0, 3, \"tool\"]]}\n"
       "{\"text\": \"new doccano\", \"entities\": [{\"start_offset\": 4, \"end_offset\": 11, \"label\": \"tool\"}]}\n"
-      "{\"text\": \"prodigy\", \"tokens\": [{\"text\": \"prodigy\"}], \"spans\": [{\"start\": 0, \"end\": 7, \"label\": \"tool\"}], \"answer\": "
+      "{\"text\": \"prodigy\", \"tokens\": [{\"text\": \"prodigy\"}], \"spans\": [{\"start\": 0, \"end\": 7, "
+      "\"label\": \"tool\"}], \"answer\": "
       "\"accept\"}\n"
       "{\"text\": \"prodigy\", \"answer\": \"accept\"}\n"
       "{\"text\": \"prodigy\", \"spans\": [], \"answer\": \"reject\"}\n";
@@ -145,17 +150,21 @@ static void spans(void **state) {
 }
 
 static void label_studio(void **state) {
-  const char *region = "{\"value\": {\"start\": %d, \"end\": %d, \"text\": \"%s\", \"labels\": [\"Skill\", \"Any\"]}, \"type\": \"labels\"}";
+  const char *region = "{\"value\": {\"start\": %d, \"end\": %d, \"text\": \"%s\", \"labels\": [\"Skill\", \"Any\"]}, "
+                       "\"type\": \"labels\"}";
   char one[400], two[400], text[4000];
   snprintf(one, sizeof one, region, 3, 9, "Python"); /* counts UTF-16 units: the smile is two */
   snprintf(two, sizeof two, region, 0, 3, "SQL");
   snprintf(text, sizeof text,
-           " [\n{\"id\": 1, \"data\": {\"text\": \"\\ud83d\\ude00 Python now\", \"meta\": 1}, \"annotations\": [{\"was_cancelled\": true, "
+           " [\n{\"id\": 1, \"data\": {\"text\": \"\\ud83d\\ude00 Python now\", \"meta\": 1}, \"annotations\": "
+           "[{\"was_cancelled\": true, "
            "\"result\": []}, {\"result\": [%s, {\"type\": \"relation\"}]}]},\n"
-           "{\"data\": {\"text\": \"SQL now\"}, \"annotations\": [{\"result\": [%s]}]}, {\"data\": {\"text\": \"no one\"}, \"annotations\": []},\n"
+           "{\"data\": {\"text\": \"SQL now\"}, \"annotations\": [{\"result\": [%s]}]}, {\"data\": {\"text\": \"no "
+           "one\"}, \"annotations\": []},\n"
            "{\"data\": {\"text\": \"SLQ now\"}, \"annotations\": [{\"result\": [%s]}]},\n"
            "{\"broken\": [1, 2, \n},\n"
-           "{\"text\": \"min form\", \"label\": [{\"start\": 0, \"end\": 3, \"text\": \"min\", \"labels\": [\"Skill\"]}], \"id\": 2}\n]\n",
+           "{\"text\": \"min form\", \"label\": [{\"start\": 0, \"end\": 3, \"text\": \"min\", \"labels\": "
+           "[\"Skill\"]}], \"id\": 2}\n]\n",
            one, two, two);
   assert_int_equal(read_one(test_write_text("studio", text)), 0);
   check_all();
@@ -199,7 +208,9 @@ static void conll(void **state) {
 
 /* Each bad row with what its reason must say; a good row before and behind. */
 static void rejected(void **state) {
-  static const struct { const char *row, *reason; } cases[] = {
+  static const struct {
+    const char *row, *reason;
+  } cases[] = {
       {"{\"tokens\": [\"a\", \"b\"], \"tags_x\": [\"O\"]}", "2 tokens but 1 tags in \"tags_x\""},
       {"{\"tokens\": [\"a\"], \"tags_x\": [\"X\"]}", "unknown tag \"X\" at token 1 of layer x"},
       {"{\"tokens\": [\"a\"], \"tags_x\": [\"B-\"]}", "unknown tag \"B-\""},
@@ -222,9 +233,12 @@ static void rejected(void **state) {
       {"{\"text\": \"abc\"}", "neither"},
       {"{\"text\": \" \\n \", \"spans\": []}", "the text is empty"},
       {"{\"spans\": []}", "no \"text\""},
-      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 1, \"end\": 3, \"label\": \"x\"}]}", "does not align: it cuts the word \"abc\""},
-      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 5, \"label\": \"x\"}]}", "does not align: it cuts the word \"def\""},
-      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 4, \"end\": 8, \"label\": \"x\"}]}", "outside the text of 7 characters"},
+      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 1, \"end\": 3, \"label\": \"x\"}]}",
+       "does not align: it cuts the word \"abc\""},
+      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 5, \"label\": \"x\"}]}",
+       "does not align: it cuts the word \"def\""},
+      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 4, \"end\": 8, \"label\": \"x\"}]}",
+       "outside the text of 7 characters"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": -1, \"end\": 3, \"label\": \"x\"}]}", "outside"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 3, \"end\": 3, \"label\": \"x\"}]}", "is empty"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 7, \"end\": 4, \"label\": \"x\"}]}", "is empty"},
@@ -232,12 +246,15 @@ static void rejected(void **state) {
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 7, \"label\": \"x\"}, [4, 7, \"X\"]]}", "overlaps"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0.5, \"end\": 7, \"label\": \"x\"}]}", "whole numbers"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 9223372036854775807, \"end\": 7, \"label\": \"x\"}]}", "empty"},
-      {"{\"text\": \"abc def\", \"spans\": [{\"start\": -9223372036854775807, \"end\": 9223372036854775807, \"label\": \"x\"}]}", "outside"},
+      {"{\"text\": \"abc def\", \"spans\": [{\"start\": -9223372036854775807, \"end\": 9223372036854775807, \"label\": "
+       "\"x\"}]}",
+       "outside"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 3}]}", "the label of span 1 is no string"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 3, \"label\": \"\"}]}", "without a name"},
       {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 3, \"labels\": []}]}", "has no label"},
       {"{\"text\": \"abc def\", \"spans\": [3]}", "neither an object nor an array"},
-      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 3, \"label\": \"x\", \"text\": \"xyz\"}]}", "do not point at"},
+      {"{\"text\": \"abc def\", \"spans\": [{\"start\": 0, \"end\": 3, \"label\": \"x\", \"text\": \"xyz\"}]}",
+       "do not point at"},
       {"{\"data\": {\"text\": \"abc\"}}", "no \"annotations\""},
       {"not JSON at all", "broken JSON"},
   };
@@ -256,7 +273,8 @@ static void rejected(void **state) {
     json_t *json = json_loads(line, 0, &error);
     assert_non_null(json);
     const char *reason = json_string_value(json_object_get(json, "reason"));
-    if (!strstr(reason, cases[i].reason)) print_error("%s\n  %s\n  wanted: %s\n", cases[i].row, reason, cases[i].reason);
+    if (!strstr(reason, cases[i].reason))
+      print_error("%s\n  %s\n  wanted: %s\n", cases[i].row, reason, cases[i].reason);
     assert_non_null(strstr(reason, cases[i].reason));
     assert_int_equal(json_integer_value(json_object_get(json, "line")), 2);
     assert_string_equal(json_string_value(json_object_get(json, "file")), path);
@@ -323,7 +341,8 @@ static void unusable(void **state) {
 
 static void weights_and_files(void **state) {
   char first[1100], second[1100];
-  snprintf(first, sizeof first, "%s:0.5", test_write_text("w1.jsonl", "{\"tokens\": [\"a\"], \"tags_x\": [\"B\"], \"weight\": 4}\n"));
+  snprintf(first, sizeof first, "%s:0.5",
+           test_write_text("w1.jsonl", "{\"tokens\": [\"a\"], \"tags_x\": [\"B\"], \"weight\": 4}\n"));
   snprintf(second, sizeof second, "%s", test_write_text("w:2", "{\"tokens\": [\"b\"], \"tags_y\": [\"B\"]}\n"));
   const char *inputs[] = {first, second};
   sw_labels_close(&labels);
@@ -347,7 +366,8 @@ static void fixed(void **state) {
   char *names[] = {"B-b", "O", "I-b", "B-a", "I-a"};
   sw_layer layer = {"tags", 5, names};
   sw_labels heads = {.num_layers = 1, .layers = &layer};
-  const char *path = test_write_text("fixed.jsonl", "{\"tokens\": [\"x\", \"y\", \"z\"], \"tags_tags\": [\"B-a\", \"I-a\", \"I-b\"], \"tags_more\": [\"O\", \"O\", \"O\"]}\n"
+  const char *path = test_write_text("fixed.jsonl", "{\"tokens\": [\"x\", \"y\", \"z\"], \"tags_tags\": [\"B-a\", "
+                                                    "\"I-a\", \"I-b\"], \"tags_more\": [\"O\", \"O\", \"O\"]}\n"
                                                     "{\"tokens\": [\"x\"], \"tags_tags\": [\"B-c\"]}\n"
                                                     "{\"tokens\": [\"x\"], \"tags_other\": [\"O\"]}\n");
   sw_labels_close(&labels);
@@ -374,11 +394,14 @@ static void random_spans(void **state) {
       static const char *const pieces[] = {"word", "na\u00efve", "\u00df", "\U0001F600", "\u4e2d", "C3PO"};
       static const unsigned points[] = {4, 5, 1, 1, 1, 4};
       unsigned k = sw_random_below(&random, 6), gap = 1 + sw_random_below(&random, 3);
-      int next = sw_random_below(&random, 3) ? inside : !inside, starts = next && (!inside || sw_random_below(&random, 3) == 0);
-      if (inside && (starts || !next)) sw_buffer_print(&spans, "%s[%u, %u, \"L\"]", spans.size ? ", " : "", begin, point);
+      int next = sw_random_below(&random, 3) ? inside : !inside,
+          starts = next && (!inside || sw_random_below(&random, 3) == 0);
+      if (inside && (starts || !next))
+        sw_buffer_print(&spans, "%s[%u, %u, \"L\"]", spans.size ? ", " : "", begin, point);
       for (unsigned g = 0; g < gap; g++) sw_buffer_print(&text, " ");
       point += gap;
-      if (starts) begin = point - sw_random_below(&random, gap > 1 ? 2 : 1); /* white space at the edge does not matter */
+      if (starts)
+        begin = point - sw_random_below(&random, gap > 1 ? 2 : 1); /* white space at the edge does not matter */
       sw_buffer_print(&text, "%s", pieces[k]);
       sw_buffer_print(&wanted, "%s%s/%s", w ? " " : "", pieces[k], starts ? "B" : next ? "I" : "O");
       point += points[k];
@@ -386,8 +409,8 @@ static void random_spans(void **state) {
     }
     if (inside) sw_buffer_print(&spans, "%s[%u, %u, \"L\"]", spans.size ? ", " : "", begin, point);
     char line[4000];
-    snprintf(line, sizeof line, "{\"text\": \"%s\", \"label\": [%s]}\n{\"text\": \"x\", \"label\": [[0, 1, \"L\"]]}\n", text.data,
-             spans.data ? spans.data : "");
+    snprintf(line, sizeof line, "{\"text\": \"%s\", \"label\": [%s]}\n{\"text\": \"x\", \"label\": [[0, 1, \"L\"]]}\n",
+             text.data, spans.data ? spans.data : "");
     assert_int_equal(read_one(test_write_text("random.jsonl", line)), 0);
     check_all();
     assert_int_equal(labels.rejected, 0);
@@ -400,9 +423,13 @@ static void random_spans(void **state) {
 
 /* The real files, where they are: every row that can be used is. */
 static void real_files(void **state) {
-  static const struct { const char *path; size_t rows, rejected, layers; } files[] = {
-      {"skillspan/train.json", 4800, 0, 2}, {"skillspan/dev.json", 3174, 0, 2},
-      {"in-demand/tags-04-01-2025.jsonl", 123, 0, 1}, {"in-demand/data.jsonl", 35, 5, 1}}; /* five have more tokens than tags, or fewer */
+  static const struct {
+    const char *path;
+    size_t rows, rejected, layers;
+  } files[] = {{"skillspan/train.json", 4800, 0, 2},
+               {"skillspan/dev.json", 3174, 0, 2},
+               {"in-demand/tags-04-01-2025.jsonl", 123, 0, 1},
+               {"in-demand/data.jsonl", 35, 5, 1}}; /* five have more tokens than tags, or fewer */
   struct stat info;
   if (stat(SW_SOURCE_DIR "/../shared/data/skillspan", &info)) {
     printf("skipped: ../shared/data is missing\n");
@@ -426,9 +453,10 @@ static int finish(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(tokens),        cmocka_unit_test(types),    cmocka_unit_test(spans),
-                                     cmocka_unit_test(label_studio),  cmocka_unit_test(conll),    cmocka_unit_test(rejected),
-                                     cmocka_unit_test(long_and_deep), cmocka_unit_test(unusable), cmocka_unit_test(weights_and_files),
-                                     cmocka_unit_test(fixed),         cmocka_unit_test(random_spans), cmocka_unit_test(real_files)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(tokens),        cmocka_unit_test(types),        cmocka_unit_test(spans),
+      cmocka_unit_test(label_studio),  cmocka_unit_test(conll),        cmocka_unit_test(rejected),
+      cmocka_unit_test(long_and_deep), cmocka_unit_test(unusable),     cmocka_unit_test(weights_and_files),
+      cmocka_unit_test(fixed),         cmocka_unit_test(random_spans), cmocka_unit_test(real_files)};
   return cmocka_run_group_tests(tests, NULL, finish);
 }

@@ -33,7 +33,8 @@ static void by_hand(void **state) {
   assert_int_equal(m.tags_right, 3);
   json_t *json = sw_entity_metrics_json(&m);
   assert_non_null(json);
-  assert_int_equal(json_integer_value(json_object_get(json_object_get(json_object_get(json, "labels"), "x"), "support")), 2);
+  assert_int_equal(
+      json_integer_value(json_object_get(json_object_get(json_object_get(json, "labels"), "x"), "support")), 2);
   assert_true(fabs(json_real_value(json_object_get(json, "accuracy")) - 0.6) < 1e-12);
   json_decref(json);
   sw_entity_metrics_close(&m);

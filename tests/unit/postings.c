@@ -31,7 +31,9 @@ static char *read_all(const char *const *inputs, size_t count, const sw_postings
     assert_int_equal(strlen(p.text), p.bytes);
     assert_true(!out.size || p.index > last_index);
     last_index = p.index;
-    assert_int_equal(sw_buffer_print(&out, "%llu %s %s %.40s\n", (unsigned long long)p.index, p.id, *p.date ? p.date : "-", p.text), 0);
+    assert_int_equal(
+        sw_buffer_print(&out, "%llu %s %s %.40s\n", (unsigned long long)p.index, p.id, *p.date ? p.date : "-", p.text),
+        0);
     sw_posting_close(&p);
   }
   assert_null(p.text);
@@ -70,9 +72,12 @@ static void refuse(const char *path, const sw_postings_options *options, const c
 }
 
 static void folders(void **state) {
-  const char *names[] = {"tree/10-01-2025/2.txt",   "tree/10-01-2025/10.txt",     "tree/10-01-2025/1.txt.gz", "tree/09-02-2025/1.txt",
-                         "tree/2024-12-31/3.txt",   "tree/zoo/a.txt",             "tree/zoo/10-01-2025/x.txt.zst", "tree/b.txt",
-                         "tree/10-01-2025/.hidden.txt", "tree/10-01-2025/notes.md", "tree/10-01-2025/rows.jsonl"};
+  const char *names[] = {"tree/10-01-2025/2.txt",         "tree/10-01-2025/10.txt",
+                         "tree/10-01-2025/1.txt.gz",      "tree/09-02-2025/1.txt",
+                         "tree/2024-12-31/3.txt",         "tree/zoo/a.txt",
+                         "tree/zoo/10-01-2025/x.txt.zst", "tree/b.txt",
+                         "tree/10-01-2025/.hidden.txt",   "tree/10-01-2025/notes.md",
+                         "tree/10-01-2025/rows.jsonl"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const char *text = strstr(names[i], "jsonl") ? "{\"id\": 7, \"text\": \"row\"}\n" : names[i] + 5;
     test_write_text(names[i], text);
@@ -115,8 +120,9 @@ static void folders(void **state) {
 }
 
 static void order(void **state) {
-  const char *const names[] = {"2024-12-31", "01-01-2025", "02-01-2025", "2025-01-03", "01-02-2025", "00-01-2025", "1", "1.txt", "01.txt", "2",
-                               "9a", "10", "10a2", "10a10", "31-13-2025", "a", "a1", "a2", "a10", "b"};
+  const char *const names[] = {
+      "2024-12-31", "01-01-2025", "02-01-2025", "2025-01-03", "01-02-2025", "00-01-2025", "1",  "1.txt", "01.txt", "2",
+      "9a",         "10",         "10a2",       "10a10",      "31-13-2025", "a",          "a1", "a2",    "a10",    "b"};
   size_t n = sizeof names / sizeof *names;
   for (size_t i = 0; i < n; i++)
     for (size_t k = 0; k < n; k++) {
@@ -125,7 +131,8 @@ static void order(void **state) {
       assert_true((got == 0) == (i == k) && (got < 0) == (mirrored > 0));
     }
   assert_true(sw_natural_compare("2024-12-31", "01-01-2025") < 0 && sw_natural_compare("31-01-2025", "01-02-2025") < 0);
-  assert_true(sw_natural_compare("9", "10") < 0 && sw_natural_compare("a9", "a10") < 0 && sw_natural_compare("99", "01-01-2025") > 0);
+  assert_true(sw_natural_compare("9", "10") < 0 && sw_natural_compare("a9", "a10") < 0 &&
+              sw_natural_compare("99", "01-01-2025") > 0);
   /* a total order: no three names go round */
   for (size_t i = 0; i < n; i++)
     for (size_t j = 0; j < n; j++)
@@ -148,7 +155,8 @@ static void csv(void **state) {
   for (int i = 0; i < 3; i++) {
     const char *path = test_write_text(names[i], text);
     expect(path, NULL, "0 11 2025-01-02 makes\r\nthings, \"well\"\n3 4 x flies\n6 17 - ends\n", 4);
-    expect(path, &by_title, "0 11 2025-01-02 Smith\n1 12 - Cook\n2 13 - Nurse\n3 4 x Pilot\n4 15 - Bad\n6 17 - Last\n", 1);
+    expect(path, &by_title, "0 11 2025-01-02 Smith\n1 12 - Cook\n2 13 - Nurse\n3 4 x Pilot\n4 15 - Bad\n6 17 - Last\n",
+           1);
     expect(path, &by_both, "0 Smith 2025-01-02 makes\r\nthings, \"well\"\n3 Pilot x flies\n6 Last - ends\n", 4);
   }
   expect(test_write_text("one.csv", "Occupation\nSmith\n\nCook\n"), NULL, "0 1 - Smith\n1 2 - Cook\n", 0);
@@ -175,10 +183,13 @@ static void jsonl(void **state) {
   const char *wanted = "0 a d one\n1 12 - two \u00e9\n6 7 - only key\n7 8 - last\n";
   expect(test_write_text("rows.jsonl", text), NULL, wanted, 4);
   expect(test_write_text("rows.ndjson.zst", text), NULL, wanted, 4);
-  expect(test_write_text("rows.json", " [{\"text\": \"a\"},\n {\"text\": \"b\", \"x\": [1, {\"y\": \"]\"}]}, 7, {\"text\": \"c\"}]\n"), NULL,
-         "0 1 - a\n1 2 - b\n3 4 - c\n", 1);
+  expect(
+      test_write_text("rows.json",
+                      " [{\"text\": \"a\"},\n {\"text\": \"b\", \"x\": [1, {\"y\": \"]\"}]}, 7, {\"text\": \"c\"}]\n"),
+      NULL, "0 1 - a\n1 2 - b\n3 4 - c\n", 1);
   sw_postings_options wrong = {.column = "nope"}, wrong_id = {.id_column = "nope"};
-  refuse(test_path("rows.jsonl"), &wrong, "no row has the key \"nope\"; the keys of its first row are: id, description, date");
+  refuse(test_path("rows.jsonl"), &wrong,
+         "no row has the key \"nope\"; the keys of its first row are: id, description, date");
   refuse(test_path("rows.jsonl"), &wrong_id, "no row has the key \"nope\"");
   expect(test_write_text("none.jsonl", ""), NULL, "", 0);
 }
@@ -194,7 +205,11 @@ static void text_lines(void **state) {
   /* a text file is one posting, and one row where it cannot be used */
   expect(test_write_text("whole.txt", "\xEF\xBB\xBFone\ntwo\n"), NULL, "0 whole - one\ntwo\n\n", 0);
   expect(test_write_text("blank.txt", " \n\t\n"), NULL, "", 1);
-  expect(test_write("utf16.txt", "\xFF\xFE" "a\0", 4), NULL, "", 1);
+  expect(test_write("utf16.txt",
+                    "\xFF\xFE"
+                    "a\0",
+                    4),
+         NULL, "", 1);
   sw_postings_options small = {.max_text_bytes = 5};
   expect(test_write_text("five.txt", "12345"), &small, "0 five - 12345\n", 0);
   expect(test_write_text("six.txt", "123456"), &small, "", 1);
@@ -259,8 +274,10 @@ static void any_bytes(void **state) {
     unsigned char data[64];
     size_t n = sw_random_below(&random, sizeof data);
     for (size_t i = 0; i < n; i++) {
-      static const unsigned char often[] = {0xF0, 0x9F, 0x98, 0x80, 0xE2, 0x82, 0xAC, 0xC3, 0xA9, '"', '\\', 0xED, 0xA0, 0xC0, 0xF4, 0x90};
-      data[i] = sw_random_below(&random, 3) ? often[sw_random_below(&random, sizeof often)] : (unsigned char)sw_random_u32(&random);
+      static const unsigned char often[] = {0xF0, 0x9F, 0x98, 0x80, 0xE2, 0x82, 0xAC, 0xC3,
+                                            0xA9, '"',  '\\', 0xED, 0xA0, 0xC0, 0xF4, 0x90};
+      data[i] = sw_random_below(&random, 3) ? often[sw_random_below(&random, sizeof often)]
+                                            : (unsigned char)sw_random_u32(&random);
     }
     sw_buffer out = {0};
     json_error_t error;
@@ -302,8 +319,9 @@ static void bounded_memory(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(folders), cmocka_unit_test(order),          cmocka_unit_test(csv),
-                                     cmocka_unit_test(jsonl),   cmocka_unit_test(text_lines),     cmocka_unit_test(damaged),
-                                     cmocka_unit_test(set_aside_file), cmocka_unit_test(any_bytes), cmocka_unit_test(bounded_memory)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(folders),        cmocka_unit_test(order),      cmocka_unit_test(csv),
+      cmocka_unit_test(jsonl),          cmocka_unit_test(text_lines), cmocka_unit_test(damaged),
+      cmocka_unit_test(set_aside_file), cmocka_unit_test(any_bytes),  cmocka_unit_test(bounded_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

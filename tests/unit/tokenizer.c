@@ -227,7 +227,8 @@ static sw_tokenizer *open_syllables(sw_tokenizer_options options) {
     for (int i = 0; i < 10; i++)
       for (int k = -1; k < 10; k++) {
         if (k >= 0 && (i * 10 + k) % 7 == 3) continue; /* some are missing */
-        snprintf(text[count], sizeof text[0], "%s%c%.1s", inside ? "##" : "", letters[i], k < 0 ? "" : &letters[k]);
+        char second = (char)(k < 0 ? 0 : letters[k]);  /* 0 ends the string earlier */
+        snprintf(text[count], sizeof text[0], "%s%c%c", inside ? "##" : "", letters[i], second);
         tokens[count] = text[count];
         count++;
       }

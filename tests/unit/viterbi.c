@@ -42,7 +42,10 @@ static double best_of_all(char *const *labels, size_t n, const float *p, size_t 
 
 static void against_all(void **state) {
   sw_random random = {test_seed("viterbi"), 1, 0};
-  struct { char **labels; size_t n; } sets[] = {{plain, 3}, {mixed, 7}, {half, 3}};
+  struct {
+    char **labels;
+    size_t n;
+  } sets[] = {{plain, 3}, {mixed, 7}, {half, 3}};
   for (int round = 0; round < 1500; round++) {
     char **labels = sets[round % 3].labels;
     size_t n = sets[round % 3].n, count = 1 + sw_random_below(&random, n == 7 ? 5 : 8);
@@ -111,6 +114,7 @@ static void entities(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(against_all), cmocka_unit_test(refused), cmocka_unit_test(entities)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(against_all), cmocka_unit_test(refused),
+                                     cmocka_unit_test(entities)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,37 @@
+"""Makes the `torch` of this environment importable without the CUDA libraries that its wheel is linked with.
+
+The wheel on PyPI needs about 3 GB of them even where only the CPU is used: the dynamic linker wants the files and every name in them.
+This builds small stand-ins with the C compiler: each function returns 100 (cudaErrorNoDevice), so torch finds no GPU and goes on.
+Run by tools/setup; does nothing where no library is missing."""
+import glob, importlib.util, os, re, subprocess, sys, tempfile
+
+folder = os.path.join(importlib.util.find_spec("torch").submodule_search_locations[0], "lib")
+present = set(os.listdir(folder))
+missing, names = set(), {}
+
+
+def output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+for library in glob.glob(os.path.join(folder, "*.so")):
+    missing |= set(re.findall(r"NEEDED.*\[(lib(?:cu|nccl|nv)[^\]]*)\]", output("readelf", "-d", library))) - present
+    undefined = output("nm", "-D", "--undefined-only", "--with-symbol-versions", library)
+    for name, version in re.findall(r" U (\w+)(?:@(\S+))?$", undefined, re.M):
+        if re.match(r"_*(cu|nccl|nv)", name):
+            names.setdefault(version, set()).add(name)
+
+result = {"x86_64": "movl $100, %eax\nret\n", "aarch64": "mov w0, #100\nret\n"}.get(os.uname().machine)
+if missing and not result:
+    sys.exit(f"no stand-ins for CUDA libraries on {os.uname().machine}")
+# every stand-in has all names, each under the version that torch asks for
+labels = "".join(f".globl {name}\n{name}:\n" for group in names.values() for name in sorted(group))
+versions = "".join(f"{version} {{ {'; '.join(sorted(group))}; }};\n" for version, group in names.items() if version)
+with tempfile.NamedTemporaryFile("w", suffix=".map") as script:
+    script.write(versions)
+    script.flush()
+    for library in sorted(missing):
+        subprocess.run(["cc", "-shared", "-nostdlib", "-x", "assembler", "-", f"-Wl,-soname,{library}",
+                        f"-Wl,--version-script,{script.name}", "-o", os.path.join(folder, library)],
+                       check=True, text=True, input=".text\n" + labels + result)
+print(f"stand-ins for {len(missing)} CUDA libraries")

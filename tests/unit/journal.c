@@ -1,0 +1,138 @@
+/* The journal of a long run: cut or flipped at every byte, it keeps its whole records and nothing else. */
+#include "base/error.h"
+#include "engine/store/journal.h"
+#include "tests/support/files.h"
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RECORDS = 5 };
+static const char *const payloads[RECORDS] = {"first", "", "a third, longer record", "\1\2\3", "the last"};
+static const char identity[] = "{\"model\":\"abc\"}";
+
+static int count_up(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  uint64_t *n = context;
+  assert_true(*n < RECORDS);
+  assert_int_equal(bytes, strlen(payloads[*n]));
+  assert_memory_equal(payload, payloads[*n], bytes);
+  assert_int_equal(counters[0], *n + 1);
+  ++*n;
+  return 0;
+}
+
+static void append(sw_journal *j, uint64_t n) {
+  const uint64_t counters[SW_JOURNAL_COUNTERS] = {n + 1, 10, 0, 1};
+  assert_int_equal(sw_journal_append(j, counters, payloads[n], strlen(payloads[n])), 0);
+}
+
+static const char *fresh(const char *out) {
+  char partial[600];
+  snprintf(partial, sizeof partial, "%s.partial", out);
+  unlink(partial);
+  sw_journal j;
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, NULL), 0);
+  for (uint64_t n = 0; n < RECORDS; n++) append(&j, n);
+  sw_journal_close(&j, 0);
+  return out;
+}
+
+/* Opens what is left, checks that it is the beginning of the records, completes it, and checks the whole. */
+static uint64_t recover(const char *out) {
+  sw_journal j;
+  const char *why;
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  const uint64_t kept = j.records;
+  assert_true(kept == 0 || !why);
+  uint64_t n = 0;
+  assert_int_equal(sw_journal_replay(&j, count_up, &n), 0);
+  assert_int_equal(n, kept);
+  assert_int_equal(j.totals[0], kept * (kept + 1) / 2);
+  assert_int_equal(j.totals[1], 10 * kept);
+  while (n < RECORDS) append(&j, n++);
+  n = 0;
+  assert_int_equal(sw_journal_replay(&j, count_up, &n), 0);
+  assert_int_equal(n, RECORDS);
+  sw_journal_close(&j, 0);
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  assert_int_equal(j.records, RECORDS);
+  sw_journal_close(&j, 1);
+  return kept;
+}
+
+static void test_cut_and_flipped(void **state) {
+  const char *out = test_path("cut.h5");
+  char partial[600];
+  snprintf(partial, sizeof partial, "%s.partial", fresh(out));
+  size_t bytes;
+  char *whole = test_read(partial, &bytes);
+  assert_non_null(whole);
+  uint64_t last = 0;
+  for (size_t cut = 0; cut <= bytes; cut++) {
+    test_write_raw(partial, whole, cut);
+    const uint64_t kept = recover(out);
+    assert_true(kept >= last);
+    last = kept;
+  }
+  assert_int_equal(last, RECORDS);
+  for (size_t at = 8; at < bytes; at++) { /* the first bytes say that it is a journal at all */
+    char *copy = malloc(bytes);
+    memcpy(copy, whole, bytes);
+    copy[at] ^= 0x10;
+    test_write_raw(partial, copy, bytes);
+    free(copy);
+    assert_true(recover(out) < RECORDS);
+  }
+  free(whole);
+}
+
+static void test_who_may_use_it(void **state) {
+  const char *out = fresh(test_path("who.h5"));
+  char partial[600];
+  snprintf(partial, sizeof partial, "%s.partial", out);
+  sw_journal j, other;
+  const char *why;
+  /* another run that fails before its first record destroys nothing */
+  assert_int_equal(sw_journal_open(out, "{\"model\":\"other\"}", 1, &j, &why), 0);
+  assert_non_null(why);
+  assert_int_equal(j.records, 0);
+  sw_journal_close(&j, 0);
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  assert_null(why);
+  assert_int_equal(j.records, RECORDS);
+  /* one at a time */
+  assert_int_not_equal(sw_journal_open(out, identity, 1, &other, &why), 0);
+  assert_non_null(strstr(sw_error(), "in use"));
+  sw_journal_close(&j, 0);
+  /* told not to go on */
+  assert_int_equal(sw_journal_open(out, identity, 0, &j, &why), 0);
+  assert_int_equal(j.records, 0);
+  append(&j, 0);
+  sw_journal_close(&j, 0);
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  assert_int_equal(j.records, 1);
+  sw_journal_close(&j, 1);
+  assert_int_not_equal(access(partial, F_OK), 0);
+  /* nothing done, nothing left behind */
+  assert_int_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  sw_journal_close(&j, 0);
+  assert_int_not_equal(access(partial, F_OK), 0);
+  /* a file that is not ours */
+  test_write_raw(partial, "notes", 5);
+  assert_int_not_equal(sw_journal_open(out, identity, 1, &j, &why), 0);
+  assert_int_not_equal(sw_journal_open(out, identity, 0, &j, &why), 0);
+  size_t bytes;
+  char *text = test_read(partial, &bytes);
+  assert_string_equal(text, "notes");
+  free(text);
+  assert_int_not_equal(sw_journal_open("/no/such/folder/x.h5", identity, 1, &j, &why), 0);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_who_may_use_it)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
