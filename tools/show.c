@@ -33,7 +33,9 @@ static const char *dtype_of(const sw_checkpoint *c) {
   return !c->weights.count ? "none" : halves == c->weights.count ? "bf16" : halves ? "fp32 and bf16" : "fp32";
 }
 
-static void row(const char *name) { printf("  %-14s", name); }
+static void row(const char *name) {
+  printf("  %-14s", name);
+}
 
 static const json_t *key(const json_t *object, const char *a, const char *b) {
   const json_t *value = json_object_get(object, a);
@@ -45,15 +47,18 @@ static const char *text_of(const json_t *object, const char *name, const char *o
   return text ? text : otherwise;
 }
 
-static long long number_of(const json_t *object, const char *a, const char *b) { return (long long)json_number_value(key(object, a, b)); }
+static long long number_of(const json_t *object, const char *a, const char *b) {
+  return (long long)json_number_value(key(object, a, b));
+}
 
 static void show_architecture(const sw_checkpoint *c) {
   const json_t *k = c->config;
   row("architecture");
   printf("%s", text_of(k, "model_type", "unknown"));
   if (key(k, "hidden_size", "dim"))
-    printf(": %lld layers, %lld wide, %lld heads, feed-forward %lld, %lld positions", number_of(k, "num_hidden_layers", "n_layers"),
-           number_of(k, "hidden_size", "dim"), number_of(k, "num_attention_heads", "n_heads"), number_of(k, "intermediate_size", "hidden_dim"),
+    printf(": %lld layers, %lld wide, %lld heads, feed-forward %lld, %lld positions",
+           number_of(k, "num_hidden_layers", "n_layers"), number_of(k, "hidden_size", "dim"),
+           number_of(k, "num_attention_heads", "n_heads"), number_of(k, "intermediate_size", "hidden_dim"),
            number_of(k, "max_position_embeddings", "max_position_embeddings"));
   putchar('\n');
 }
@@ -66,8 +71,8 @@ static void show_tokenizer(const sw_checkpoint *c) {
     return;
   }
   int accents = c->tokenizer.strip_accents < 0 ? c->tokenizer.do_lower_case : c->tokenizer.strip_accents;
-  printf("WordPiece, %s tokens, %s, accents %s", grouped((long long)c->vocab_size, text), c->tokenizer.do_lower_case ? "lower case" : "cased",
-         accents ? "removed" : "kept");
+  printf("WordPiece, %s tokens, %s, accents %s", grouped((long long)c->vocab_size, text),
+         c->tokenizer.do_lower_case ? "lower case" : "cased", accents ? "removed" : "kept");
   if (c->tokenizer.model_max_length) printf(", up to %d at once", c->tokenizer.model_max_length);
   putchar('\n');
 }
@@ -96,7 +101,8 @@ static void show_source(const sw_checkpoint *c) {
   putchar('\n');
 }
 
-/* Numbers below `value`, "micro.f1 0.7123", at most `left` lines; the ones that matter first come first as their author ordered them. */
+/* Numbers below `value`, "micro.f1 0.7123", at most `left` lines; the ones that matter first come first as their author
+ * ordered them. */
 static void show_numbers(const char *title, const json_t *value, const char *path, int depth, int *left) {
   const char *name;
   json_t *item;
@@ -121,7 +127,8 @@ static void show_data(const json_t *list) {
   char rows[32];
   json_array_foreach(list, i, file) {
     row(i ? "" : "data");
-    printf("%s, %s rows, sha256 %.12s\n", text_of(file, "file", "?"), grouped(number_of(file, "rows", "rows"), rows), text_of(file, "sha256", "?"));
+    printf("%s, %s rows, sha256 %.12s\n", text_of(file, "file", "?"), grouped(number_of(file, "rows", "rows"), rows),
+           text_of(file, "sha256", "?"));
   }
 }
 
@@ -144,7 +151,8 @@ static void show_training(const sw_checkpoint *c) {
 
 /* The F1 or, failing that, the loss of a metrics object, as one short text. */
 static void short_metrics(const json_t *metrics, char text[64]) {
-  const json_t *micro = json_object_get(metrics, "micro"), *f1 = json_object_get(micro ? micro : metrics, "f1"), *loss = json_object_get(metrics, "loss");
+  const json_t *micro = json_object_get(metrics, "micro"), *f1 = json_object_get(micro ? micro : metrics, "f1"),
+               *loss = json_object_get(metrics, "loss");
   text[0] = 0;
   if (json_is_number(f1))
     snprintf(text, 64, "  F1 %.4f", json_number_value(f1));
@@ -152,8 +160,8 @@ static void short_metrics(const json_t *metrics, char text[64]) {
     snprintf(text, 64, "  loss %.4f", json_number_value(loss));
 }
 
-static void show_ancestor(size_t depth, const char *kind, const char *hash, const char *created, const json_t *data, const json_t *metrics,
-                          const char *end) {
+static void show_ancestor(size_t depth, const char *kind, const char *hash, const char *created, const json_t *data,
+                          const json_t *metrics, const char *end) {
   char score[64];
   short_metrics(metrics, score);
   if (depth) printf("%*s`- ", (int)(3 * (depth < 20 ? depth : 20) - 3), "");
@@ -169,11 +177,11 @@ static void show_lineage(const sw_checkpoint *c) {
   const json_t *entry;
   json_array_foreach(c->lineage, i, entry) {
     const char *hash = json_string_value(key(entry, "content_sha256", "sha256"));
-    show_ancestor(i, text_of(entry, "kind", "?"), hash ? hash : "?", text_of(entry, "created", "?"), json_object_get(entry, "data"),
-                  json_object_get(entry, "metrics"), "");
+    show_ancestor(i, text_of(entry, "kind", "?"), hash ? hash : "?", text_of(entry, "created", "?"),
+                  json_object_get(entry, "data"), json_object_get(entry, "metrics"), "");
   }
-  show_ancestor(json_array_size(c->lineage), c->kind, c->content_sha256, c->created, data_of(c->training), json_object_get(c->training, "metrics"),
-                "  <- this file");
+  show_ancestor(json_array_size(c->lineage), c->kind, c->content_sha256, c->created, data_of(c->training),
+                json_object_get(c->training, "metrics"), "  <- this file");
 }
 
 static void show_text(const sw_checkpoint *c, const char *path, long long bytes) {
@@ -191,7 +199,8 @@ static void show_text(const sw_checkpoint *c, const char *path, long long bytes)
   if (json_object_get(settings, "pooling")) {
     row("embedding");
     printf("%s pooling, %s, texts up to %lld tokens\n", text_of(settings, "pooling", ""),
-           json_is_true(json_object_get(settings, "normalize")) ? "length 1" : "not normalised", number_of(settings, "max_seq_length", "max_seq_length"));
+           json_is_true(json_object_get(settings, "normalize")) ? "length 1" : "not normalised",
+           number_of(settings, "max_seq_length", "max_seq_length"));
   }
   show_heads(c);
   show_source(c);
@@ -213,19 +222,24 @@ static int show_json(const sw_checkpoint *c, const char *path, long long bytes) 
   json_t *heads = json_array(), *tokenizer = NULL;
   for (size_t i = 0; i < c->num_heads; i++) {
     json_t *labels = json_array();
-    for (size_t j = 0; j < c->heads[i].num_labels; j++) json_array_append_new(labels, json_string(c->heads[i].labels[j]));
-    json_array_append_new(heads, json_pack("{s:s, s:s, s:o}", "name", c->heads[i].name, "task", c->heads[i].task, "labels", labels));
+    for (size_t j = 0; j < c->heads[i].num_labels; j++)
+      json_array_append_new(labels, json_string(c->heads[i].labels[j]));
+    json_array_append_new(
+        heads, json_pack("{s:s, s:s, s:o}", "name", c->heads[i].name, "task", c->heads[i].task, "labels", labels));
   }
   const sw_tokenizer_options *t = &c->tokenizer;
   if (c->vocab_size)
-    tokenizer = json_pack("{s:I, s:b, s:i, s:b, s:b, s:i, s:i}", "tokens", (json_int_t)c->vocab_size, "do_lower_case", t->do_lower_case,
-                          "strip_accents", t->strip_accents, "tokenize_chinese_chars", t->tokenize_chinese_chars, "clean_text", t->clean_text,
-                          "max_chars_per_word", t->max_chars_per_word, "model_max_length", t->model_max_length);
-  json_t *all = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:I, s:O, s:o*, s:o, s:O*, s:O*}", "path", path, "kind", c->kind,
-                          "bytes", (json_int_t)bytes, "created", c->created, "tool_version", c->tool_version, "content_sha256", c->content_sha256,
-                          "parent_sha256", c->parent_sha256, "verified", 1, "parameters", (json_int_t)count_parameters(c), "tensors",
-                          (json_int_t)c->weights.count, "dtype", dtype_of(c), "optimizer_tensors", (json_int_t)c->optimizer.count, "config",
-                          c->config, "tokenizer", tokenizer, "heads", heads, "training", c->training, "lineage", c->lineage);
+    tokenizer = json_pack("{s:I, s:b, s:i, s:b, s:b, s:i, s:i}", "tokens", (json_int_t)c->vocab_size, "do_lower_case",
+                          t->do_lower_case, "strip_accents", t->strip_accents, "tokenize_chinese_chars",
+                          t->tokenize_chinese_chars, "clean_text", t->clean_text, "max_chars_per_word",
+                          t->max_chars_per_word, "model_max_length", t->model_max_length);
+  json_t *all =
+      json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:I, s:O, s:o*, s:o, s:O*, s:O*}", "path",
+                path, "kind", c->kind, "bytes", (json_int_t)bytes, "created", c->created, "tool_version",
+                c->tool_version, "content_sha256", c->content_sha256, "parent_sha256", c->parent_sha256, "verified", 1,
+                "parameters", (json_int_t)count_parameters(c), "tensors", (json_int_t)c->weights.count, "dtype",
+                dtype_of(c), "optimizer_tensors", (json_int_t)c->optimizer.count, "config", c->config, "tokenizer",
+                tokenizer, "heads", heads, "training", c->training, "lineage", c->lineage);
   if (!all) return sw_fail("%s: what it holds cannot be written as JSON", path);
   char *text = sw_json_pretty(all);
   json_decref(all);
@@ -238,16 +252,17 @@ static int show_json(const sw_checkpoint *c, const char *path, long long bytes) 
 int main(int argc, char **argv) {
   int as_json = 0, lineage = 0;
   const sw_option options[] = {
-    {"lineage", 0, SW_OPTION_FLAG, &lineage, NULL, "the ancestors, oldest first, each with its date, data and score"},
-    {"json", 0, SW_OPTION_FLAG, &as_json, NULL, "everything but the weights, as JSON"},
-    {0},
+      {"lineage", 0, SW_OPTION_FLAG, &lineage, NULL, "the ancestors, oldest first, each with its date, data and score"},
+      {"json", 0, SW_OPTION_FLAG, &as_json, NULL, "everything but the weights, as JSON"},
+      {0},
   };
   const sw_command command = {
-    .usage = "skillwatch show CHECKPOINT... [options]",
-    .summary = "Shows what checkpoints hold: architecture, parameters, tokenizer, heads, training, metrics, ancestors.\n"
-               "The whole file is read and verified; one that is damaged is refused.",
-    .example = "skillwatch show --lineage ner.h5",
-    .options = options,
+      .usage = "skillwatch show CHECKPOINT... [options]",
+      .summary =
+          "Shows what checkpoints hold: architecture, parameters, tokenizer, heads, training, metrics, ancestors.\n"
+          "The whole file is read and verified; one that is damaged is refused.",
+      .example = "skillwatch show --lineage ner.h5",
+      .options = options,
   };
   sw_list operands = {0};
   int status = sw_options_parse(&command, argc, argv, &operands);

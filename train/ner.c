@@ -298,9 +298,10 @@ static int train_ner(ner_options *o) {
     fprintf(stderr, "%s, %d threads, %s; %zu sentences, %llu tokens", device->name, stream.threads, o->dtype, data.num_examples,
             (unsigned long long)t.set.tokens);
     for (size_t k = 0; k < data.num_layers; k++) fprintf(stderr, "%s %s", k ? "," : "; layers:", data.layers[k].name);
-    fprintf(stderr, "%s", "\n");
+    fputc('\n', stderr);
     if (data.rejected + dev.rejected)
       fprintf(stderr, "%zu rows could not be used: see the .rejected.jsonl file beside the output\n", data.rejected + dev.rejected);
+    if (dev.skipped_layers) fprintf(stderr, "the layers %s of the --dev data are left out: the training data does not label them\n", dev.skipped_layers);
     if (t.set.split) fprintf(stderr, "%llu sentences are longer than %d tokens and were split\n", (unsigned long long)t.set.split, o->max_length);
   }
   sw_task task = {.name = "ner", .self = &t, .num_items = t.set.count, .lengths = t.lengths, .begin_step = begin_step, .batch = batch,

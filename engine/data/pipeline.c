@@ -107,7 +107,6 @@ static void empty_chunk(chunk *c) {
   c->unique = NULL, c->starts = NULL, c->results = NULL;
   c->count = c->num_slices = c->num_unique = c->num_batches = 0;
   c->counts = (sw_pipeline_counts){0};
-  c->stage = FREE;
 }
 
 static int add_item(chunk *c, const sw_posting *posting) {
@@ -427,6 +426,7 @@ static void write_all(pipeline *p, sw_pipeline_counts *counts) {
     sw_progress_show(&progress, c->total_bytes ? (double)c->read_bytes : (double)counts->rows, details);
     empty_chunk(c);
     pthread_mutex_lock(&p->lock);
+    c->stage = FREE;
     p->head++;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);

@@ -1,4 +1,5 @@
-/* The checkpoint in memory: tensors, heads, ancestry. Reading and writing the file are in checkpoint_read.c and checkpoint_write.c. */
+/* The checkpoint in memory: tensors, heads, ancestry. Reading and writing the file are in checkpoint_read.c and
+ * checkpoint_write.c. */
 #include "engine/store/checkpoint.h"
 #include "base/error.h"
 
@@ -93,21 +94,25 @@ void sw_checkpoint_close(sw_checkpoint *checkpoint) {
 
 int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out) {
   if (!checkpoint->vocab_size)
-    return sw_fail("the checkpoint (kind %s) holds no vocabulary, so it cannot read text", checkpoint->kind ? checkpoint->kind : "unknown");
-  return sw_tokenizer_open((const char *const *)checkpoint->vocab, checkpoint->vocab_bytes, checkpoint->vocab_size, &checkpoint->tokenizer,
-                           out);
+    return sw_fail("the checkpoint (kind %s) holds no vocabulary, so it cannot read text",
+                   checkpoint->kind ? checkpoint->kind : "unknown");
+  return sw_tokenizer_open((const char *const *)checkpoint->vocab, checkpoint->vocab_bytes, checkpoint->vocab_size,
+                           &checkpoint->tokenizer, out);
 }
 
-int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels, size_t count) {
+int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels,
+                           size_t count) {
   if (!count) return sw_fail("head %s has no labels", name);
   for (size_t i = 0; i < checkpoint->num_heads; i++)
     if (!strcmp(checkpoint->heads[i].name, name)) return sw_fail("the checkpoint has a head named %s already", name);
   sw_head *heads = sw_realloc_array(checkpoint->heads, checkpoint->num_heads + 1, sizeof *heads);
   if (!heads) return -1;
   checkpoint->heads = heads;
-  sw_head head = {.name = sw_strdup(name), .task = sw_strdup(task), .labels = sw_alloc_array(count, sizeof *head.labels)};
+  sw_head head = {
+      .name = sw_strdup(name), .task = sw_strdup(task), .labels = sw_alloc_array(count, sizeof *head.labels)};
   if (head.name && head.task && head.labels) {
-    while (head.num_labels < count && (head.labels[head.num_labels] = sw_strdup(labels[head.num_labels]))) head.num_labels++;
+    while (head.num_labels < count && (head.labels[head.num_labels] = sw_strdup(labels[head.num_labels])))
+      head.num_labels++;
     if (head.num_labels == count) {
       heads[checkpoint->num_heads++] = head;
       return 0;

@@ -1,4 +1,5 @@
-/* Reads a checkpoint and believes nothing: every size is held against the size of the file before memory is taken for it. */
+/* Reads a checkpoint and believes nothing: every size is held against the size of the file before memory is taken for
+ * it. */
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/store/encoder.h"
@@ -26,11 +27,13 @@ typedef struct {
 static int damaged(const reader *r, const char *object, const char *why) {
   char reason[160];
   sw_hdf_reason(reason);
-  return sw_fail("%s is damaged: %s: %s%s%s; copy it again from its source or from a backup", r->path, object, why, reason[0] ? ": " : "", reason);
+  return sw_fail("%s is damaged: %s: %s%s%s; copy it again from its source or from a backup", r->path, object, why,
+                 reason[0] ? ": " : "", reason);
 }
 
 static int foreign(const reader *r, const char *object, const char *why) {
-  return sw_fail("%s is not a valid Skillwatch checkpoint: %s: %s (the format is in checkpoints/README.md)", r->path, object, why);
+  return sw_fail("%s is not a valid Skillwatch checkpoint: %s: %s (the format is in checkpoints/README.md)", r->path,
+                 object, why);
 }
 
 /* --- before HDF5 sees the file */
@@ -41,25 +44,29 @@ static uint64_t little_endian(const unsigned char *p, int bytes) {
   return v;
 }
 
-/* The superblock: signature, version 3 (HDF5 1.10: all structures carry checksums), and the end of file it was closed with. */
+/* The superblock: signature, version 3 (HDF5 1.10: all structures carry checksums), and the end of file it was closed
+ * with. */
 static int check_superblock(const reader *r, const unsigned char *head, size_t got) {
   static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
   if (!r->bytes) return sw_fail("%s is empty (0 bytes): the copy or download failed; fetch it again", r->path);
   if (got < 8 || memcmp(head, signature, 8)) {
-    const char *guess = got >= 4 && !memcmp(head, "PK\3\4", 4)  ? ": it is a zip archive; 'skillwatch pull' reads wheels"
-                        : got >= 9 && head[8] == '{'             ? ": it looks like safetensors; 'skillwatch pull' reads the folder it lies in"
-                        : got >= 9 && !memcmp(head, "version ", 8) ? ": it looks like a Git LFS pointer; fetch the file itself"
-                                                                 : ": it is no HDF5 file; 'skillwatch pull' makes a checkpoint";
+    const char *guess =
+        got >= 4 && !memcmp(head, "PK\3\4", 4) ? ": it is a zip archive; 'skillwatch pull' reads wheels"
+        : got >= 9 && head[8] == '{' ? ": it looks like safetensors; 'skillwatch pull' reads the folder it lies in"
+        : got >= 9 && !memcmp(head, "version ", 8) ? ": it looks like a Git LFS pointer; fetch the file itself"
+                                                   : ": it is no HDF5 file; 'skillwatch pull' makes a checkpoint";
     return sw_fail("%s is not a Skillwatch checkpoint%s", r->path, guess);
   }
-  if (got < 48) return sw_fail("%s is truncated: %llu bytes are left of it; copy it again", r->path, (unsigned long long)r->bytes);
+  if (got < 48)
+    return sw_fail("%s is truncated: %llu bytes are left of it; copy it again", r->path, (unsigned long long)r->bytes);
   if (head[8] < 3 || head[9] != 8 || head[10] != 8)
-    return sw_fail("%s is not a Skillwatch checkpoint: it is an HDF5 file in an older form (superblock %d); checkpoints use that of HDF5 1.10",
+    return sw_fail("%s is not a Skillwatch checkpoint: it is an HDF5 file in an older form (superblock %d); "
+                   "checkpoints use that of HDF5 1.10",
                    r->path, head[8]);
   uint64_t end = little_endian(head + 28, 8);
   if (little_endian(head + 12, 8) == 0 && end > r->bytes)
-    return sw_fail("%s is truncated: %llu of %llu bytes are there; copy it again from its source or from a backup", r->path,
-                   (unsigned long long)r->bytes, (unsigned long long)end);
+    return sw_fail("%s is truncated: %llu of %llu bytes are there; copy it again from its source or from a backup",
+                   r->path, (unsigned long long)r->bytes, (unsigned long long)end);
   return 0;
 }
 
@@ -68,7 +75,9 @@ static int look_at(reader *r, int fd) {
   struct stat info;
   if (fstat(fd, &info)) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
   if (S_ISDIR(info.st_mode))
-    return sw_fail("%s is a folder, a checkpoint file was expected; 'skillwatch pull %s -o model.h5' makes one of a model's folder", r->path, r->path);
+    return sw_fail("%s is a folder, a checkpoint file was expected; 'skillwatch pull %s -o model.h5' makes one of a "
+                   "model's folder",
+                   r->path, r->path);
   if (!S_ISREG(info.st_mode)) return sw_fail("%s is not a regular file", r->path);
   ssize_t got = pread(fd, head, sizeof head, 0);
   if (got < 0) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
@@ -78,8 +87,10 @@ static int look_at(reader *r, int fd) {
 
 static int look_at_file(reader *r) {
   int fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0 && errno == ENOENT) return sw_fail("%s does not exist; 'skillwatch pull' and 'skillwatch train' make checkpoints", r->path);
-  if (fd < 0 && errno == EACCES) return sw_fail("%s cannot be read: permission denied; check its mode with ls -l", r->path);
+  if (fd < 0 && errno == ENOENT)
+    return sw_fail("%s does not exist; 'skillwatch pull' and 'skillwatch train' make checkpoints", r->path);
+  if (fd < 0 && errno == EACCES)
+    return sw_fail("%s cannot be read: permission denied; check its mode with ls -l", r->path);
   if (fd < 0) return sw_fail("%s cannot be read: %s", r->path, strerror(errno));
   int status = look_at(r, fd);
   close(fd);
@@ -89,14 +100,16 @@ static int look_at_file(reader *r) {
 /* A writer may have put a new file at the path since we looked: what counts is the one that HDF5 has open. */
 static int look_at_open_file(reader *r) {
   void *fd = NULL;
-  if (H5Fget_vfd_handle(r->file, H5P_DEFAULT, &fd) < 0 || !fd) return damaged(r, "the file", "HDF5 gives no file descriptor");
+  if (H5Fget_vfd_handle(r->file, H5P_DEFAULT, &fd) < 0 || !fd)
+    return damaged(r, "the file", "HDF5 gives no file descriptor");
   return look_at(r, *(int *)fd);
 }
 
 /* --- attributes */
 
 /* Reads a fixed-size text attribute of at most `capacity` - 1 bytes. */
-static int read_text_attribute(const reader *r, hid_t object, const char *where, const char *name, char *out, size_t capacity) {
+static int read_text_attribute(const reader *r, hid_t object, const char *where, const char *name, char *out,
+                               size_t capacity) {
   memset(out, 0, capacity);
   char what[SW_MAX_NAME + 64];
   snprintf(what, sizeof what, "attribute %s of %s", name, where);
@@ -107,8 +120,8 @@ static int read_text_attribute(const reader *r, hid_t object, const char *where,
   int status = -1;
   if (type < 0 || space < 0)
     damaged(r, what, "cannot be opened");
-  else if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || H5Sget_simple_extent_npoints(space) != 1 ||
-           H5Tget_size(type) >= capacity)
+  else if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 ||
+           H5Sget_simple_extent_npoints(space) != 1 || H5Tget_size(type) >= capacity)
     foreign(r, what, "a short fixed-size string is expected");
   else if (H5Aread(attribute, type, out) < 0)
     damaged(r, what, "cannot be read");
@@ -165,7 +178,8 @@ static int check_layout(reader *r, const dataset *d, const char *where) {
   int status = -1;
   if (create < 0)
     damaged(r, where, "cannot be opened");
-  else if (H5Pget_layout(create) != H5D_CHUNKED || H5Pget_chunk(create, 4, chunk) != d->rank || H5Pget_nfilters(create) != 1 ||
+  else if (H5Pget_layout(create) != H5D_CHUNKED || H5Pget_chunk(create, 4, chunk) != d->rank ||
+           H5Pget_nfilters(create) != 1 ||
            H5Pget_filter2(create, 0, &flags, &values, NULL, 0, NULL, &config) != H5Z_FILTER_FLETCHER32)
     foreign(r, where, "chunks with Fletcher32 and no other filter are expected");
   else {
@@ -189,7 +203,8 @@ static int open_dataset(reader *r, hid_t parent, const char *name, const char *w
   *d = (dataset){.id = -1, .type = -1};
   H5O_info_t info;
   if (++r->objects > 4 * SW_MAX_OBJECTS) return foreign(r, where, "too many objects");
-  if (H5Oget_info_by_name2(parent, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0) return damaged(r, where, "cannot be opened");
+  if (H5Oget_info_by_name2(parent, name, &info, H5O_INFO_BASIC, H5P_DEFAULT) < 0)
+    return damaged(r, where, "cannot be opened");
   if (info.type != H5O_TYPE_DATASET) return foreign(r, where, "a dataset is expected");
   d->id = H5Dopen2(parent, name, H5P_DEFAULT);
   hid_t space = d->id < 0 ? -1 : H5Dget_space(d->id);
@@ -197,7 +212,8 @@ static int open_dataset(reader *r, hid_t parent, const char *name, const char *w
   int status = -1;
   if (space < 0 || d->type < 0)
     damaged(r, where, "cannot be opened");
-  else if ((d->rank = H5Sget_simple_extent_ndims(space)) < 1 || d->rank > 4 || H5Sget_simple_extent_dims(space, d->shape, NULL) != d->rank)
+  else if ((d->rank = H5Sget_simple_extent_ndims(space)) < 1 || d->rank > 4 ||
+           H5Sget_simple_extent_dims(space, d->shape, NULL) != d->rank)
     foreign(r, where, "one to four dimensions are expected");
   else {
     d->bytes = H5Tget_size(d->type);
@@ -246,7 +262,8 @@ static char *read_text_block(reader *r, dataset *d, const char *where, size_t *c
   H5T_cset_t cset = H5Tget_cset(d->type);
   hid_t type = block ? memory_text_type(*width) : -1;
   int status = -1;
-  if (block && (type < 0 || H5Tset_cset(type, cset) < 0 || H5Dread(d->id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, block) < 0))
+  if (block &&
+      (type < 0 || H5Tset_cset(type, cset) < 0 || H5Dread(d->id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, block) < 0))
     damaged(r, where, "cannot be read");
   else if (block)
     status = 0;
@@ -295,7 +312,8 @@ static herr_t collect_name(hid_t group, const char *name, const H5L_info_t *info
     return 1;
   }
   if (list->count == list->capacity) {
-    char **items = sw_realloc_array(list->names, list->capacity = list->capacity ? 2 * list->capacity : 64, sizeof *items);
+    char **items =
+        sw_realloc_array(list->names, list->capacity = list->capacity ? 2 * list->capacity : 64, sizeof *items);
     if (!items) return -1;
     list->names = items;
   }
@@ -308,7 +326,8 @@ static void close_names(names *list) {
   *list = (names){0};
 }
 
-/* The members of a group, in the order they were put in where the file knows it, by name otherwise. Empty on failure. */
+/* The members of a group, in the order they were put in where the file knows it, by name otherwise. Empty on failure.
+ */
 static int list_group(const reader *r, hid_t group, const char *where, names *list) {
   *list = (names){0};
   unsigned order = 0;
@@ -341,7 +360,8 @@ static int read_tensor(reader *r, hid_t group, const char *name, const char *ful
     int64_t shape[4];
     for (int i = 0; i < d.rank; i++) shape[i] = (int64_t)d.shape[i];
     sw_tensor *tensor = sw_tensors_add(out, full, is_float ? SW_F32 : SW_BF16, d.rank, shape);
-    if (tensor && H5Dread(d.id, is_float ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor->data) < 0)
+    if (tensor &&
+        H5Dread(d.id, is_float ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor->data) < 0)
       damaged(r, where, "cannot be read");
     else if (tensor)
       status = 0;
@@ -351,7 +371,8 @@ static int read_tensor(reader *r, hid_t group, const char *name, const char *ful
 }
 
 /* All tensors below a group; "/" in a tensor's name are groups. */
-static int read_tensors(reader *r, hid_t parent, const char *name, const char *top, const char *prefix, int depth, sw_tensors *out) {
+static int read_tensors(reader *r, hid_t parent, const char *name, const char *top, const char *prefix, int depth,
+                        sw_tensors *out) {
   char where[2 * SW_MAX_NAME];
   snprintf(where, sizeof where, "/%s%s%s", top, prefix[0] ? "/" : "", prefix);
   if (depth > 4) return foreign(r, where, "groups are nested too deeply");
@@ -395,7 +416,8 @@ static int read_head(reader *r, hid_t heads, const char *name) {
   if (group < 0) return -1;
   dataset d;
   int status = read_text_attribute(r, group, where, "task", task, sizeof task), found = 0;
-  if (!status && (found = has_link(r, group, "labels", labels_at)) <= 0) status = found < 0 ? -1 : foreign(r, labels_at, "missing");
+  if (!status && (found = has_link(r, group, "labels", labels_at)) <= 0)
+    status = found < 0 ? -1 : foreign(r, labels_at, "missing");
   if (!status && !(status = open_dataset(r, group, "labels", labels_at, &d))) {
     size_t count = 0, width = 0;
     char *block = NULL;
@@ -476,14 +498,17 @@ static int read_header(reader *r, char header[65]) {
   htri_t exists = H5Aexists(r->file, "format");
   if (exists < 0) return damaged(r, "attribute format of /", "cannot be looked up");
   if (!exists)
-    return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: it has no attribute \"format\"", r->path);
+    return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: it has no attribute \"format\"",
+                   r->path);
   if (read_text_attribute(r, r->file, "/", "format", format, sizeof format)) return -1;
   if (strcmp(format, "skillwatch"))
-    return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: its format is \"%s\"", r->path, format);
+    return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: its format is \"%s\"", r->path,
+                   format);
   if (read_int_attribute(r, r->file, "/", "version", &version)) return -1;
   if (version > SW_CHECKPOINT_VERSION)
-    return sw_fail("%s was written by a newer version (format %d, this program reads up to %d): upgrade skillwatch (this is %s)", r->path, version,
-                   SW_CHECKPOINT_VERSION, SW_VERSION);
+    return sw_fail(
+        "%s was written by a newer version (format %d, this program reads up to %d): upgrade skillwatch (this is %s)",
+        r->path, version, SW_CHECKPOINT_VERSION, SW_VERSION);
   if (version < 1) return foreign(r, "attribute version of /", "it should be 1 or more");
   if (read_text_attribute(r, r->file, "/", "kind", kind, sizeof kind) ||
       read_text_attribute(r, r->file, "/", "created", c->created, sizeof c->created) ||
@@ -499,11 +524,15 @@ static int check_hashes(const reader *r, const char *header) {
   char found[65];
   if (sw_checkpoint_hash(r->out, &r->texts, found)) return -1;
   if (strcmp(found, r->out->content_sha256))
-    return sw_fail("%s is damaged: its content does not have the hash it was written with (%.12s..., now %.12s...); copy it again from its "
-                   "source or from a backup", r->path, r->out->content_sha256, found);
+    return sw_fail("%s is damaged: its content does not have the hash it was written with (%.12s..., now %.12s...); "
+                   "copy it again from its "
+                   "source or from a backup",
+                   r->path, r->out->content_sha256, found);
   if (sw_checkpoint_header_hash(r->out, found)) return -1;
   if (strcmp(found, header))
-    return sw_fail("%s is damaged: its date or version attributes do not have the hash they were written with; copy it again", r->path);
+    return sw_fail(
+        "%s is damaged: its date or version attributes do not have the hash they were written with; copy it again",
+        r->path);
   return 0;
 }
 
@@ -515,7 +544,8 @@ static int check_model(const reader *r) {
   if (sw_encoder_check_weights(c->config, &c->weights, r->path)) return -1;
   const sw_tensor *words = sw_tensors_find(&c->weights, "embeddings.word_embeddings.weight");
   if ((int64_t)c->vocab_size > words->shape[0])
-    return sw_fail("%s: the vocabulary has %zu tokens, the embedding only %lld rows", r->path, c->vocab_size, (long long)words->shape[0]);
+    return sw_fail("%s: the vocabulary has %zu tokens, the embedding only %lld rows", r->path, c->vocab_size,
+                   (long long)words->shape[0]);
   for (size_t i = 0; i < c->num_heads; i++) {
     char name[SW_MAX_NAME + 32], wanted[96], found[96];
     int64_t shape[2] = {(int64_t)c->heads[i].num_labels, words->shape[1]};
@@ -525,7 +555,8 @@ static int check_model(const reader *r) {
       const sw_tensor *tensor = sw_tensors_find(&c->weights, name);
       if (!tensor) return sw_fail("%s: tensor %s [%s] is missing", r->path, name, wanted);
       sw_shape_text(tensor->rank, tensor->shape, found);
-      if (strcmp(wanted, found)) return sw_fail("%s: tensor %s is [%s], the head asks for [%s]", r->path, name, found, wanted);
+      if (strcmp(wanted, found))
+        return sw_fail("%s: tensor %s is [%s], the head asks for [%s]", r->path, name, found, wanted);
     }
   }
   return 0;
@@ -534,9 +565,9 @@ static int check_model(const reader *r) {
 static int read_content(reader *r) {
   char header[65];
   if (read_header(r, header) || read_json(r, "config", &r->texts.config, &r->out->config) ||
-      read_json(r, "training", &r->texts.training, &r->out->training) || read_json(r, "lineage", &r->texts.lineage, &r->out->lineage) ||
-      read_tokenizer(r) || read_heads(r) || read_tensors_of(r, "weights", &r->out->weights) ||
-      read_tensors_of(r, "optimizer", &r->out->optimizer))
+      read_json(r, "training", &r->texts.training, &r->out->training) ||
+      read_json(r, "lineage", &r->texts.lineage, &r->out->lineage) || read_tokenizer(r) || read_heads(r) ||
+      read_tensors_of(r, "weights", &r->out->weights) || read_tensors_of(r, "optimizer", &r->out->optimizer))
     return -1;
   if (!r->texts.config) return foreign(r, "/config", "missing");
   return check_hashes(r, header) || check_model(r) ? -1 : 0;

@@ -20,7 +20,8 @@
 
 static int check_name(const char *kind, const char *name) {
   if (!name || !name[0]) return sw_fail("a %s without a name cannot be written", kind);
-  if (strlen(name) > SW_MAX_NAME) return sw_fail("the name of a %s is longer than %d bytes: %.64s...", kind, SW_MAX_NAME, name);
+  if (strlen(name) > SW_MAX_NAME)
+    return sw_fail("the name of a %s is longer than %d bytes: %.64s...", kind, SW_MAX_NAME, name);
   for (const char *c = name; *c; c++)
     if ((unsigned char)*c < 0x20) return sw_fail("the name of a %s holds a control character: %s", kind, name);
   for (const char *part = name;; part = strchr(part, '/') + 1) {
@@ -30,7 +31,9 @@ static int check_name(const char *kind, const char *name) {
   }
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 static int check_tensors(const sw_tensors *tensors) {
   const char **names = sw_alloc_array(tensors->count, sizeof *names);
@@ -39,7 +42,8 @@ static int check_tensors(const sw_tensors *tensors) {
   for (size_t i = 0; !status && i < tensors->count; i++) {
     const sw_tensor *tensor = &tensors->items[i];
     status = check_name("tensor", names[i] = tensor->name);
-    if (!status && (tensor->rank < 1 || sw_tensor_elements(tensor) < 1)) status = sw_fail("tensor %s has no elements", tensor->name);
+    if (!status && (tensor->rank < 1 || sw_tensor_elements(tensor) < 1))
+      status = sw_fail("tensor %s has no elements", tensor->name);
   }
   if (!status) qsort(names, tensors->count, sizeof *names, compare_names);
   for (size_t i = 1; !status && i < tensors->count; i++)
@@ -51,9 +55,11 @@ static int check_tensors(const sw_tensors *tensors) {
 static int check_content(const sw_checkpoint *c) {
   if (check_name("kind", c->kind)) return -1;
   if (!json_is_object(c->config)) return sw_fail("a checkpoint needs a config, a JSON object");
-  if (c->parent_sha256[0] && strspn(c->parent_sha256, "0123456789abcdef") != 64) return sw_fail("parent_sha256 is no SHA-256");
+  if (c->parent_sha256[0] && strspn(c->parent_sha256, "0123456789abcdef") != 64)
+    return sw_fail("parent_sha256 is no SHA-256");
   for (size_t i = 0; i < c->vocab_size; i++) {
-    if (c->vocab_bytes[i] > SW_MAX_TOKEN) return sw_fail("token %zu of the vocabulary is longer than %d bytes", i, SW_MAX_TOKEN);
+    if (c->vocab_bytes[i] > SW_MAX_TOKEN)
+      return sw_fail("token %zu of the vocabulary is longer than %d bytes", i, SW_MAX_TOKEN);
     if (memchr(c->vocab[i], 0, c->vocab_bytes[i])) return sw_fail("token %zu of the vocabulary holds a NUL byte", i);
   }
   if (c->num_heads > SW_MAX_OBJECTS) return sw_fail("%zu heads are too many", c->num_heads);
@@ -61,7 +67,8 @@ static int check_content(const sw_checkpoint *c) {
     const sw_head *head = &c->heads[i];
     if (check_name("head", head->name) || check_name("head's task", head->task)) return -1;
     if (strchr(head->name, '/')) return sw_fail("the name of head %s holds a '/'", head->name);
-    if (!head->num_labels || head->num_labels > SW_MAX_OBJECTS) return sw_fail("head %s has %zu labels", head->name, head->num_labels);
+    if (!head->num_labels || head->num_labels > SW_MAX_OBJECTS)
+      return sw_fail("head %s has %zu labels", head->name, head->num_labels);
     for (size_t j = 0; j < head->num_labels; j++)
       if (!head->labels[j][0] || strlen(head->labels[j]) > SW_MAX_NAME)
         return sw_fail("label %zu of head %s is empty or longer than %d bytes", j, head->name, SW_MAX_NAME);
@@ -73,7 +80,8 @@ static int check_content(const sw_checkpoint *c) {
 
 static hid_t text_type(size_t bytes) {
   hid_t type = H5Tcopy(H5T_C_S1);
-  if (type >= 0 && (H5Tset_size(type, bytes) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
+  if (type >= 0 && (H5Tset_size(type, bytes) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
+                    H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
     H5Tclose(type);
     return -1;
   }
@@ -124,14 +132,15 @@ static uint64_t stored_bytes(int rank, const hsize_t *shape, size_t element) {
 }
 
 /* Returns the dataset (close it), or -1. */
-static hid_t write_dataset(hid_t parent, const char *name, hid_t file_type, hid_t memory_type, int rank, const hsize_t *shape,
-                           const void *data) {
+static hid_t write_dataset(hid_t parent, const char *name, hid_t file_type, hid_t memory_type, int rank,
+                           const hsize_t *shape, const void *data) {
   hsize_t chunk[4];
   chunk_shape(rank, shape, H5Tget_size(file_type), chunk);
-  hid_t create = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE), space = H5Screate_simple(rank, shape, NULL), dataset = -1;
-  if (create >= 0 && links >= 0 && space >= 0 && H5Pset_chunk(create, rank, chunk) >= 0 && H5Pset_fletcher32(create) >= 0 &&
-      H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) >= 0 && H5Pset_obj_track_times(create, 0) >= 0 &&
-      H5Pset_create_intermediate_group(links, 1) >= 0)
+  hid_t create = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE),
+        space = H5Screate_simple(rank, shape, NULL), dataset = -1;
+  if (create >= 0 && links >= 0 && space >= 0 && H5Pset_chunk(create, rank, chunk) >= 0 &&
+      H5Pset_fletcher32(create) >= 0 && H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) >= 0 &&
+      H5Pset_obj_track_times(create, 0) >= 0 && H5Pset_create_intermediate_group(links, 1) >= 0)
     dataset = H5Dcreate2(parent, name, file_type, space, links, create, H5P_DEFAULT);
   if (dataset >= 0 && H5Dwrite(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
     H5Dclose(dataset);
@@ -143,7 +152,9 @@ static hid_t write_dataset(hid_t parent, const char *name, hid_t file_type, hid_
   return dataset;
 }
 
-static int close_dataset(hid_t dataset) { return dataset < 0 || H5Dclose(dataset) < 0 ? -1 : 0; }
+static int close_dataset(hid_t dataset) {
+  return dataset < 0 || H5Dclose(dataset) < 0 ? -1 : 0;
+}
 
 static int write_json(hid_t file, const char *name, const char *text) {
   if (!text) return 0;
@@ -153,7 +164,8 @@ static int write_json(hid_t file, const char *name, const char *text) {
   return status;
 }
 
-/* Strings as one fixed-size type, padded with NULs: unlike variable-length strings their bytes lie inside the checksummed chunks. */
+/* Strings as one fixed-size type, padded with NULs: unlike variable-length strings their bytes lie inside the
+ * checksummed chunks. */
 static hid_t write_strings(hid_t parent, const char *name, size_t count, char *const *items, const size_t *lengths) {
   size_t width = 1;
   for (size_t i = 0; i < count; i++) {
@@ -189,8 +201,8 @@ static int write_tensors(hid_t file, const char *name, const sw_tensors *tensors
     hsize_t shape[4];
     for (int k = 0; k < tensor->rank; k++) shape[k] = (hsize_t)tensor->shape[k];
     int single = tensor->dtype == SW_F32;
-    hid_t dataset = write_dataset(group, tensor->name, single ? H5T_IEEE_F32LE : H5T_STD_U16LE, single ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16,
-                                  tensor->rank, shape, tensor->data);
+    hid_t dataset = write_dataset(group, tensor->name, single ? H5T_IEEE_F32LE : H5T_STD_U16LE,
+                                  single ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16, tensor->rank, shape, tensor->data);
     if (dataset < 0 || (!single && write_text_attribute(dataset, "dtype", "bfloat16"))) status = -1;
     if (close_dataset(dataset)) status = -1;
   }
@@ -230,11 +242,14 @@ static int write_tokenizer(hid_t file, const sw_checkpoint *c) {
 static int write_content(hid_t file, const sw_checkpoint *c, const sw_checkpoint_texts *texts) {
   char header[65];
   return sw_checkpoint_header_hash(c, header) || write_text_attribute(file, "format", "skillwatch") ||
-                 write_int_attribute(file, "version", SW_CHECKPOINT_VERSION) || write_text_attribute(file, "kind", c->kind) ||
-                 write_text_attribute(file, "created", c->created) || write_text_attribute(file, "tool_version", c->tool_version) ||
-                 write_text_attribute(file, "content_sha256", c->content_sha256) || write_text_attribute(file, "header_sha256", header) ||
-                 write_text_attribute(file, "parent_sha256", c->parent_sha256) || write_json(file, "config", texts->config) ||
-                 write_tokenizer(file, c) || write_tensors(file, "weights", &c->weights) || write_heads(file, c) ||
+                 write_int_attribute(file, "version", SW_CHECKPOINT_VERSION) ||
+                 write_text_attribute(file, "kind", c->kind) || write_text_attribute(file, "created", c->created) ||
+                 write_text_attribute(file, "tool_version", c->tool_version) ||
+                 write_text_attribute(file, "content_sha256", c->content_sha256) ||
+                 write_text_attribute(file, "header_sha256", header) ||
+                 write_text_attribute(file, "parent_sha256", c->parent_sha256) ||
+                 write_json(file, "config", texts->config) || write_tokenizer(file, c) ||
+                 write_tensors(file, "weights", &c->weights) || write_heads(file, c) ||
                  write_tensors(file, "optimizer", &c->optimizer) || write_json(file, "training", texts->training) ||
                  write_json(file, "lineage", texts->lineage)
              ? -1
@@ -265,12 +280,13 @@ static uint64_t file_bytes(const sw_checkpoint *c, const sw_checkpoint_texts *te
   return bytes;
 }
 
-/* HDF5 does not survive a failing write well (it tries again at exit), so the disk says before whether there is room. */
+/* HDF5 does not survive a failing write well (it tries again at exit), so the disk says before whether there is room.
+ */
 static int reserve(int fd, uint64_t bytes, const char *path) {
   int error = posix_fallocate(fd, 0, (off_t)bytes);
   if (error && error != EOPNOTSUPP && error != EINVAL)
-    return sw_fail("cannot write %s: %s (%.1f MB are needed): free some space or choose another place with -o", path, strerror(error),
-                   (double)bytes / 1e6);
+    return sw_fail("cannot write %s: %s (%.1f MB are needed): free some space or choose another place with -o", path,
+                   strerror(error), (double)bytes / 1e6);
   return 0;
 }
 
@@ -287,8 +303,8 @@ static int cut_to_size(const char *temporary, const char *path) {
   return status;
 }
 
-/* Removes "<path>.tmp-<pid>-<n>" files whose process is gone: it was killed while it wrote. A living writer, also one on another
- * machine that shares the folder, holds a lock on its file. */
+/* Removes "<path>.tmp-<pid>-<n>" files whose process is gone: it was killed while it wrote. A living writer, also one
+ * on another machine that shares the folder, holds a lock on its file. */
 static void remove_stale(const char *path) {
   const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
   char *folder = slash ? sw_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : sw_strdup(".");
@@ -296,7 +312,8 @@ static void remove_stale(const char *path) {
   size_t length = strlen(base);
   for (struct dirent *entry; dir && (entry = readdir(dir));) {
     int pid, number, end = 0;
-    if (strncmp(entry->d_name, base, length) || sscanf(entry->d_name + length, ".tmp-%d-%d%n", &pid, &number, &end) != 2 || !end ||
+    if (strncmp(entry->d_name, base, length) ||
+        sscanf(entry->d_name + length, ".tmp-%d-%d%n", &pid, &number, &end) != 2 || !end ||
         entry->d_name[length + (size_t)end] || pid <= 0 || pid == getpid() || kill(pid, 0) == 0 || errno != ESRCH)
       continue;
     int fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -307,11 +324,14 @@ static void remove_stale(const char *path) {
   free(folder);
 }
 
-static int write_file(const char *temporary, const char *path, const sw_checkpoint *c, const sw_checkpoint_texts *texts) {
+static int write_file(const char *temporary, const char *path, const sw_checkpoint *c,
+                      const sw_checkpoint_texts *texts) {
   int status = -1;
   hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
-  /* the 1.10 format has checksums in all its own structures too, so that a flipped bit is found before it is believed */
-  if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 && H5Pset_file_locking(access, 0, 1) >= 0) {
+  /* the 1.10 format has checksums in all its own structures too, so that a flipped bit is found before it is believed
+   */
+  if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
+      H5Pset_file_locking(access, 0, 1) >= 0) {
     errno = 0;
     file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (file < 0) sw_fail("cannot write %s: %s", path, errno ? strerror(errno) : "HDF5 cannot create the file");
@@ -334,7 +354,8 @@ static int write_file(const char *temporary, const char *path, const sw_checkpoi
     int saved = errno;
     sw_hdf_reason(why);
     if (H5Fclose(file) < 0) status = -1;
-    if (status && !reported) sw_fail("cannot write %s: %s", path, saved ? strerror(saved) : why[0] ? why : "HDF5 failed");
+    if (status && !reported)
+      sw_fail("cannot write %s: %s", path, saved ? strerror(saved) : why[0] ? why : "HDF5 failed");
   }
   if (access >= 0) H5Pclose(access);
   return status ? status : cut_to_size(temporary, path);
@@ -347,7 +368,8 @@ static int prepare_texts(const sw_checkpoint *c, sw_checkpoint_texts *texts) {
   if (!texts->config || (c->training && !texts->training) || (c->lineage && !texts->lineage)) return -1;
   const char *const json[] = {texts->config, texts->training, texts->lineage};
   for (size_t i = 0; i < 3; i++)
-    if (json[i] && strlen(json[i]) > SW_MAX_JSON) return sw_fail("a JSON text of the checkpoint is larger than %d MiB", SW_MAX_JSON >> 20);
+    if (json[i] && strlen(json[i]) > SW_MAX_JSON)
+      return sw_fail("a JSON text of the checkpoint is larger than %d MiB", SW_MAX_JSON >> 20);
   return 0;
 }
 
@@ -360,7 +382,10 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *c) {
   strftime(c->created, sizeof c->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
   snprintf(c->tool_version, sizeof c->tool_version, "%s", SW_VERSION);
   char *temporary = NULL;
-  int status = prepare_texts(c, &texts) || sw_checkpoint_hash(c, &texts, c->content_sha256) || !(temporary = sw_temporary_path(path)) ? -1 : 0;
+  int status = prepare_texts(c, &texts) || sw_checkpoint_hash(c, &texts, c->content_sha256) ||
+                       !(temporary = sw_temporary_path(path))
+                   ? -1
+                   : 0;
   if (!status) {
     remove_stale(path);
     sw_hdf_enter();

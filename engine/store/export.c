@@ -55,7 +55,8 @@ static int has_mlm(const sw_checkpoint *c) {
 }
 
 static const char *architecture_of(const sw_checkpoint *c, const sw_head *head) {
-  if (is_distilbert(c)) return head ? "DistilBertForTokenClassification" : has_mlm(c) ? "DistilBertForMaskedLM" : "DistilBertModel";
+  if (is_distilbert(c))
+    return head ? "DistilBertForTokenClassification" : has_mlm(c) ? "DistilBertForMaskedLM" : "DistilBertModel";
   return head ? "BertForTokenClassification" : has_mlm(c) ? "BertForMaskedLM" : "BertModel";
 }
 
@@ -75,7 +76,8 @@ static int write_config(const sw_checkpoint *c, const sw_head *head, const char 
     for (size_t i = 0; i < head->num_labels; i++) {
       char id[24];
       snprintf(id, sizeof id, "%zu", i);
-      failed |= json_object_set_new(names, id, json_string(head->labels[i])) || json_object_set_new(ids, head->labels[i], json_integer((json_int_t)i));
+      failed |= json_object_set_new(names, id, json_string(head->labels[i])) ||
+                json_object_set_new(ids, head->labels[i], json_integer((json_int_t)i));
     }
     failed |= json_object_set_new(config, "id2label", names) || json_object_set_new(config, "label2id", ids);
   }
@@ -95,7 +97,9 @@ static int64_t token_id(const sw_checkpoint *c, const char *token) {
   return -1;
 }
 
-static json_t *accents_json(const sw_tokenizer_options *o) { return o->strip_accents < 0 ? json_null() : json_boolean(o->strip_accents); }
+static json_t *accents_json(const sw_tokenizer_options *o) {
+  return o->strip_accents < 0 ? json_null() : json_boolean(o->strip_accents);
+}
 
 static int max_length_of(const sw_checkpoint *c) {
   if (c->tokenizer.model_max_length) return c->tokenizer.model_max_length;
@@ -104,14 +108,16 @@ static int max_length_of(const sw_checkpoint *c) {
 
 static int write_tokenizer_config(const sw_checkpoint *c, const char *folder) {
   const sw_tokenizer_options *o = &c->tokenizer;
-  json_t *config = json_pack("{s:b, s:o, s:b, s:i, s:s}", "do_lower_case", o->do_lower_case, "strip_accents", accents_json(o),
-                             "tokenize_chinese_chars", o->tokenize_chinese_chars, "model_max_length", max_length_of(c), "tokenizer_class",
-                             is_distilbert(c) ? "DistilBertTokenizer" : "BertTokenizer");
+  json_t *config =
+      json_pack("{s:b, s:o, s:b, s:i, s:s}", "do_lower_case", o->do_lower_case, "strip_accents", accents_json(o),
+                "tokenize_chinese_chars", o->tokenize_chinese_chars, "model_max_length", max_length_of(c),
+                "tokenizer_class", is_distilbert(c) ? "DistilBertTokenizer" : "BertTokenizer");
   json_t *map = json_object();
   int failed = !config || !map;
   for (int i = 0; !failed && i < SPECIALS; i++) {
     if (token_id(c, specials[i]) < 0) continue; /* a vocabulary may lack [MASK] */
-    failed = json_object_set_new(config, special_keys[i], json_string(specials[i])) || json_object_set_new(map, special_keys[i], json_string(specials[i]));
+    failed = json_object_set_new(config, special_keys[i], json_string(specials[i])) ||
+             json_object_set_new(map, special_keys[i], json_string(specials[i]));
   }
   if (failed) {
     json_decref(config);
@@ -122,16 +128,20 @@ static int write_tokenizer_config(const sw_checkpoint *c, const char *folder) {
   return write_json(folder, "special_tokens_map.json", map) || status ? -1 : 0;
 }
 
-static json_t *special_piece(const char *token, int type) { return json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", token, "type_id", type); }
-static json_t *sequence_piece(const char *name, int type) { return json_pack("{s:{s:s, s:i}}", "Sequence", "id", name, "type_id", type); }
+static json_t *special_piece(const char *token, int type) {
+  return json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", token, "type_id", type);
+}
+static json_t *sequence_piece(const char *name, int type) {
+  return json_pack("{s:{s:s, s:i}}", "Sequence", "id", name, "type_id", type);
+}
 
 static json_t *post_processor(int64_t cls, int64_t sep) {
   json_t *single = json_pack("[o, o, o]", special_piece("[CLS]", 0), sequence_piece("A", 0), special_piece("[SEP]", 0));
-  json_t *pair = json_pack("[o, o, o, o, o]", special_piece("[CLS]", 0), sequence_piece("A", 0), special_piece("[SEP]", 0), sequence_piece("B", 1),
-                           special_piece("[SEP]", 1));
-  return json_pack("{s:s, s:o, s:o, s:{s:{s:s, s:[I], s:[s]}, s:{s:s, s:[I], s:[s]}}}", "type", "TemplateProcessing", "single", single, "pair", pair,
-                   "special_tokens", "[CLS]", "id", "[CLS]", "ids", (json_int_t)cls, "tokens", "[CLS]", "[SEP]", "id", "[SEP]", "ids",
-                   (json_int_t)sep, "tokens", "[SEP]");
+  json_t *pair = json_pack("[o, o, o, o, o]", special_piece("[CLS]", 0), sequence_piece("A", 0),
+                           special_piece("[SEP]", 0), sequence_piece("B", 1), special_piece("[SEP]", 1));
+  return json_pack("{s:s, s:o, s:o, s:{s:{s:s, s:[I], s:[s]}, s:{s:s, s:[I], s:[s]}}}", "type", "TemplateProcessing",
+                   "single", single, "pair", pair, "special_tokens", "[CLS]", "id", "[CLS]", "ids", (json_int_t)cls,
+                   "tokens", "[CLS]", "[SEP]", "id", "[SEP]", "ids", (json_int_t)sep, "tokens", "[SEP]");
 }
 
 static json_t *added_tokens(const sw_checkpoint *c) {
@@ -139,12 +149,14 @@ static json_t *added_tokens(const sw_checkpoint *c) {
   for (size_t i = 0; list && i < c->vocab_size; i++) /* in the order of their ids */
     for (int k = 0; k < SPECIALS; k++)
       if (c->vocab_bytes[i] == strlen(specials[k]) && !memcmp(c->vocab[i], specials[k], c->vocab_bytes[i]))
-        json_array_append_new(list, json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content", specials[k], "single_word", 0,
-                                              "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+        json_array_append_new(list, json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
+                                              specials[k], "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
+                                              "special", 1));
   return list;
 }
 
-/* The whole fast tokenizer, as the `tokenizers` library saves it. Keys keep their order here: the vocabulary is listed by id. */
+/* The whole fast tokenizer, as the `tokenizers` library saves it. Keys keep their order here: the vocabulary is listed
+ * by id. */
 static int write_tokenizer_json(const sw_checkpoint *c, const char *folder) {
   const sw_tokenizer_options *o = &c->tokenizer;
   int64_t cls = token_id(c, "[CLS]"), sep = token_id(c, "[SEP]");
@@ -152,18 +164,22 @@ static int write_tokenizer_json(const sw_checkpoint *c, const char *folder) {
   int failed = !vocab;
   for (size_t i = 0; !failed && i < c->vocab_size; i++)
     if (json_object_set_new(vocab, c->vocab[i], json_integer((json_int_t)i)))
-      failed = sw_fail("tokenizer.json cannot be written: token %zu of the vocabulary is not valid UTF-8, or memory has run out", i);
-  if (!failed && json_object_size(vocab) != c->vocab_size) failed = sw_fail("tokenizer.json cannot be written: a token is twice in the vocabulary");
+      failed = sw_fail(
+          "tokenizer.json cannot be written: token %zu of the vocabulary is not valid UTF-8, or memory has run out", i);
+  if (!failed && json_object_size(vocab) != c->vocab_size)
+    failed = sw_fail("tokenizer.json cannot be written: a token is twice in the vocabulary");
   if (failed) {
     json_decref(vocab);
     return -1;
   }
   json_t *root = json_pack(
-    "{s:s, s:n, s:n, s:o, s:{s:s, s:b, s:b, s:o, s:b}, s:{s:s}, s:o, s:{s:s, s:s, s:b}, s:{s:s, s:s, s:s, s:i, s:o}}", "version", "1.0", "truncation",
-    "padding", "added_tokens", added_tokens(c), "normalizer", "type", "BertNormalizer", "clean_text", o->clean_text, "handle_chinese_chars",
-    o->tokenize_chinese_chars, "strip_accents", accents_json(o), "lowercase", o->do_lower_case, "pre_tokenizer", "type", "BertPreTokenizer",
-    "post_processor", post_processor(cls, sep), "decoder", "type", "WordPiece", "prefix", "##", "cleanup", 1, "model", "type", "WordPiece", "unk_token",
-    "[UNK]", "continuing_subword_prefix", "##", "max_input_chars_per_word", o->max_chars_per_word, "vocab", vocab);
+      "{s:s, s:n, s:n, s:o, s:{s:s, s:b, s:b, s:o, s:b}, s:{s:s}, s:o, s:{s:s, s:s, s:b}, s:{s:s, s:s, s:s, s:i, s:o}}",
+      "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(c), "normalizer", "type",
+      "BertNormalizer", "clean_text", o->clean_text, "handle_chinese_chars", o->tokenize_chinese_chars, "strip_accents",
+      accents_json(o), "lowercase", o->do_lower_case, "pre_tokenizer", "type", "BertPreTokenizer", "post_processor",
+      post_processor(cls, sep), "decoder", "type", "WordPiece", "prefix", "##", "cleanup", 1, "model", "type",
+      "WordPiece", "unk_token", "[UNK]", "continuing_subword_prefix", "##", "max_input_chars_per_word",
+      o->max_chars_per_word, "vocab", vocab);
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   if (!text) return sw_fail("out of memory while writing tokenizer.json");
@@ -176,7 +192,8 @@ static int write_vocab(const sw_checkpoint *c, const char *folder) {
   sw_buffer text = {0};
   int status = 0;
   for (size_t i = 0; !status && i < c->vocab_size; i++) {
-    if (memchr(c->vocab[i], '\n', c->vocab_bytes[i]) || memchr(c->vocab[i], '\r', c->vocab_bytes[i])) { /* tokenizer.json can say it, a text file cannot */
+    if (memchr(c->vocab[i], '\n', c->vocab_bytes[i]) ||
+        memchr(c->vocab[i], '\r', c->vocab_bytes[i])) { /* tokenizer.json can say it, a text file cannot */
       sw_buffer_close(&text);
       return 0;
     }
@@ -207,9 +224,10 @@ static int write_pooling(const sw_checkpoint *c, const char *folder, const char 
   int status = make_folder(folder, "1_Pooling", &inside);
   if (!status)
     status = write_json(inside, "config.json",
-                        json_pack("{s:I, s:b, s:b, s:b, s:b}", "word_embedding_dimension", json_integer_value(width), "pooling_mode_cls_token",
-                                  !strcmp(pooling, "cls"), "pooling_mode_mean_tokens", !strcmp(pooling, "mean"), "pooling_mode_max_tokens",
-                                  !strcmp(pooling, "max"), "pooling_mode_mean_sqrt_len_tokens", 0));
+                        json_pack("{s:I, s:b, s:b, s:b, s:b}", "word_embedding_dimension", json_integer_value(width),
+                                  "pooling_mode_cls_token", !strcmp(pooling, "cls"), "pooling_mode_mean_tokens",
+                                  !strcmp(pooling, "mean"), "pooling_mode_max_tokens", !strcmp(pooling, "max"),
+                                  "pooling_mode_mean_sqrt_len_tokens", 0));
   free(inside);
   return status;
 }
@@ -225,7 +243,8 @@ static int write_sentence_files(const sw_checkpoint *c, const char *folder) {
   char *inside = NULL;
   int status = write_json(folder, "modules.json", modules) || write_pooling(c, folder, pooling) ||
                        write_json(folder, "sentence_bert_config.json",
-                                  json_pack("{s:I, s:b}", "max_seq_length", length ? length : (json_int_t)max_length_of(c), "do_lower_case", 0)) ||
+                                  json_pack("{s:I, s:b}", "max_seq_length",
+                                            length ? length : (json_int_t)max_length_of(c), "do_lower_case", 0)) ||
                        (normalize && make_folder(folder, "2_Normalize", &inside))
                    ? -1
                    : 0;
@@ -281,7 +300,8 @@ static int choose_head(const sw_checkpoint *c, const char *name, const sw_head *
     if (name && !strcmp(head->name, name)) *out = head;
   }
   int status = 0;
-  if (name && !*out) status = sw_fail("the checkpoint has no token head named %s; it has: %s", name, names.size ? names.data : "none");
+  if (name && !*out)
+    status = sw_fail("the checkpoint has no token head named %s; it has: %s", name, names.size ? names.data : "none");
   if (!name && count == 1) *out = only;
   sw_buffer_close(&names);
   return status;
@@ -304,19 +324,21 @@ static void remove_folder(const char *folder) {
 static int is_empty_folder(const char *folder) {
   DIR *dir = opendir(folder);
   int entries = 0;
-  for (struct dirent *entry; dir && (entry = readdir(dir));) entries += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+  for (struct dirent *entry; dir && (entry = readdir(dir));)
+    entries += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
   if (dir) closedir(dir);
   return dir && !entries;
 }
 
 static int write_all(const sw_checkpoint *c, const sw_head *head, const char *folder) {
-  return write_config(c, head, folder) || write_tokenizer_config(c, folder) || write_tokenizer_json(c, folder) || write_vocab(c, folder) ||
-                 write_sentence_files(c, folder) || write_weights(c, head, folder)
+  return write_config(c, head, folder) || write_tokenizer_config(c, folder) || write_tokenizer_json(c, folder) ||
+                 write_vocab(c, folder) || write_sentence_files(c, folder) || write_weights(c, head, folder)
              ? -1
              : 0;
 }
 
-/* Puts `temporary` where `folder` is; an older folder of that name is moved away first and removed when the new one is in its place. */
+/* Puts `temporary` where `folder` is; an older folder of that name is moved away first and removed when the new one is
+ * in its place. */
 static int publish(const char *temporary, const char *folder) {
   char *old = NULL;
   int status = -1;
@@ -342,7 +364,8 @@ static int publish(const char *temporary, const char *folder) {
 
 int sw_export_folder(const sw_checkpoint *c, const char *head_name, const char *folder_as_given, int force) {
   const sw_head *head;
-  if (!sw_encoder_is_known(c->config)) return sw_fail("only BERT and DistilBERT checkpoints can be exported, this one is of kind %s", c->kind);
+  if (!sw_encoder_is_known(c->config))
+    return sw_fail("only BERT and DistilBERT checkpoints can be exported, this one is of kind %s", c->kind);
   if (!c->vocab_size) return sw_fail("the checkpoint holds no vocabulary, so transformers could not use it");
   if (choose_head(c, head_name, &head)) return -1;
   char *folder = sw_strdup(folder_as_given), *temporary = NULL;

@@ -14,7 +14,9 @@ void sw_hdf_enter(void) {
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-void sw_hdf_leave(void) { pthread_mutex_unlock(&lock); }
+void sw_hdf_leave(void) {
+  pthread_mutex_unlock(&lock);
+}
 
 static herr_t keep_message(unsigned n, const H5E_error2_t *error, void *text) {
   if (error->desc) snprintf(text, 160, "%s", error->desc);
@@ -27,12 +29,12 @@ void sw_hdf_reason(char text[160]) {
 }
 
 const sw_tokenizer_attribute sw_tokenizer_attributes[SW_TOKENIZER_ATTRIBUTES] = {
-  {"clean_text", offsetof(sw_tokenizer_options, clean_text)},
-  {"do_lower_case", offsetof(sw_tokenizer_options, do_lower_case)},
-  {"max_chars_per_word", offsetof(sw_tokenizer_options, max_chars_per_word)},
-  {"model_max_length", offsetof(sw_tokenizer_options, model_max_length)},
-  {"strip_accents", offsetof(sw_tokenizer_options, strip_accents)},
-  {"tokenize_chinese_chars", offsetof(sw_tokenizer_options, tokenize_chinese_chars)},
+    {"clean_text", offsetof(sw_tokenizer_options, clean_text)},
+    {"do_lower_case", offsetof(sw_tokenizer_options, do_lower_case)},
+    {"max_chars_per_word", offsetof(sw_tokenizer_options, max_chars_per_word)},
+    {"model_max_length", offsetof(sw_tokenizer_options, model_max_length)},
+    {"strip_accents", offsetof(sw_tokenizer_options, strip_accents)},
+    {"tokenize_chinese_chars", offsetof(sw_tokenizer_options, tokenize_chinese_chars)},
 };
 
 /* One item of the canonical form: "<length>:<bytes>". */
@@ -42,7 +44,9 @@ static void add(sw_sha256 *hash, const void *data, size_t bytes) {
   sw_sha256_add(hash, data, bytes);
 }
 
-static void add_text(sw_sha256 *hash, const char *text) { add(hash, text ? text : "", text ? strlen(text) : 0); }
+static void add_text(sw_sha256 *hash, const char *text) {
+  add(hash, text ? text : "", text ? strlen(text) : 0);
+}
 
 static void add_number(sw_sha256 *hash, long long number) {
   char text[24];
@@ -54,8 +58,12 @@ typedef struct {
   const sw_tensor *tensor;
 } place;
 
-static int by_name(const void *a, const void *b) { return strcmp(((const place *)a)->tensor->name, ((const place *)b)->tensor->name); }
-static int by_head(const void *a, const void *b) { return strcmp((*(const sw_head *const *)a)->name, (*(const sw_head *const *)b)->name); }
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const place *)a)->tensor->name, ((const place *)b)->tensor->name);
+}
+static int by_head(const void *a, const void *b) {
+  return strcmp((*(const sw_head *const *)a)->name, (*(const sw_head *const *)b)->name);
+}
 
 static void add_heads(sw_sha256 *hash, const sw_head **heads, size_t count) {
   qsort(heads, count, sizeof *heads, by_head);
@@ -86,7 +94,8 @@ static void add_tensors(sw_sha256 *hash, const char *group, const sw_tensors *te
 }
 
 int sw_checkpoint_hash(const sw_checkpoint *checkpoint, const sw_checkpoint_texts *texts, char hex[65]) {
-  size_t most = checkpoint->weights.count > checkpoint->optimizer.count ? checkpoint->weights.count : checkpoint->optimizer.count;
+  size_t most =
+      checkpoint->weights.count > checkpoint->optimizer.count ? checkpoint->weights.count : checkpoint->optimizer.count;
   place *places = sw_alloc_array(most, sizeof *places);
   const sw_head **heads = sw_alloc_array(checkpoint->num_heads, sizeof *heads);
   sw_sha256 *hash = places && heads ? sw_sha256_open() : NULL;

@@ -1,4 +1,5 @@
-/* Shared by checkpoint_read.c and checkpoint_write.c: names of the file format, the lock around HDF5, and the content hash. */
+/* Shared by checkpoint_read.c and checkpoint_write.c: names of the file format, the lock around HDF5, and the content
+ * hash. */
 #ifndef SW_STORE_HDF_H
 #define SW_STORE_HDF_H
 #include "engine/store/checkpoint.h"
@@ -13,15 +14,15 @@
 
 enum {
   SW_CHECKPOINT_VERSION = 1,
-  SW_MAX_NAME = 512,          /* bytes of a tensor's, head's or label's name */
-  SW_MAX_JSON = 64 << 20,     /* bytes of one JSON text */
-  SW_MAX_TOKEN = 1024,        /* bytes of one token of the vocabulary */
-  SW_MAX_OBJECTS = 1 << 16,   /* tensors, heads, labels of a head */
-  SW_CHUNK_BYTES = 1 << 20,   /* datasets are cut into chunks of at most about this size, one checksum each */
+  SW_MAX_NAME = 512,        /* bytes of a tensor's, head's or label's name */
+  SW_MAX_JSON = 64 << 20,   /* bytes of one JSON text */
+  SW_MAX_TOKEN = 1024,      /* bytes of one token of the vocabulary */
+  SW_MAX_OBJECTS = 1 << 16, /* tensors, heads, labels of a head */
+  SW_CHUNK_BYTES = 1 << 20, /* datasets are cut into chunks of at most about this size, one checksum each */
 };
 
-/* HDF5 may be built without thread safety, so one lock is held around every use of it. Entering also silences the error stack that
- * HDF5 prints on its own: our callers print one line. */
+/* HDF5 may be built without thread safety, so one lock is held around every use of it. Entering also silences the error
+ * stack that HDF5 prints on its own: our callers print one line. */
 void sw_hdf_enter(void);
 void sw_hdf_leave(void);
 /* The innermost message of HDF5's error stack, for "why"; `text` is emptied where there is none. */

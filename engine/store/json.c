@@ -48,13 +48,15 @@ static int digits_needed(const json_t *value) {
 }
 
 char *sw_json_canonical(const json_t *value) {
-  char *text = json_dumps(value, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
+  char *text =
+      json_dumps(value, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
   if (!text) sw_fail("a JSON value cannot be written: it is not valid, or memory has run out");
   return text;
 }
 
 char *sw_json_pretty(const json_t *value) {
-  char *text = json_dumps(value, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
+  char *text =
+      json_dumps(value, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
   char *longer = text ? realloc(text, strlen(text) + 2) : NULL;
   if (!longer) {
     free(text);
@@ -65,7 +67,8 @@ char *sw_json_pretty(const json_t *value) {
   return longer;
 }
 
-int sw_json_integer(const json_t *object, const char *key, int64_t low, int64_t high, int64_t fallback, const char *what, int64_t *out) {
+int sw_json_integer(const json_t *object, const char *key, int64_t low, int64_t high, int64_t fallback,
+                    const char *what, int64_t *out) {
   const json_t *value = json_object_get(object, key);
   if (!value || json_is_null(value)) {
     *out = fallback;
@@ -73,7 +76,8 @@ int sw_json_integer(const json_t *object, const char *key, int64_t low, int64_t 
   }
   if (!json_is_number(value)) return sw_fail("%s: \"%s\" should be a whole number", what, key);
   double v = json_number_value(value);
-  if (json_is_real(value) && v != floor(v)) return sw_fail("%s: \"%s\" is %g, it should be a whole number", what, key, v);
+  if (json_is_real(value) && v != floor(v))
+    return sw_fail("%s: \"%s\" is %g, it should be a whole number", what, key, v);
   if (v < (double)low || v > (double)high)
     return sw_fail("%s: \"%s\" is %.17g, it should lie in %lld to %lld", what, key, v, (long long)low, (long long)high);
   *out = json_is_integer(value) ? (int64_t)json_integer_value(value) : (int64_t)v;
@@ -89,4 +93,6 @@ int sw_json_boolean(const json_t *object, const char *key, int fallback, const c
   return 0;
 }
 
-const char *sw_json_string(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)); }
+const char *sw_json_string(const json_t *object, const char *key) {
+  return json_string_value(json_object_get(object, key));
+}

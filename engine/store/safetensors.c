@@ -18,8 +18,9 @@ static const struct {
   const char *name;
   unsigned bytes;
   treatment treatment;
-} dtypes[] = {{"F32", 4, KEEP_F32}, {"BF16", 2, KEEP_BF16}, {"F16", 2, FROM_F16}, {"F64", 8, FROM_F64}, {"I64", 8, SKIP}, {"I32", 4, SKIP},
-              {"I16", 2, SKIP},     {"I8", 1, SKIP},        {"U64", 8, SKIP},     {"U32", 4, SKIP},     {"U16", 2, SKIP}, {"U8", 1, SKIP},
+} dtypes[] = {{"F32", 4, KEEP_F32}, {"BF16", 2, KEEP_BF16}, {"F16", 2, FROM_F16}, {"F64", 8, FROM_F64},
+              {"I64", 8, SKIP},     {"I32", 4, SKIP},       {"I16", 2, SKIP},     {"I8", 1, SKIP},
+              {"U64", 8, SKIP},     {"U32", 4, SKIP},       {"U16", 2, SKIP},     {"U8", 1, SKIP},
               {"BOOL", 1, SKIP}};
 
 typedef struct {
@@ -49,7 +50,8 @@ static int read_shape(const json_t *shape, const char *what, entry *e, uint64_t 
   size_t i;
   const json_t *size;
   if (!json_is_array(shape)) return sw_fail("%s: tensor %s has no shape", what, e->name);
-  if (json_array_size(shape) > 8) return sw_fail("%s: tensor %s has %zu dimensions", what, e->name, json_array_size(shape));
+  if (json_array_size(shape) > 8)
+    return sw_fail("%s: tensor %s has %zu dimensions", what, e->name, json_array_size(shape));
   *elements = 1;
   json_array_foreach(shape, i, size) {
     json_int_t n = json_integer_value(size);
@@ -66,22 +68,25 @@ static int read_entry(const char *name, const json_t *value, const char *what, u
   const char *dtype = sw_json_string(value, "dtype");
   while (dtype && e->dtype < sizeof dtypes / sizeof *dtypes && strcmp(dtypes[e->dtype].name, dtype)) e->dtype++;
   if (!dtype || e->dtype == sizeof dtypes / sizeof *dtypes)
-    return sw_fail("%s: tensor %s has the dtype %.32s, which is not supported; convert it to float32 or bfloat16", what, name,
-                   dtype ? dtype : "(none)");
+    return sw_fail("%s: tensor %s has the dtype %.32s, which is not supported; convert it to float32 or bfloat16", what,
+                   name, dtype ? dtype : "(none)");
   uint64_t elements = 0, bytes;
   if (read_shape(json_object_get(value, "shape"), what, e, &elements)) return -1;
-  const json_t *offsets = json_object_get(value, "data_offsets"), *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
-  if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end) || json_integer_value(begin) < 0 ||
-      json_integer_value(end) < json_integer_value(begin))
+  const json_t *offsets = json_object_get(value, "data_offsets"), *begin = json_array_get(offsets, 0),
+               *end = json_array_get(offsets, 1);
+  if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end) ||
+      json_integer_value(begin) < 0 || json_integer_value(end) < json_integer_value(begin))
     return sw_fail("%s: the data_offsets of tensor %s are not valid", what, name);
   e->begin = (uint64_t)json_integer_value(begin);
   e->end = (uint64_t)json_integer_value(end);
   if (e->end > data_bytes)
-    return sw_fail("%s: tensor %s should end at byte %llu of the data, but there are only %llu: the file is truncated or its header is wrong; "
-                   "fetch it again", what, name, (unsigned long long)e->end, (unsigned long long)data_bytes);
+    return sw_fail("%s: tensor %s should end at byte %llu of the data, but there are only %llu: the file is truncated "
+                   "or its header is wrong; "
+                   "fetch it again",
+                   what, name, (unsigned long long)e->end, (unsigned long long)data_bytes);
   if (__builtin_mul_overflow(elements, (uint64_t)dtypes[e->dtype].bytes, &bytes) || bytes != e->end - e->begin)
-    return sw_fail("%s: tensor %s has %llu bytes of data, its shape and dtype ask for %llu", what, name, (unsigned long long)(e->end - e->begin),
-                   (unsigned long long)bytes);
+    return sw_fail("%s: tensor %s has %llu bytes of data, its shape and dtype ask for %llu", what, name,
+                   (unsigned long long)(e->end - e->begin), (unsigned long long)bytes);
   return 0;
 }
 
@@ -90,8 +95,8 @@ static int by_begin(const void *a, const void *b) {
   return x->begin != y->begin ? (x->begin < y->begin ? -1 : 1) : (x->end > y->end) - (x->end < y->end);
 }
 
-/* Reads the header's entries in the order of their data. As in the format's own reader they must follow each other without holes or
- * overlaps and end where the file ends. Names point into `header`. */
+/* Reads the header's entries in the order of their data. As in the format's own reader they must follow each other
+ * without holes or overlaps and end where the file ends. Names point into `header`. */
 static int read_entries(json_t *header, const char *what, uint64_t data_bytes, entry **out, size_t *count) {
   const char *name;
   json_t *value;
@@ -108,12 +113,15 @@ static int read_entries(json_t *header, const char *what, uint64_t data_bytes, e
   qsort(entries, *count, sizeof *entries, by_begin);
   uint64_t at = 0;
   for (size_t i = 0; i < *count; i++) {
-    if (entries[i].begin < at) return sw_fail("%s: the data of tensors %s and %s overlap", what, entries[i - 1].name, entries[i].name);
-    if (entries[i].begin > at) return sw_fail("%s: there is a hole in the data before tensor %s", what, entries[i].name);
+    if (entries[i].begin < at)
+      return sw_fail("%s: the data of tensors %s and %s overlap", what, entries[i - 1].name, entries[i].name);
+    if (entries[i].begin > at)
+      return sw_fail("%s: there is a hole in the data before tensor %s", what, entries[i].name);
     at = entries[i].end;
   }
   if (at != data_bytes)
-    return sw_fail("%s: the header describes %llu bytes of data, the file has %llu", what, (unsigned long long)at, (unsigned long long)data_bytes);
+    return sw_fail("%s: the header describes %llu bytes of data, the file has %llu", what, (unsigned long long)at,
+                   (unsigned long long)data_bytes);
   return 0;
 }
 
@@ -154,14 +162,16 @@ static int fetch_tensor(sw_fetch fetch, void *source, const entry *e, const char
 
 int sw_safetensors_stream(sw_fetch fetch, void *source, uint64_t bytes, const char *what, sw_tensors *out) {
   unsigned char prefix[8];
-  if (bytes < 8) return sw_fail("%s is not a safetensors file: it has only %llu bytes", what, (unsigned long long)bytes);
+  if (bytes < 8)
+    return sw_fail("%s is not a safetensors file: it has only %llu bytes", what, (unsigned long long)bytes);
   if (fetch(source, prefix, 8)) return -1;
   uint64_t length = 0;
   for (int i = 7; i >= 0; i--) length = length << 8 | prefix[i];
-  if (!memcmp(prefix, "version ", 8)) return sw_fail("%s is a Git LFS pointer, not the weights; fetch the file itself (git lfs pull)", what);
+  if (!memcmp(prefix, "version ", 8))
+    return sw_fail("%s is a Git LFS pointer, not the weights; fetch the file itself (git lfs pull)", what);
   if (length > bytes - 8)
-    return sw_fail("%s is truncated or no safetensors file: its header should be %llu bytes long, the file has %llu", what,
-                   (unsigned long long)length, (unsigned long long)bytes);
+    return sw_fail("%s is truncated or no safetensors file: its header should be %llu bytes long, the file has %llu",
+                   what, (unsigned long long)length, (unsigned long long)bytes);
   if (length > MAX_HEADER) return sw_fail("%s: a header of %llu bytes is too large", what, (unsigned long long)length);
   char *text = sw_alloc(length + 1);
   json_t *header = NULL;
@@ -245,9 +255,10 @@ int sw_safetensors_write(const char *path, const sw_tensors *tensors) {
     json_t *shape = json_array();
     for (int k = 0; k < tensor->rank; k++)
       if (json_array_append_new(shape, json_integer(tensor->shape[k]))) status = -1;
-    json_t *value = json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->dtype == SW_F32 ? "F32" : "BF16", "shape", shape, "data_offsets",
-                              (json_int_t)at, (json_int_t)end);
-    if (json_object_set_new(header, tensor->name, value) || status) status = sw_fail("tensor %s has no valid name, or memory has run out", tensor->name);
+    json_t *value = json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->dtype == SW_F32 ? "F32" : "BF16", "shape", shape,
+                              "data_offsets", (json_int_t)at, (json_int_t)end);
+    if (json_object_set_new(header, tensor->name, value) || status)
+      status = sw_fail("tensor %s has no valid name, or memory has run out", tensor->name);
     at = end;
   }
   /* the data starts at a multiple of 8 bytes: the header is filled up with spaces */
@@ -266,6 +277,7 @@ int sw_safetensors_write(const char *path, const sw_tensors *tensors) {
   fprintf(output.file, "%s%*s", text, (int)(padded - length), "");
   free(text);
   for (size_t i = 0; i < tensors->count; i++)
-    fwrite(tensors->items[i].data, sw_dtype_bytes(tensors->items[i].dtype), (size_t)sw_tensor_elements(&tensors->items[i]), output.file);
+    fwrite(tensors->items[i].data, sw_dtype_bytes(tensors->items[i].dtype),
+           (size_t)sw_tensor_elements(&tensors->items[i]), output.file);
   return sw_output_commit(&output);
 }

@@ -209,7 +209,7 @@ static int close_hdf(sw_vectors_writer *w) {
   if (w->vectors >= 0 && H5Dclose(w->vectors) < 0) status = -1;
   if (w->ids >= 0 && H5Dclose(w->ids) < 0) status = -1;
   if (w->id_type >= 0) H5Tclose(w->id_type);
-  if (w->file >= 0 && H5Fclose(w->file) < 0) status = -1; /* cuts off what was reserved and not used */
+  if (w->file >= 0 && H5Fclose(w->file) < 0) status = -1;
   w->file = w->vectors = w->ids = w->id_type = -1;
   return status;
 }
@@ -224,9 +224,12 @@ int sw_vectors_commit(sw_vectors_writer *w) {
   } else {
     sw_hdf_enter();
     errno = 0;
-    if (H5Fflush(w->file, H5F_SCOPE_GLOBAL) < 0) status = failed(w, errno);
+    hsize_t bytes = 0;
+    if (H5Fflush(w->file, H5F_SCOPE_GLOBAL) < 0 || H5Fget_filesize(w->file, &bytes) < 0) status = failed(w, errno);
     if (close_hdf(w) && !status) status = failed(w, errno);
     sw_hdf_leave();
+    /* HDF5 does not know of the space that was reserved and not used */
+    if (!status && truncate(w->temporary, (off_t)bytes)) status = sw_fail("cannot write %s: %s", w->path, strerror(errno));
     if (!status) {
       status = sw_file_publish(w->temporary, w->path);
       free(w->temporary);

@@ -1,4 +1,5 @@
-/* Models inside wheels (zip archives). Sizes in a zip are claims: they are bounded, and held against the compressed size. */
+/* Models inside wheels (zip archives). Sizes in a zip are claims: they are bounded, and held against the compressed
+ * size. */
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/store/huggingface.h"
@@ -19,7 +20,9 @@ typedef struct {
 } wheel;
 
 static int full_name(const wheel *w, const char *name, char out[1024]) {
-  return snprintf(out, 1024, "%s%s", w->prefix, name) < 1024 ? 0 : sw_fail("%s: the name %.64s... is too long", w->path, name);
+  return snprintf(out, 1024, "%s%s", w->prefix, name) < 1024
+             ? 0
+             : sw_fail("%s: the name %.64s... is too long", w->path, name);
 }
 
 static int wheel_has(void *self, const char *name) {
@@ -43,9 +46,11 @@ static int open_member(const wheel *w, const char *name, uint64_t limit, member 
   zip_int64_t index = zip_name_locate(w->zip, full, 0);
   if (index < 0 || zip_stat_index(w->zip, (zip_uint64_t)index, 0, &info))
     return sw_fail("%s: cannot look up %s: %s", w->path, full, zip_strerror(w->zip));
-  if (!(info.valid & ZIP_STAT_SIZE) || !(info.valid & ZIP_STAT_COMP_SIZE)) return sw_fail("%s: %s has no size", w->path, full);
+  if (!(info.valid & ZIP_STAT_SIZE) || !(info.valid & ZIP_STAT_COMP_SIZE))
+    return sw_fail("%s: %s has no size", w->path, full);
   if (limit && info.size > limit)
-    return sw_fail("%s: %s is %llu bytes long, more than the limit of %llu", w->path, full, (unsigned long long)info.size, (unsigned long long)limit);
+    return sw_fail("%s: %s is %llu bytes long, more than the limit of %llu", w->path, full,
+                   (unsigned long long)info.size, (unsigned long long)limit);
   if (info.size > SMALL && info.size / MAX_EXPANSION > info.comp_size)
     return sw_fail("%s: %s would grow from %llu to %llu bytes; no model does that, the wheel is refused", w->path, full,
                    (unsigned long long)info.comp_size, (unsigned long long)info.size);
@@ -73,7 +78,8 @@ static int finish_member(member *m) {
   zip_int64_t got = zip_fread(m->file, &byte, 1);
   int status = 0;
   if (got < 0)
-    status = sw_fail("%s: %s is damaged: %s; fetch the wheel again", m->wheel->path, m->name, zip_file_strerror(m->file));
+    status =
+        sw_fail("%s: %s is damaged: %s; fetch the wheel again", m->wheel->path, m->name, zip_file_strerror(m->file));
   else if (got > 0)
     status = sw_fail("%s: %s is longer than the archive says", m->wheel->path, m->name);
   zip_fclose(m->file);
@@ -108,7 +114,9 @@ static int has_weights(const wheel *w, const char *prefix, size_t length) {
   static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     char full[1024];
-    if (snprintf(full, sizeof full, "%.*s%s", (int)length, prefix, names[i]) < (int)sizeof full && zip_name_locate(w->zip, full, 0) >= 0) return 1;
+    if (snprintf(full, sizeof full, "%.*s%s", (int)length, prefix, names[i]) < (int)sizeof full &&
+        zip_name_locate(w->zip, full, 0) >= 0)
+      return 1;
   }
   return 0;
 }
@@ -122,7 +130,9 @@ static int find_model(wheel *w) {
     if (!name || strcmp(slash ? slash + 1 : name, "config.json")) continue;
     size_t length = slash ? (size_t)(slash + 1 - name) : 0;
     if (!has_weights(w, name, length)) continue;
-    if (w->prefix) return sw_fail("%s holds more than one model (%s and %.*s); unpack it and give the folder of one", w->path, w->prefix, (int)length, name);
+    if (w->prefix)
+      return sw_fail("%s holds more than one model (%s and %.*s); unpack it and give the folder of one", w->path,
+                     w->prefix, (int)length, name);
     if (!(w->prefix = sw_strndup(name, length))) return -1;
   }
   return w->prefix ? 0 : sw_fail("%s holds no model: no config.json beside a model.safetensors", w->path);

@@ -16,10 +16,15 @@ int SW_CPU(attention_workspace)(sw_stream *stream, const sw_attention_desc *desc
   return 0;
 }
 
-int SW_CPU(attention_forward)(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens, const void *qkv, void *out,
-                              float *lse, void *workspace) {
+int SW_CPU(attention_forward)(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens,
+                              const void *qkv, void *out, float *lse, void *workspace) {
   if (check(desc, cu_seqlens)) return -1;
-  job j = {.desc = desc, .cu_seqlens = cu_seqlens, .qkv = qkv, .out = out, .lse = lse, .padded = padded_size(desc->head_size)};
+  job j = {.desc = desc,
+           .cu_seqlens = cu_seqlens,
+           .qkv = qkv,
+           .out = out,
+           .lse = lse,
+           .padded = padded_size(desc->head_size)};
   int heads = desc->num_heads, chunks = (desc->max_seqlen + CHUNK - 1) / CHUNK;
   int64_t items = (int64_t)desc->batch * chunks * heads;
 #pragma omp parallel num_threads(stream->threads) if (worth_threads(desc))
@@ -38,10 +43,16 @@ int SW_CPU(attention_forward)(sw_stream *stream, const sw_attention_desc *desc, 
   return 0;
 }
 
-int SW_CPU(attention_backward)(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens, const void *qkv,
-                               const void *out, const float *lse, const void *dout, void *dqkv, void *workspace) {
+int SW_CPU(attention_backward)(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens,
+                               const void *qkv, const void *out, const float *lse, const void *dout, void *dqkv,
+                               void *workspace) {
   if (check(desc, cu_seqlens)) return -1;
-  job j = {.desc = desc, .cu_seqlens = cu_seqlens, .qkv = qkv, .dout = dout, .dqkv = dqkv, .lse = (float *)lse,
+  job j = {.desc = desc,
+           .cu_seqlens = cu_seqlens,
+           .qkv = qkv,
+           .dout = dout,
+           .dqkv = dqkv,
+           .lse = (float *)lse,
            .padded = padded_size(desc->head_size)};
   int heads = desc->num_heads;
   int64_t items = (int64_t)desc->batch * heads;

@@ -1,8 +1,10 @@
-/* Attention's forward pass on processors with AMX, for sequences long enough to pay for the packing; the rest is vector.h.
+/* Attention's forward pass on processors with AMX, for sequences long enough to pay for the packing; the rest is
+ * vector.h.
  *
- * bf16: bf16 products, with the probabilities rounded to bf16 and their sum taken before. fp32: six products of the three bf16 parts
- * of each factor (kernels/linear/amx_tiles.h), as accurate as fp32 multiply-adds. As in vector.h scores are transposed, [keys, 32
- * queries]: two rows of probabilities then are one row of a B tile without any shuffling.
+ * bf16: bf16 products, with the probabilities rounded to bf16 and their sum taken before. fp32: six products of the
+ * three bf16 parts of each factor (kernels/linear/amx_tiles.h), as accurate as fp32 multiply-adds. As in vector.h
+ * scores are transposed, [keys, 32 queries]: two rows of probabilities then are one row of a B tile without any
+ * shuffling.
  *
  *   S^T = K Q^T:    A = K   (16 keys x 32 dimensions),       B = Q^T (32 dimensions x 16 queries)
  *   O^T = V^T P^T:  A = V^T (16 dimensions x 32 keys),       B = P^T (32 keys x 16 queries)
@@ -21,19 +23,24 @@ static int amx_pays(const sw_attention_desc *d, int length) {
   return d->dtype == SW_F32 ? d->head_size > 32 && length >= 256 : length * d->head_size >= 1280;
 }
 
-static int steps_of(int n) { return (n + STEP - 1) / STEP; }
+static int steps_of(int n) {
+  return (n + STEP - 1) / STEP;
+}
 typedef struct {
-  char *keys, *values;      /* A tiles: [2 key steps][dimension steps][parts], [2 dimension steps][key steps][parts] */
-  char *queries, *weights;  /* B tiles: [dimension steps][parts][2], [key steps][parts][2] */
-  float *scores;            /* [32 key steps, 32] */
-  float *result;            /* [32, 32]: dimensions x queries */
+  char *keys, *values;     /* A tiles: [2 key steps][dimension steps][parts], [2 dimension steps][key steps][parts] */
+  char *queries, *weights; /* B tiles: [dimension steps][parts][2], [key steps][parts][2] */
+  float *scores;           /* [32 key steps, 32] */
+  float *result;           /* [32, 32]: dimensions x queries */
 } tiles;
 static size_t tiles_bytes(const sw_attention_desc *d) {
-  size_t keys = (size_t)steps_of(d->max_seqlen), size = (size_t)steps_of(d->head_size), parts = d->dtype == SW_F32 ? 3 : 1;
-  return (4 * keys * size + 2 * size + 2 * keys) * parts * TILE + keys * STEP * 32 * sizeof(float) + 32 * 32 * sizeof(float);
+  size_t keys = (size_t)steps_of(d->max_seqlen), size = (size_t)steps_of(d->head_size),
+         parts = d->dtype == SW_F32 ? 3 : 1;
+  return (4 * keys * size + 2 * size + 2 * keys) * parts * TILE + keys * STEP * 32 * sizeof(float) +
+         32 * 32 * sizeof(float);
 }
 static tiles tiles_of(const sw_attention_desc *d, char *memory) {
-  size_t keys = (size_t)steps_of(d->max_seqlen), size = (size_t)steps_of(d->head_size), parts = d->dtype == SW_F32 ? 3 : 1;
+  size_t keys = (size_t)steps_of(d->max_seqlen), size = (size_t)steps_of(d->head_size),
+         parts = d->dtype == SW_F32 ? 3 : 1;
   tiles t;
   t.keys = memory, memory += 2 * keys * size * parts * TILE;
   t.values = memory, memory += 2 * keys * size * parts * TILE;
@@ -71,7 +78,8 @@ SW_INLINE void multiply(const int columns) {
     _tile_dpbf16ps(3, 5, 7);
   }
 }
-SW_INLINE void product(const char *a0, int64_t second, const char *b, int steps, float *c, const int parts, const int columns) {
+SW_INLINE void product(const char *a0, int64_t second, const char *b, int steps, float *c, const int parts,
+                       const int columns) {
   const char *a1 = a0 + second;
   _tile_zero(0);
   _tile_zero(1);
@@ -118,7 +126,8 @@ SW_INLINE void pack_keys(const job *j, int64_t begin, int head, int length, char
   }
 }
 /* Columns of V as A tiles: a pair is two keys in a row. */
-SW_INLINE void pack_values(const job *j, int64_t begin, int head, int length, char *to, sw_dtype dtype, const int parts) {
+SW_INLINE void pack_values(const job *j, int64_t begin, int head, int length, char *to, sw_dtype dtype,
+                           const int parts) {
   int size = j->desc->head_size, steps = steps_of(length);
   int64_t base = qkv_at(j, begin, 2, head), stride = qkv_stride(j);
   for (int d = 0; d < steps_of(size) * 2; d++)
@@ -127,8 +136,8 @@ SW_INLINE void pack_values(const job *j, int64_t begin, int head, int length, ch
       for (int p = 0; p < SIDE; p++) {
         int k = s * STEP + 2 * p;
         __m512i pairs[3];
-        column_pairs(j->qkv, dtype, 1, k < length ? base + k * stride : -1, k + 1 < length ? base + (k + 1) * stride : -1, d * SIDE,
-                     lanes(size - d * SIDE), parts, pairs);
+        column_pairs(j->qkv, dtype, 1, k < length ? base + k * stride : -1,
+                     k + 1 < length ? base + (k + 1) * stride : -1, d * SIDE, lanes(size - d * SIDE), parts, pairs);
         for (int part = 0; part < parts; part++) t[part][p] = pairs[part];
       }
       for (int part = 0; part < parts; part++) {
@@ -138,7 +147,8 @@ SW_INLINE void pack_values(const job *j, int64_t begin, int head, int length, ch
     }
 }
 /* Rows of Q as B tiles. */
-SW_INLINE void pack_queries(const job *j, int64_t token, int head, int queries, char *to, sw_dtype dtype, const int parts) {
+SW_INLINE void pack_queries(const job *j, int64_t token, int head, int queries, char *to, sw_dtype dtype,
+                            const int parts) {
   int size = j->desc->head_size;
   for (int s = 0; s < steps_of(size); s++)
     for (int tile = 0; tile * SIDE < queries; tile++) {
@@ -146,8 +156,8 @@ SW_INLINE void pack_queries(const job *j, int64_t token, int head, int queries, 
       for (int r = 0; r < SIDE; r++) {
         int q = tile * SIDE + r;
         __m512i pairs[3];
-        row_pairs(j->qkv, dtype, q < queries ? qkv_at(j, token + q, 0, head) + s * STEP : 0, q < queries ? size - s * STEP : 0, parts,
-                  pairs);
+        row_pairs(j->qkv, dtype, q < queries ? qkv_at(j, token + q, 0, head) + s * STEP : 0,
+                  q < queries ? size - s * STEP : 0, parts, pairs);
         for (int part = 0; part < parts; part++) t[part][r] = pairs[part];
       }
       for (int part = 0; part < parts; part++) {
@@ -157,8 +167,8 @@ SW_INLINE void pack_queries(const job *j, int64_t token, int head, int queries, 
     }
 }
 
-/* Two rows of probabilities as one row of the B tiles' parts. Like split_pairs; they are never so large that rounding overflows. A
- * NaN may get lost here: its query's sum has it too, and the result is divided by that. */
+/* Two rows of probabilities as one row of the B tiles' parts. Like split_pairs; they are never so large that rounding
+ * overflows. A NaN may get lost here: its query's sum has it too, and the result is divided by that. */
 SW_INLINE void store_weights(char *to, __m512 a, __m512 b, const int parts) {
   const __m512i top = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
 #pragma GCC unroll 3
@@ -173,7 +183,8 @@ SW_INLINE void store_weights(char *to, __m512 a, __m512 b, const int parts) {
   }
 }
 /* The scores [keys, 32] of 16 queries become weights; returns log sum exp (where it is wanted); *inverse = 1 / sum. */
-SW_INLINE vf softmax_weights(const job *j, int64_t row, int length, const float *scores, char *to, vf *inverse, const int parts) {
+SW_INLINE vf softmax_weights(const job *j, int64_t row, int length, const float *scores, char *to, vf *inverse,
+                             const int parts) {
   const sw_dropout *dropout = &j->desc->dropout;
   const float factor = j->desc->scale * LOG2_E;
   vf top = vf_load(scores), top1 = top, s0 = vf_zero(), s1 = vf_zero();
@@ -221,7 +232,8 @@ SW_INLINE vf softmax_weights(const job *j, int64_t row, int length, const float 
 }
 
 /* result [32 dimensions, 32 queries] -> rows of out, from dimension `first` */
-SW_INLINE void store_result(const job *j, const float *result, int64_t at, int first, int queries, const vf *inverse, sw_dtype dtype) {
+SW_INLINE void store_result(const job *j, const float *result, int64_t at, int first, int queries, const vf *inverse,
+                            sw_dtype dtype) {
   int size = j->desc->head_size;
   for (int q = 0; q < queries; q += SIDE)
     for (int d = first; d < size && d < first + 32; d += SIDE) {
@@ -238,7 +250,8 @@ SW_INLINE void store_result(const job *j, const float *result, int64_t at, int f
     }
 }
 
-SW_INLINE void amx_item(const job *j, const tiles *t, int sequence, int head, int first, sw_dtype dtype, const int parts) {
+SW_INLINE void amx_item(const job *j, const tiles *t, int sequence, int head, int first, sw_dtype dtype,
+                        const int parts) {
   const sw_attention_desc *d = j->desc;
   int64_t begin = j->cu_seqlens[sequence];
   int length = j->cu_seqlens[sequence + 1] - (int)begin, last = first + AMX_CHUNK < length ? first + AMX_CHUNK : length;
@@ -262,8 +275,10 @@ SW_INLINE void amx_item(const job *j, const tiles *t, int sequence, int head, in
     for (int c = 0; c < columns; c++) {
       float lse[SW_LANES];
       int64_t lane_row = row + (int64_t)c * SIDE * d->num_heads;
-      vf_store(lse, softmax_weights(j, lane_row, length, t->scores + c * SIDE, t->weights + c * TILE, inverse + c, parts));
-      for (int i = 0; j->lse && i < SIDE && c * SIDE + i < queries; i++) j->lse[lane_row + (int64_t)i * d->num_heads] = lse[i];
+      vf_store(lse,
+               softmax_weights(j, lane_row, length, t->scores + c * SIDE, t->weights + c * TILE, inverse + c, parts));
+      for (int i = 0; j->lse && i < SIDE && c * SIDE + i < queries; i++)
+        j->lse[lane_row + (int64_t)i * d->num_heads] = lse[i];
     }
     TILE_FENCE();
     row_tile = (int64_t)key_steps * parts * TILE;
@@ -284,10 +299,15 @@ static __attribute__((noinline)) void amx_bf16(const job *j, const tiles *t, int
   amx_item(j, t, sequence, head, first, SW_BF16, 1);
 }
 
-int sw_attention_forward_amx(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens, const void *qkv, void *out,
-                             float *lse, void *workspace) {
+int sw_attention_forward_amx(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens,
+                             const void *qkv, void *out, float *lse, void *workspace) {
   if (check(desc, cu_seqlens)) return -1;
-  job j = {.desc = desc, .cu_seqlens = cu_seqlens, .qkv = qkv, .out = out, .lse = lse, .padded = padded_size(desc->head_size)};
+  job j = {.desc = desc,
+           .cu_seqlens = cu_seqlens,
+           .qkv = qkv,
+           .out = out,
+           .lse = lse,
+           .padded = padded_size(desc->head_size)};
   int heads = desc->num_heads, chunks = (desc->max_seqlen + AMX_CHUNK - 1) / AMX_CHUNK, f32 = desc->dtype == SW_F32;
   int64_t items = (int64_t)desc->batch * chunks * heads;
 #pragma omp parallel num_threads(stream->threads) if (worth_threads(desc))

@@ -15,7 +15,8 @@ static const double *part(const sw_attention_desc *d, const double *qkv, int64_t
   return qkv + ((token * 3 + which) * d->num_heads + head) * d->head_size;
 }
 /* Softmax of one query's scores; returns log sum exp. */
-static double probabilities(const sw_attention_desc *d, const double *qkv, int64_t begin, int length, int query, int head, double *p) {
+static double probabilities(const sw_attention_desc *d, const double *qkv, int64_t begin, int length, int query,
+                            int head, double *p) {
   const double *q = part(d, qkv, begin + query, 0, head);
   double most = -INFINITY, sum = 0;
   for (int k = 0; k < length; k++) {
@@ -30,8 +31,8 @@ static double probabilities(const sw_attention_desc *d, const double *qkv, int64
   return most + log(sum);
 }
 
-void sw_reference_attention_forward(const sw_attention_desc *d, const int32_t *cu_seqlens, const double *qkv, double *out,
-                                    double *lse) {
+void sw_reference_attention_forward(const sw_attention_desc *d, const int32_t *cu_seqlens, const double *qkv,
+                                    double *out, double *lse) {
   double p[1024];
   for (int s = 0; s < d->batch; s++)
     for (int head = 0; head < d->num_heads; head++) {
@@ -51,8 +52,8 @@ void sw_reference_attention_forward(const sw_attention_desc *d, const int32_t *c
 }
 
 /* The chain rule through each step: out = W V, W = P o M, P = softmax(S), S = scale Q K^T. */
-void sw_reference_attention_backward(const sw_attention_desc *d, const int32_t *cu_seqlens, const double *qkv, const double *dout,
-                                     double *dqkv) {
+void sw_reference_attention_backward(const sw_attention_desc *d, const int32_t *cu_seqlens, const double *qkv,
+                                     const double *dout, double *dqkv) {
   double p[1024], dp[1024];
   memset(dqkv, 0, (size_t)d->total_tokens * 3 * (size_t)d->num_heads * (size_t)d->head_size * sizeof *dqkv);
   for (int s = 0; s < d->batch; s++)

@@ -5,8 +5,8 @@
 #include "kernels/backend.h"
 
 /* out [total, heads * size], lse [total, heads] or NULL */
-void sw_reference_attention_forward(const sw_attention_desc *desc, const int32_t *cu_seqlens, const double *qkv, double *out,
-                                    double *lse);
+void sw_reference_attention_forward(const sw_attention_desc *desc, const int32_t *cu_seqlens, const double *qkv,
+                                    double *out, double *lse);
 /* From qkv and dout alone; dqkv is overwritten. */
 void sw_reference_attention_backward(const sw_attention_desc *desc, const int32_t *cu_seqlens, const double *qkv,
                                      const double *dout, double *dqkv);

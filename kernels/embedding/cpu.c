@@ -30,7 +30,8 @@ SW_INLINE void forward_rows(const job *j, int64_t first, int64_t last, sw_dtype 
   float z[SW_MAX_HIDDEN], room[SW_DROPOUT_ROOM(SW_MAX_HIDDEN)];
   for (int64_t t = first; t < last; t++) {
     int64_t at = t * hidden;
-    const float *word = j->word + (int64_t)j->ids[t] * hidden, *position = j->position + (int64_t)j->positions[t] * hidden;
+    const float *word = j->word + (int64_t)j->ids[t] * hidden,
+                *position = j->position + (int64_t)j->positions[t] * hidden;
     const float *type = j->type ? j->type + (j->type_ids ? (int64_t)j->type_ids[t] : 0) * hidden : NULL;
     if (t + 1 < last) /* the table is far larger than the caches, and its rows come in no order */
       for (int i = 0; i < hidden; i += 16) __builtin_prefetch(j->word + (int64_t)j->ids[t + 1] * hidden + i);
@@ -48,15 +49,31 @@ SW_INLINE void forward_rows(const job *j, int64_t first, int64_t last, sw_dtype 
     if (j->mean) j->mean[t] = mean, j->rstd[t] = rstd;
   }
 }
-static __attribute__((noinline)) void forward_f32(const job *j, int64_t a, int64_t b) { forward_rows(j, a, b, SW_F32); }
-static __attribute__((noinline)) void forward_bf16(const job *j, int64_t a, int64_t b) { forward_rows(j, a, b, SW_BF16); }
+static __attribute__((noinline)) void forward_f32(const job *j, int64_t a, int64_t b) {
+  forward_rows(j, a, b, SW_F32);
+}
+static __attribute__((noinline)) void forward_bf16(const job *j, int64_t a, int64_t b) {
+  forward_rows(j, a, b, SW_BF16);
+}
 
-int SW_CPU(embedding_forward)(sw_stream *stream, const sw_embedding_desc *desc, const int32_t *ids, const int32_t *positions,
-                              const int32_t *type_ids, const float *word, const float *position, const float *type,
-                              const float *gamma, const float *beta, void *z, void *y, float *mean, float *rstd) {
+int SW_CPU(embedding_forward)(sw_stream *stream, const sw_embedding_desc *desc, const int32_t *ids,
+                              const int32_t *positions, const int32_t *type_ids, const float *word,
+                              const float *position, const float *type, const float *gamma, const float *beta, void *z,
+                              void *y, float *mean, float *rstd) {
   if (check(desc)) return -1;
-  job j = {.desc = desc, .ids = ids, .positions = positions, .type_ids = type_ids, .word = word, .position = position, .type = type,
-           .gamma = gamma, .beta = beta, .z = z, .y = y, .mean = mean, .rstd = rstd};
+  job j = {.desc = desc,
+           .ids = ids,
+           .positions = positions,
+           .type_ids = type_ids,
+           .word = word,
+           .position = position,
+           .type = type,
+           .gamma = gamma,
+           .beta = beta,
+           .z = z,
+           .y = y,
+           .mean = mean,
+           .rstd = rstd};
   int64_t tokens = desc->tokens;
 #pragma omp parallel for num_threads(stream->threads) schedule(static) if (tokens * desc->hidden > 16384)
   for (int64_t t = 0; t < tokens; t += GROUP) {
@@ -78,7 +95,8 @@ SW_INLINE void backward_slice(const job *j, int64_t first, int64_t last, float *
   for (int64_t t = first; t < last; t++) {
     int64_t at = t * hidden;
     const float *mask = j->desc->dropout.p > 0 ? sw_dropout_row(&j->desc->dropout, (uint64_t)at, hidden, room) : NULL;
-    row_backward(j->dy, j->z, at, hidden, j->gamma, j->mean[t], j->rstd[t], mask, j->dy, NULL, NULL, dgamma, dbeta, dtype);
+    row_backward(j->dy, j->z, at, hidden, j->gamma, j->mean[t], j->rstd[t], mask, j->dy, NULL, NULL, dgamma, dbeta,
+                 dtype);
   }
 }
 /* The rows of the word table: one sum a distinct id, over its tokens in order. */
@@ -91,8 +109,8 @@ SW_INLINE void word_rows(const job *j, int64_t u, sw_dtype dtype) {
     row_put(j->dword_rows, SW_F32, u * hidden + i, sum, n);
   });
 }
-/* The position and type tables, for one block of columns: tokens in order. Runs of one type are summed in registers, at most
- * RUN long, so that adding a batch into the two rows of the type table loses no digits. */
+/* The position and type tables, for one block of columns: tokens in order. Runs of one type are summed in registers, at
+ * most RUN long, so that adding a batch into the two rows of the type table loses no digits. */
 enum { RUN = 64 };
 SW_INLINE void position_and_type(const job *j, int column, sw_dtype dtype) {
   int hidden = j->desc->hidden, width = hidden - column < SW_ROW_BLOCK ? hidden - column : SW_ROW_BLOCK;
@@ -117,25 +135,38 @@ SW_INLINE void position_and_type(const job *j, int column, sw_dtype dtype) {
     t = end;
   }
 }
-#define SW_OF_DTYPE(dtype, suffix)                                                                                               \
-  static __attribute__((noinline)) void backward_##suffix(const job *j, int64_t a, int64_t b, float *dgamma, float *dbeta) {     \
-    backward_slice(j, a, b, dgamma, dbeta, dtype);                                                                               \
-  }                                                                                                                              \
-  static __attribute__((noinline)) void word_rows_##suffix(const job *j, int64_t u) { word_rows(j, u, dtype); }                  \
-  static __attribute__((noinline)) void position_and_type_##suffix(const job *j, int column) {                                  \
-    position_and_type(j, column, dtype);                                                                                         \
+#define SW_OF_DTYPE(dtype, suffix)                                                                                     \
+  static __attribute__((noinline)) void backward_##suffix(const job *j, int64_t a, int64_t b, float *dgamma,           \
+                                                          float *dbeta) {                                              \
+    backward_slice(j, a, b, dgamma, dbeta, dtype);                                                                     \
+  }                                                                                                                    \
+  static __attribute__((noinline)) void word_rows_##suffix(const job *j, int64_t u) {                                  \
+    word_rows(j, u, dtype);                                                                                            \
+  }                                                                                                                    \
+  static __attribute__((noinline)) void position_and_type_##suffix(const job *j, int column) {                         \
+    position_and_type(j, column, dtype);                                                                               \
   }
 SW_OF_DTYPE(SW_F32, f32)
 SW_OF_DTYPE(SW_BF16, bf16)
 
-int SW_CPU(embedding_backward)(sw_stream *stream, const sw_embedding_desc *desc, const int32_t *positions, const int32_t *type_ids,
-                               void *dy, const void *z, const float *gamma, const float *mean, const float *rstd,
-                               const int32_t *sorted_tokens, const int32_t *segments, int64_t unique, float *dword_rows,
-                               float *dposition, float *dtype_table, float *dgamma, float *dbeta) {
+int SW_CPU(embedding_backward)(sw_stream *stream, const sw_embedding_desc *desc, const int32_t *positions,
+                               const int32_t *type_ids, void *dy, const void *z, const float *gamma, const float *mean,
+                               const float *rstd, const int32_t *sorted_tokens, const int32_t *segments, int64_t unique,
+                               float *dword_rows, float *dposition, float *dtype_table, float *dgamma, float *dbeta) {
   if (check(desc)) return -1;
-  job j = {.desc = desc, .positions = positions, .type_ids = type_ids, .gamma = gamma, .z = (void *)z, .dy = dy,
-           .mean = (float *)mean, .rstd = (float *)rstd, .sorted_tokens = sorted_tokens, .segments = segments,
-           .dword_rows = dword_rows, .dposition = dposition, .dtype_table = dtype_table};
+  job j = {.desc = desc,
+           .positions = positions,
+           .type_ids = type_ids,
+           .gamma = gamma,
+           .z = (void *)z,
+           .dy = dy,
+           .mean = (float *)mean,
+           .rstd = (float *)rstd,
+           .sorted_tokens = sorted_tokens,
+           .segments = segments,
+           .dword_rows = dword_rows,
+           .dposition = dposition,
+           .dtype_table = dtype_table};
   int64_t tokens = desc->tokens;
   int hidden = desc->hidden, f32 = desc->dtype == SW_F32;
   row_slices slices = row_slices_of(tokens, hidden);

@@ -3,9 +3,10 @@
 
 #include <stddef.h>
 
-void sw_reference_embedding_forward(int64_t tokens, int hidden, double eps, const int32_t *ids, const int32_t *positions,
-                                    const int32_t *type_ids, const double *word, const double *position, const double *type,
-                                    const double *gamma, const double *beta, const double *out_mask, double *z, double *y) {
+void sw_reference_embedding_forward(int64_t tokens, int hidden, double eps, const int32_t *ids,
+                                    const int32_t *positions, const int32_t *type_ids, const double *word,
+                                    const double *position, const double *type, const double *gamma, const double *beta,
+                                    const double *out_mask, double *z, double *y) {
   for (int64_t t = 0; t < tokens; t++)
     for (int c = 0; c < hidden; c++) {
       double sum = word[ids[t] * (int64_t)hidden + c] + position[positions[t] * (int64_t)hidden + c];
@@ -15,10 +16,11 @@ void sw_reference_embedding_forward(int64_t tokens, int hidden, double eps, cons
   sw_reference_layernorm_forward(tokens, hidden, eps, z, NULL, NULL, gamma, beta, out_mask, NULL, y, NULL, NULL);
 }
 
-void sw_reference_embedding_backward(int64_t tokens, int hidden, double eps, const int32_t *ids, const int32_t *positions,
-                                     const int32_t *type_ids, const double *dy, const double *z, const double *gamma,
-                                     const double *out_mask, double *dz, double *dword, double *dposition, double *dtype_table,
-                                     double *dgamma, double *dbeta) {
+void sw_reference_embedding_backward(int64_t tokens, int hidden, double eps, const int32_t *ids,
+                                     const int32_t *positions, const int32_t *type_ids, const double *dy,
+                                     const double *z, const double *gamma, const double *out_mask, double *dz,
+                                     double *dword, double *dposition, double *dtype_table, double *dgamma,
+                                     double *dbeta) {
   sw_reference_layernorm_backward(tokens, hidden, eps, dy, z, gamma, NULL, out_mask, dz, NULL, dgamma, dbeta);
   for (int64_t t = 0; t < tokens; t++)
     for (int c = 0; c < hidden; c++) {

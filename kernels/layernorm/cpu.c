@@ -1,5 +1,6 @@
-/* Residual + dropout + LayerNorm on the CPU: see layernorm.h. Forward is one pass over memory: the row stays in L1 between the
- * sum, the variance and the normalisation. z enters the statistics in fp32, before it is rounded to the storage dtype. */
+/* Residual + dropout + LayerNorm on the CPU: see layernorm.h. Forward is one pass over memory: the row stays in L1
+ * between the sum, the variance and the normalisation. z enters the statistics in fp32, before it is rounded to the
+ * storage dtype. */
 #include "kernels/layernorm/row.h"
 #include "base/error.h"
 #include "kernels/isa.h"
@@ -42,13 +43,18 @@ SW_INLINE void forward_rows(const job *j, int64_t first, int64_t last, sw_dtype 
     if (j->mean) j->mean[t] = mean, j->rstd[t] = rstd;
   }
 }
-static __attribute__((noinline)) void forward_f32(const job *j, int64_t a, int64_t b) { forward_rows(j, a, b, SW_F32); }
-static __attribute__((noinline)) void forward_bf16(const job *j, int64_t a, int64_t b) { forward_rows(j, a, b, SW_BF16); }
+static __attribute__((noinline)) void forward_f32(const job *j, int64_t a, int64_t b) {
+  forward_rows(j, a, b, SW_F32);
+}
+static __attribute__((noinline)) void forward_bf16(const job *j, int64_t a, int64_t b) {
+  forward_rows(j, a, b, SW_BF16);
+}
 
-int SW_CPU(layernorm_forward)(sw_stream *stream, const sw_layernorm_desc *desc, void *x, const void *residual, const float *gamma,
-                              const float *beta, void *y, float *mean, float *rstd) {
+int SW_CPU(layernorm_forward)(sw_stream *stream, const sw_layernorm_desc *desc, void *x, const void *residual,
+                              const float *gamma, const float *beta, void *y, float *mean, float *rstd) {
   if (check(desc)) return -1;
-  job j = {.desc = desc, .x = x, .residual = residual, .gamma = gamma, .beta = beta, .y = y, .mean = mean, .rstd = rstd};
+  job j = {
+      .desc = desc, .x = x, .residual = residual, .gamma = gamma, .beta = beta, .y = y, .mean = mean, .rstd = rstd};
   int64_t tokens = desc->tokens;
   enum { GROUP = 16 };
 #pragma omp parallel for num_threads(stream->threads) schedule(static) if (tokens * desc->hidden > 16384)
@@ -70,7 +76,8 @@ SW_INLINE void backward_slice(const job *j, int64_t first, int64_t last, float *
   for (int64_t t = first; t < last; t++) {
     int64_t at = t * hidden;
     const float *mask = j->desc->dropout.p > 0 ? sw_dropout_row(&j->desc->dropout, (uint64_t)at, hidden, room) : NULL;
-    row_backward(j->dy, j->z, at, hidden, j->gamma, j->mean[t], j->rstd[t], NULL, j->dz, j->dx, mask, dgamma, dbeta, dtype);
+    row_backward(j->dy, j->z, at, hidden, j->gamma, j->mean[t], j->rstd[t], NULL, j->dz, j->dx, mask, dgamma, dbeta,
+                 dtype);
   }
 }
 static __attribute__((noinline)) void backward_f32(const job *j, int64_t a, int64_t b, float *dgamma, float *dbeta) {
@@ -80,11 +87,13 @@ static __attribute__((noinline)) void backward_bf16(const job *j, int64_t a, int
   backward_slice(j, a, b, dgamma, dbeta, SW_BF16);
 }
 
-int SW_CPU(layernorm_backward)(sw_stream *stream, const sw_layernorm_desc *desc, const void *dy, const void *z, const float *gamma,
-                               const float *mean, const float *rstd, void *dz, void *dx, float *dgamma, float *dbeta) {
+int SW_CPU(layernorm_backward)(sw_stream *stream, const sw_layernorm_desc *desc, const void *dy, const void *z,
+                               const float *gamma, const float *mean, const float *rstd, void *dz, void *dx,
+                               float *dgamma, float *dbeta) {
   if (check(desc)) return -1;
   if (!dx && desc->dropout.p > 0) return sw_fail("layernorm backward: dx is NULL while dropout is %g", desc->dropout.p);
-  job j = {.desc = desc, .dy = dy, .z = z, .gamma = gamma, .dz = dz, .dx = dx, .mean = (float *)mean, .rstd = (float *)rstd};
+  job j = {
+      .desc = desc, .dy = dy, .z = z, .gamma = gamma, .dz = dz, .dx = dx, .mean = (float *)mean, .rstd = (float *)rstd};
   int64_t tokens = desc->tokens;
   int hidden = desc->hidden;
   row_slices slices = row_slices_of(tokens, hidden);

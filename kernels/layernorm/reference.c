@@ -19,8 +19,8 @@ static void statistics(int hidden, double eps, const double *z, double *mean, do
 }
 
 void sw_reference_layernorm_forward(int64_t tokens, int hidden, double eps, const double *x, const double *mask,
-                                    const double *residual, const double *gamma, const double *beta, const double *out_mask,
-                                    double *z, double *y, double *mean, double *rstd) {
+                                    const double *residual, const double *gamma, const double *beta,
+                                    const double *out_mask, double *z, double *y, double *mean, double *rstd) {
   for (int64_t t = 0; t < tokens; t++) {
     double m, r;
     for (int c = 0; c < hidden; c++) {
@@ -40,9 +40,9 @@ void sw_reference_layernorm_forward(int64_t tokens, int hidden, double eps, cons
 
 /* The Jacobian as it stands: with v = var + eps and c = z - mean,
  *   d y_i / d z_k = gamma_i ((delta_ik - 1/H) v^-1/2 - c_i c_k v^-3/2 / H). */
-void sw_reference_layernorm_backward(int64_t tokens, int hidden, double eps, const double *dy, const double *z, const double *gamma,
-                                     const double *mask, const double *out_mask, double *dz, double *dx, double *dgamma,
-                                     double *dbeta) {
+void sw_reference_layernorm_backward(int64_t tokens, int hidden, double eps, const double *dy, const double *z,
+                                     const double *gamma, const double *mask, const double *out_mask, double *dz,
+                                     double *dx, double *dgamma, double *dbeta) {
   for (int64_t t = 0; t < tokens; t++) {
     const double *row = z + t * hidden;
     double mean, rstd, sum = 0, moment = 0;

@@ -1,4 +1,5 @@
-/* LayerNorm of one row, shared by kernels/layernorm and kernels/embedding. `dtype` is a constant wherever these are inlined. */
+/* LayerNorm of one row, shared by kernels/layernorm and kernels/embedding. `dtype` is a constant wherever these are
+ * inlined. */
 #ifndef SW_KERNELS_LAYERNORM_ROW_H
 #define SW_KERNELS_LAYERNORM_ROW_H
 #include "kernels/dropout.h"
@@ -7,18 +8,19 @@
 /* A row lives in fp32 on the stack between the passes over it. */
 enum { SW_MAX_HIDDEN = 8192 };
 
-/* Columns are handled in whole vectors, then one of n < SW_LANES: the body sees `i` and `n` (SW_LANES for a whole one, a constant). */
-#define SW_EACH_VECTOR(columns, ...)                                                                                             \
-  do {                                                                                                                           \
-    int i = 0;                                                                                                                   \
-    for (; i + SW_LANES <= (columns); i += SW_LANES) {                                                                           \
-      enum { n = SW_LANES };                                                                                                     \
-      __VA_ARGS__                                                                                                                \
-    }                                                                                                                            \
-    if (i < (columns)) {                                                                                                         \
-      const int n = (int)((unsigned)(columns) % SW_LANES);                                                                       \
-      __VA_ARGS__                                                                                                                \
-    }                                                                                                                            \
+/* Columns are handled in whole vectors, then one of n < SW_LANES: the body sees `i` and `n` (SW_LANES for a whole one,
+ * a constant). */
+#define SW_EACH_VECTOR(columns, ...)                                                                                   \
+  do {                                                                                                                 \
+    int i = 0;                                                                                                         \
+    for (; i + SW_LANES <= (columns); i += SW_LANES) {                                                                 \
+      enum { n = SW_LANES };                                                                                           \
+      __VA_ARGS__                                                                                                      \
+    }                                                                                                                  \
+    if (i < (columns)) {                                                                                               \
+      const int n = (int)((unsigned)(columns) % SW_LANES);                                                             \
+      __VA_ARGS__                                                                                                      \
+    }                                                                                                                  \
   } while (0)
 SW_INLINE vf row_get(const void *p, sw_dtype dtype, int64_t i, int n) {
   return n == SW_LANES ? vf_get(p, dtype, i) : vf_get_n(p, dtype, i, n);
@@ -37,7 +39,8 @@ SW_INLINE vf row_first(vf v, int n) {
   return vf_select(lane < vi_set(n), v, vf_zero());
 }
 
-/* Mean and 1 / sqrt(var + eps) of z [hidden]; z is padded with zeros to whole vectors. Four sums hide the latency of the additions. */
+/* Mean and 1 / sqrt(var + eps) of z [hidden]; z is padded with zeros to whole vectors. Four sums hide the latency of
+ * the additions. */
 SW_INLINE void row_statistics(const float *z, int hidden, float eps, float *mean, float *rstd) {
   vf s[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
   int i = 0;
@@ -69,9 +72,9 @@ SW_INLINE void row_normalize(const float *z, int hidden, float mean, float rstd,
 }
 /* dz from dy * before (the mask of the output, or NULL); dx = dz * after (the mask of the branch) where dx is not NULL.
  * dz may be dy. dgamma and dbeta are added to. Two passes over the row, the second one in L1. */
-SW_INLINE void row_backward(const void *dy, const void *z, int64_t at, int hidden, const float *gamma, float mean, float rstd,
-                            const float *before, void *dz, void *dx, const float *after, float *dgamma, float *dbeta,
-                            sw_dtype dtype) {
+SW_INLINE void row_backward(const void *dy, const void *z, int64_t at, int hidden, const float *gamma, float mean,
+                            float rstd, const float *before, void *dz, void *dx, const float *after, float *dgamma,
+                            float *dbeta, sw_dtype dtype) {
   vf sa = vf_zero(), san = vf_zero(), sb = vf_zero(), sbn = vf_zero();
   SW_EACH_VECTOR(hidden, {
     vf a = row_get(dy, dtype, at + i, n) * row_get(gamma, SW_F32, i, n); /* 0 beyond the row */
@@ -95,8 +98,8 @@ SW_INLINE void row_backward(const void *dy, const void *z, int64_t at, int hidde
   });
 }
 
-/* dgamma and dbeta: the tokens are cut into slices, each summed by one thread on its own; the slices are then added in order.
- * How many slices there are depends on the shapes alone, so the sums do not depend on the threads. */
+/* dgamma and dbeta: the tokens are cut into slices, each summed by one thread on its own; the slices are then added in
+ * order. How many slices there are depends on the shapes alone, so the sums do not depend on the threads. */
 enum { SW_SLICE_TOKENS = 16, SW_SLICES = 64, SW_SLICE_FLOATS = 1 << 17, SW_ROW_BLOCK = 4 * SW_LANES };
 typedef struct {
   int64_t tokens; /* of a slice */

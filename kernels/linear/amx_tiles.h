@@ -1,36 +1,46 @@
 /* The layouts and conversions in front of the AMX products; included by cpu_amx.c only.
  *
- * A tile is 1 KiB: 16 rows of 32 bf16. TDPBF16PS adds to a C tile (16 x 16 fp32) the products of an A tile (16 rows, 32 k) and a B
- * tile (16 pairs of k, 16 columns): C[m][n] += sum over p of A[m][2p] B[p][n][0] + A[m][2p+1] B[p][n][1]. Which k share a pair does
- * not matter as long as A and B agree:
- *   1 part  (bf16): pair p of a step is k = 2p, 2p + 1, as they lie in memory, so that x can be loaded without a copy;
- *   3 parts (fp32): pair p is k = p, p + 16: two vectors are then merged by a shift and a blend, without a permutation.
+ * A tile is 1 KiB: 16 rows of 32 bf16. TDPBF16PS adds to a C tile (16 x 16 fp32) the products of an A tile (16 rows, 32
+ * k) and a B tile (16 pairs of k, 16 columns): C[m][n] += sum over p of A[m][2p] B[p][n][0] + A[m][2p+1] B[p][n][1].
+ * Which k share a pair does not matter as long as A and B agree: 1 part  (bf16): pair p of a step is k = 2p, 2p + 1, as
+ * they lie in memory, so that x can be loaded without a copy; 3 parts (fp32): pair p is k = p, p + 16: two vectors are
+ * then merged by a shift and a blend, without a permutation.
  *
- * fp32 by three bf16 parts (Henry, Tang, Heinecke: "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
- * computations", ARITH 2019): x = x1 + x2 + x3 exactly, each part having 8 bits. x1 and x2 are rounded, which keeps the
- * products left out (x2 w3, x3 w2, x3 w3) below 2^-24 of x w and gives them no preferred sign. x1 is clamped to the largest bf16, so
- * that it cannot round to infinity (x2 and x3 hold the rest). An infinity or NaN becomes NaN in x3: what is not finite stays so, but
- * an infinity comes out as NaN. */
+ * fp32 by three bf16 parts (Henry, Tang, Heinecke: "Leveraging the bfloat16 artificial intelligence datatype for
+ * higher-precision computations", ARITH 2019): x = x1 + x2 + x3 exactly, each part having 8 bits. x1 and x2 are
+ * rounded, which keeps the products left out (x2 w3, x3 w2, x3 w3) below 2^-24 of x w and gives them no preferred sign.
+ * x1 is clamped to the largest bf16, so that it cannot round to infinity (x2 and x3 hold the rest). An infinity or NaN
+ * becomes NaN in x3: what is not finite stays so, but an infinity comes out as NaN. The tile unit takes subnormal
+ * numbers for zeros: parts below 1.2e-38 are lost. */
 #ifndef SW_KERNELS_LINEAR_AMX_TILES_H
 #define SW_KERNELS_LINEAR_AMX_TILES_H
 #include "kernels/linear/epilogue.h"
 #include <immintrin.h>
 
-enum { SIDE = 16, STEP = 32, PANEL = 32, TILE = 1024 }; /* rows or columns of a tile; k of a tile; columns of a prepared panel; bytes */
+enum {
+  SIDE = 16,
+  STEP = 32,
+  PANEL = 32,
+  TILE = 1024
+}; /* rows or columns of a tile; k of a tile; columns of a prepared panel; bytes */
 
 /* lanes [0, n) of 16 */
-SW_INLINE __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+SW_INLINE __mmask16 lanes(int64_t n) {
+  return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
 
 /* Sixteen elements from index i as fp32, zero where the mask is. */
 SW_INLINE __m512 load16(const void *p, sw_dtype dtype, int64_t i, __mmask16 mask) {
   if (dtype == SW_F32) return _mm512_maskz_loadu_ps(mask, (const float *)p + i);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const sw_bf16 *)p + i)), 16));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const sw_bf16 *)p + i)), 16));
 }
 
 /* lo in the lower, hi in the upper half of each 32-bit lane, in three parts or rounded to one. */
 SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
   if (parts == 1) {
-    __m512i l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo)), h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
+    __m512i l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo)),
+            h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(hi));
     out[0] = _mm512_or_si512(l, _mm512_slli_epi32(h, 16));
     return;
   }
@@ -38,7 +48,8 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
   const __m512 largest = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f7f0000));
   for (int part = 0; part < 3; part++) {
     __m512i l = _mm512_castps_si512(lo), h = _mm512_castps_si512(hi);
-    if (part == 0) { /* the lesser magnitude, with the sign of the first; for NaN the second, which leaves the NaN to x2 */
+    if (part ==
+        0) { /* the lesser magnitude, with the sign of the first; for NaN the second, which leaves the NaN to x2 */
       l = _mm512_castps_si512(_mm512_range_ps(lo, largest, 2));
       h = _mm512_castps_si512(_mm512_range_ps(hi, largest, 2));
     }
@@ -52,6 +63,10 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
 
 /* Pairs within one row: k = [k0, k0 + 32) of p[at ...], n of them valid. */
 SW_INLINE void row_pairs(const void *p, sw_dtype dtype, int64_t at, int64_t n, int parts, __m512i out[3]) {
+  if (dtype == SW_BF16 && parts == 1) {
+    out[0] = _mm512_maskz_loadu_epi16(n >= 32 ? 0xffffffffu : n <= 0 ? 0 : (1u << n) - 1, (const sw_bf16 *)p + at);
+    return;
+  }
   __m512 first = load16(p, dtype, at, lanes(n)), second = load16(p, dtype, at + 16, lanes(n - 16));
   if (parts == 1)
     out[0] = (__m512i)_mm512_cvtne2ps_pbh(second, first);
@@ -59,8 +74,8 @@ SW_INLINE void row_pairs(const void *p, sw_dtype dtype, int64_t at, int64_t n, i
     split_pairs(first, second, parts, out);
 }
 /* Pairs across two rows (k = row_a, row_b; negative: zeros), sixteen columns from `col`. */
-SW_INLINE void column_pairs(const void *p, sw_dtype dtype, int64_t ld, int64_t row_a, int64_t row_b, int64_t col, __mmask16 mask,
-                            int parts, __m512i out[3]) {
+SW_INLINE void column_pairs(const void *p, sw_dtype dtype, int64_t ld, int64_t row_a, int64_t row_b, int64_t col,
+                            __mmask16 mask, int parts, __m512i out[3]) {
   if (dtype == SW_BF16 && parts == 1) {
     const sw_bf16 *h = (const sw_bf16 *)p + col;
     __m256i zero = _mm256_setzero_si256();
@@ -111,6 +126,7 @@ SW_INLINE void configure_tiles(const int rows[8]) {
   for (int i = 0; i < 8; i++) config.bytes_per_row[i] = 64, config.rows[i] = (uint8_t)rows[i];
   __asm__ volatile("ldtilecfg %0" ::"m"(config)); /* gcc's _tile_loadconfig names only its first eight bytes as read */
 }
-/* The compilers' tile loads and stores do not say which memory they touch: this stands between them and ordinary code. */
+/* The compilers' tile loads and stores do not say which memory they touch: this stands between them and ordinary code.
+ */
 #define TILE_FENCE() __asm__ volatile("" ::: "memory")
 #endif

@@ -1,11 +1,14 @@
-/* Linear layers on any CPU: the matrix products are oneDNN's, which picks SSE4.1, AVX2, AVX-512 or AVX512-BF16 at run time.
+/* Linear layers on any CPU: the matrix products are oneDNN's, which picks SSE4.1, AVX2, AVX-512 or AVX512-BF16 at run
+ * time.
  *
- * Rows go through in chunks of a fixed size (the last one padded with zeros) and columns in fixed blocks, each a product of one thread;
- * threads share the chunks and blocks. So one row's result comes from the same instructions whatever the other rows are and however
- * many threads there are. Few rows use a smaller chunk, but only where both sizes were seen to give the same bits (try_small).
+ * Rows go through in chunks of a fixed size (the last one padded with zeros) and columns in fixed blocks, each a
+ * product of one thread; threads share the chunks and blocks. So one row's result comes from the same instructions
+ * whatever the other rows are and however many threads there are. Few rows use a smaller chunk, but only where both
+ * sizes were seen to give the same bits (try_small).
  *
- * oneDNN's primitives are made once for each shape and kept for the life of the process; a mutex guards the list. Their scratch
- * memory is part of the workspace. bf16 on a processor without bf16 products: the same numbers multiplied in fp32. */
+ * oneDNN's primitives are made once for each shape and kept for the life of the process; a mutex guards the list. Their
+ * scratch memory is part of the workspace. bf16 on a processor without bf16 products: the same numbers multiplied in
+ * fp32. */
 #include "kernels/linear/epilogue.h"
 #include "kernels/isa.h"
 #include <oneapi/dnnl/dnnl.h>
@@ -27,7 +30,7 @@ enum { CHUNK = 64, SMALL = 16, COLUMNS = 256, TOKENS = 256, STRIPE = 128 };
 typedef struct {
   int64_t m, n, k;
   int64_t weight_k, weight_n; /* distance of two k and of two n in the weight that is prepared */
-  int gradient;               /* C [m, n] += A^T B with A [k, m] and B [k, n] as they are; else C = A [m, k] B, B prepared */
+  int gradient; /* C [m, n] += A^T B with A [k, m] and B [k, n] as they are; else C = A [m, k] B, B prepared */
   int bf16;
 } shape;
 
@@ -45,7 +48,9 @@ static dnnl_engine_t engine;
 static int bf16_native;
 static product *products;
 
-static size_t round_bytes(size_t n) { return (n + 63) / 64 * 64; }
+static size_t round_bytes(size_t n) {
+  return (n + 63) / 64 * 64;
+}
 
 static int dnn_fail(const char *what, dnnl_status_t status) {
   return sw_fail("linear: oneDNN cannot %s (status %d)", what, (int)status);
@@ -60,7 +65,8 @@ static int open_engine(void) {
   dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
 #elif defined(__SSE2__)
   dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
-#endif /* refused where oneDNN was used before or was built without this: it then uses what the machine has, which is as right */
+#endif /* refused where oneDNN was used before or was built without this: it then uses what the machine has, which is  \
+          as right */
   dnnl_status_t status = dnnl_engine_create(&engine, dnnl_cpu, 0);
   if (status) return dnn_fail("start", status);
   dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
@@ -100,8 +106,8 @@ static dnnl_status_t multiply(const product *p, int small, const void *a, const 
 }
 
 /* A product of m rows; `b` may still be open (dnnl_format_tag_any) and then says afterwards what was chosen. */
-static dnnl_status_t make_primitive(const shape *s, int64_t m, dnnl_memory_desc_t *a, dnnl_memory_desc_t *b, dnnl_memory_desc_t *c,
-                                    dnnl_memory_desc_t *scratch, dnnl_primitive_t *out) {
+static dnnl_status_t make_primitive(const shape *s, int64_t m, dnnl_memory_desc_t *a, dnnl_memory_desc_t *b,
+                                    dnnl_memory_desc_t *c, dnnl_memory_desc_t *scratch, dnnl_primitive_t *out) {
   dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
   dnnl_matmul_desc_t desc;
   dnnl_primitive_attr_t attributes = NULL;
@@ -109,7 +115,8 @@ static dnnl_status_t make_primitive(const shape *s, int64_t m, dnnl_memory_desc_
   dnnl_primitive_desc_t chosen = NULL;
   dnnl_status_t status = dnnl_memory_desc_init_by_strides(a, 2, (dnnl_dims_t){m, s->k}, type,
                                                           s->gradient ? (dnnl_dims_t){1, m} : (dnnl_dims_t){s->k, 1});
-  if (!status) status = dnnl_memory_desc_init_by_strides(c, 2, (dnnl_dims_t){m, s->n}, dnnl_f32, (dnnl_dims_t){s->n, 1});
+  if (!status)
+    status = dnnl_memory_desc_init_by_strides(c, 2, (dnnl_dims_t){m, s->n}, dnnl_f32, (dnnl_dims_t){s->n, 1});
   if (!status) status = dnnl_matmul_desc_init(&desc, a, b, NULL, c);
   if (!status) status = dnnl_primitive_attr_create(&attributes);
   if (!status) status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
@@ -136,12 +143,13 @@ static void close_product(product *p) {
   free(p);
 }
 
-/* Makes p->small, multiplies arbitrary numbers by both primitives and keeps it only when every bit agrees: which instructions a
- * row meets does not depend on the numbers. */
+/* Makes p->small, multiplies arbitrary numbers by both primitives and keeps it only when every bit agrees: which
+ * instructions a row meets does not depend on the numbers. */
 static int try_small(product *p) {
   const shape *s = &p->shape;
   dnnl_memory_desc_t b = p->b;
-  size_t size = s->bf16 ? 2 : 4, a_bytes = round_bytes((size_t)(CHUNK * s->k) * size), c_bytes = round_bytes((size_t)(CHUNK * s->n) * 4);
+  size_t size = s->bf16 ? 2 : 4, a_bytes = round_bytes((size_t)(CHUNK * s->k) * size),
+         c_bytes = round_bytes((size_t)(CHUNK * s->n) * 4);
   if (make_primitive(s, SMALL, &p->a_small, &b, &p->c_small, &p->scratch_small, &p->small)) {
     p->small = NULL;
     return 0;
@@ -150,9 +158,11 @@ static int try_small(product *p) {
   if (scratch > p->scratch_bytes) p->scratch_bytes = scratch;
   char *memory = sw_alloc_aligned(a_bytes + p->b_bytes + 2 * c_bytes + p->scratch_bytes);
   if (!memory) return -1;
-  char *a = memory, *weight = a + a_bytes, *c = weight + p->b_bytes, *c_small = c + c_bytes, *scratch_memory = c_small + c_bytes;
+  char *a = memory, *weight = a + a_bytes, *c = weight + p->b_bytes, *c_small = c + c_bytes,
+       *scratch_memory = c_small + c_bytes;
   uint32_t state = 1;
-  for (size_t i = 0; i < (a_bytes + p->b_bytes) / 2; i++) { /* bf16, or halves of fp32, of magnitudes around 1 and either sign */
+  for (size_t i = 0; i < (a_bytes + p->b_bytes) / 2;
+       i++) { /* bf16, or halves of fp32, of magnitudes around 1 and either sign */
     state = state * 1664525u + 1013904223u;
     uint16_t h = (uint16_t)((state >> 16 & 0x81ff) | 0x3e00);
     memcpy(memory + 2 * i, &h, 2);
@@ -203,7 +213,8 @@ static const product *find_product(const shape *s) {
   product *p = NULL;
   pthread_mutex_lock(&mutex);
   if (!open_engine()) {
-    for (p = products; p && memcmp(&p->shape, s, sizeof *s); p = p->next) {}
+    for (p = products; p && memcmp(&p->shape, s, sizeof *s); p = p->next) {
+    }
     if (!p) {
 #pragma omp parallel num_threads(1)
       { /* a region of its own: oneDNN then plans for one thread, and the caller's setting stays */
@@ -220,7 +231,8 @@ static const product *find_product(const shape *s) {
   return p;
 }
 
-/* ------------------------------------------------ one layer's products ------------------------------------------------ */
+/* ------------------------------------------------ one layer's products
+ * ------------------------------------------------ */
 
 /* A weight's columns in blocks: all of `columns`, the last perhaps fewer. */
 typedef struct {
@@ -241,7 +253,12 @@ static int find_blocked(const sw_linear_desc *desc, int backward, blocked *b) {
   b->blocks = (b->n + COLUMNS - 1) / COLUMNS;
   b->columns = linear_min(b->n, linear_round_up((b->n + b->blocks - 1) / b->blocks, 64));
   b->blocks = (b->n + b->columns - 1) / b->columns;
-  shape s = {.m = CHUNK, .n = b->columns, .k = b->k, .weight_k = backward ? in : 1, .weight_n = backward ? 1 : in, .bf16 = b->bf16};
+  shape s = {.m = CHUNK,
+             .n = b->columns,
+             .k = b->k,
+             .weight_k = backward ? in : 1,
+             .weight_n = backward ? 1 : in,
+             .bf16 = b->bf16};
   b->whole = find_product(&s);
   s.n = b->n - (b->blocks - 1) * b->columns;
   b->last = find_product(&s);
@@ -249,7 +266,9 @@ static int find_blocked(const sw_linear_desc *desc, int backward, blocked *b) {
   b->bytes = (size_t)(b->blocks - 1) * b->whole->b_bytes + b->last->b_bytes;
   return 0;
 }
-static const product *product_of(const blocked *b, int64_t block) { return block + 1 < b->blocks ? b->whole : b->last; }
+static const product *product_of(const blocked *b, int64_t block) {
+  return block + 1 < b->blocks ? b->whole : b->last;
+}
 
 /* bf16 layers multiplied in fp32 need the weight rounded: a copy of it, behind the prepared forms. */
 static size_t rounded_bytes(const sw_linear_desc *desc, const blocked *b) {
@@ -258,14 +277,18 @@ static size_t rounded_bytes(const sw_linear_desc *desc, const blocked *b) {
 
 int SW_CPU(linear_weight_bytes)(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
   blocked forward, backward = {0};
-  if (linear_check(stream, desc) || find_blocked(desc, 0, &forward) || (desc->training && find_blocked(desc, 1, &backward))) return -1;
+  if (linear_check(stream, desc) || find_blocked(desc, 0, &forward) ||
+      (desc->training && find_blocked(desc, 1, &backward)))
+    return -1;
   *bytes = forward.bytes + backward.bytes + rounded_bytes(desc, &forward);
   return 0;
 }
 
 int SW_CPU(linear_prepare)(sw_stream *stream, const sw_linear_desc *desc, const float *weight, void *prepared) {
   blocked forward, backward = {0};
-  if (linear_check(stream, desc) || find_blocked(desc, 0, &forward) || (desc->training && find_blocked(desc, 1, &backward))) return -1;
+  if (linear_check(stream, desc) || find_blocked(desc, 0, &forward) ||
+      (desc->training && find_blocked(desc, 1, &backward)))
+    return -1;
   int64_t in = desc->in_features, out = desc->out_features;
   int failed = 0, threads = in * out < 1 << 15 ? 1 : stream->threads;
   float *rounded = (float *)((char *)prepared + forward.bytes + backward.bytes);
@@ -292,7 +315,8 @@ int SW_CPU(linear_prepare)(sw_stream *stream, const sw_linear_desc *desc, const 
       }
     }
   }
-  return failed ? sw_fail("linear: oneDNN could not lay out a weight of %lld x %lld", (long long)out, (long long)in) : 0;
+  return failed ? sw_fail("linear: oneDNN could not lay out a weight of %lld x %lld", (long long)out, (long long)in)
+                : 0;
 }
 
 /* `count` elements of either dtype as fp32 or bf16; with `round`, fp32 holds what bf16 would. */
@@ -317,7 +341,8 @@ typedef struct {
   size_t a, c, dnn, all;
 } scratch_sizes;
 static scratch_sizes rows_scratch(const blocked *b) {
-  scratch_sizes s = {.a = round_bytes((size_t)(CHUNK * b->k) * (b->bf16 ? 2 : 4)), .c = round_bytes((size_t)(CHUNK * b->columns) * 4)};
+  scratch_sizes s = {.a = round_bytes((size_t)(CHUNK * b->k) * (b->bf16 ? 2 : 4)),
+                     .c = round_bytes((size_t)(CHUNK * b->columns) * 4)};
   s.dnn = b->whole->scratch_bytes > b->last->scratch_bytes ? b->whole->scratch_bytes : b->last->scratch_bytes;
   s.all = s.a + s.c + s.dnn;
   return s;
@@ -335,7 +360,8 @@ typedef struct {
 } rows_job;
 
 /* Rows [from, from + rows), rows <= CHUNK, by the blocks [first, last). */
-static dnnl_status_t run_chunk(const rows_job *j, int64_t from, int64_t rows, int64_t first, int64_t last, char *scratch) {
+static dnnl_status_t run_chunk(const rows_job *j, int64_t from, int64_t rows, int64_t first, int64_t last,
+                               char *scratch) {
   const blocked *b = j->b;
   scratch_sizes sizes = rows_scratch(b);
   float *c = (float *)(scratch + sizes.a);
@@ -352,7 +378,8 @@ static dnnl_status_t run_chunk(const rows_job *j, int64_t from, int64_t rows, in
     const char *weight = j->prepared + (size_t)block * b->whole->b_bytes;
     int small = p->small && rows <= CHUNK - SMALL;
     for (int64_t row = 0; row < rows; row += small ? SMALL : CHUNK) {
-      dnnl_status_t status = multiply(p, small, a + row * b->k * size, weight, c + row * p->shape.n, scratch + sizes.a + sizes.c);
+      dnnl_status_t status =
+          multiply(p, small, a + row * b->k * size, weight, c + row * p->shape.n, scratch + sizes.a + sizes.c);
       if (status) return status;
     }
     linear_finish(&j->out, c, p->shape.n, from, (int)rows, (int)(block * b->columns), (int)p->shape.n);
@@ -364,7 +391,8 @@ static int run_rows(sw_stream *stream, rows_job *j, char *workspace) {
   const blocked *b = j->b;
   int64_t rows = j->desc->tokens, chunks = (rows + CHUNK - 1) / CHUNK;
   int failed = 0, threads = (double)rows * b->k * b->n < 1e6 ? 1 : stream->threads;
-  int64_t parts = linear_min((threads + chunks - 1) / chunks, b->blocks); /* a task is a chunk by a part of the blocks */
+  int64_t parts =
+      linear_min((threads + chunks - 1) / chunks, b->blocks); /* a task is a chunk by a part of the blocks */
   size_t bytes = rows_scratch(b).all;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -377,32 +405,44 @@ static int run_rows(sw_stream *stream, rows_job *j, char *workspace) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < chunks * parts; task++) {
       int64_t from = task / parts * CHUNK, part = task % parts;
-      if (run_chunk(j, from, linear_min(CHUNK, rows - from), b->blocks * part / parts, b->blocks * (part + 1) / parts, own)) {
+      if (run_chunk(j, from, linear_min(CHUNK, rows - from), b->blocks * part / parts, b->blocks * (part + 1) / parts,
+                    own)) {
 #pragma omp atomic write
         failed = 1;
       }
     }
   }
-  return failed ? sw_fail("linear: oneDNN could not multiply %lld x %lld x %lld", (long long)rows, (long long)b->k, (long long)b->n) : 0;
+  return failed ? sw_fail("linear: oneDNN could not multiply %lld x %lld x %lld", (long long)rows, (long long)b->k,
+                          (long long)b->n)
+                : 0;
 }
 
-int SW_CPU(linear_forward)(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared, const float *bias,
-                           void *pre, void *y, void *workspace) {
+int SW_CPU(linear_forward)(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared,
+                           const float *bias, void *pre, void *y, void *workspace) {
   blocked b;
   if (linear_check(stream, desc)) return -1;
   if (!desc->tokens) return 0;
   if (find_blocked(desc, 0, &b)) return -1;
-  rows_job j = {.desc = desc, .b = &b, .a = x, .a_dtype = desc->dtype, .prepared = prepared,
-                .out = {.y = y, .pre = pre, .bias = bias, .ld = desc->out_features, .dtype = desc->out_dtype,
+  rows_job j = {.desc = desc,
+                .b = &b,
+                .a = x,
+                .a_dtype = desc->dtype,
+                .prepared = prepared,
+                .out = {.y = y,
+                        .pre = pre,
+                        .bias = bias,
+                        .ld = desc->out_features,
+                        .dtype = desc->out_dtype,
                         .activation = desc->activation}};
   return run_rows(stream, &j, workspace);
 }
 
-int SW_CPU(linear_backward_input)(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre, const void *prepared,
-                                  void *dx, int accumulate, void *workspace) {
+int SW_CPU(linear_backward_input)(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre,
+                                  const void *prepared, void *dx, int accumulate, void *workspace) {
   blocked forward, backward;
   if (linear_check(stream, desc)) return -1;
-  if (dx && !desc->training) return sw_fail("linear: the weight was prepared without training, so it has no backward form");
+  if (dx && !desc->training)
+    return sw_fail("linear: the weight was prepared without training, so it has no backward form");
   if (desc->activation && !pre) return sw_fail("linear: the gradient of an activation needs the values before it");
   if (!desc->tokens) return 0;
   if (!dx) {
@@ -413,15 +453,20 @@ int SW_CPU(linear_backward_input)(sw_stream *stream, const sw_linear_desc *desc,
     return 0;
   }
   if (find_blocked(desc, 0, &forward) || find_blocked(desc, 1, &backward)) return -1;
-  rows_job j = {.desc = desc, .b = &backward, .a = dy, .a_dtype = desc->out_dtype, .prepared = (const char *)prepared + forward.bytes,
-                .dy = desc->activation ? dy : NULL, .pre = pre,
+  rows_job j = {.desc = desc,
+                .b = &backward,
+                .a = dy,
+                .a_dtype = desc->out_dtype,
+                .prepared = (const char *)prepared + forward.bytes,
+                .dy = desc->activation ? dy : NULL,
+                .pre = pre,
                 .out = {.y = dx, .ld = desc->in_features, .dtype = desc->dtype, .accumulate = accumulate}};
   return run_rows(stream, &j, workspace);
 }
 
 /* ------------------------------------------------ weight gradients ------------------------------------------------ */
-/* A task is a stripe of output features over all tokens, TOKENS at a time in order; what is left is padded with zeros to a power of 2.
- * The additions to one element are in the same order whatever the threads. */
+/* A task is a stripe of output features over all tokens, TOKENS at a time in order; what is left is padded with zeros
+ * to a power of 2. The additions to one element are in the same order whatever the threads. */
 
 static int64_t chunk_of(int64_t tokens) {
   int64_t chunk = TOKENS;
@@ -429,7 +474,10 @@ static int64_t chunk_of(int64_t tokens) {
   return chunk;
 }
 static const product *gradient_product(const sw_linear_desc *desc, int64_t columns, int64_t tokens) {
-  return find_product(&(shape){.m = columns, .n = desc->in_features, .k = chunk_of(tokens), .gradient = 1,
+  return find_product(&(shape){.m = columns,
+                               .n = desc->in_features,
+                               .k = chunk_of(tokens),
+                               .gradient = 1,
                                .bf16 = desc->dtype == SW_BF16 && bf16_native});
 }
 typedef struct {
@@ -448,7 +496,8 @@ static int plan_gradient(const sw_linear_desc *desc, gradient_plan *plan) {
   plan->chunks = (tokens + TOKENS - 1) / TOKENS;
   for (int i = 0; i < 4; i++) {
     int64_t columns = i / 2 ? out - (plan->stripes - 1) * plan->stripe : plan->stripe;
-    const product *p = gradient_product(desc, columns, i % 2 || plan->chunks == 1 ? tokens - (plan->chunks - 1) * TOKENS : TOKENS);
+    const product *p =
+        gradient_product(desc, columns, i % 2 || plan->chunks == 1 ? tokens - (plan->chunks - 1) * TOKENS : TOKENS);
     if (!p) return -1;
     plan->of[i / 2][i % 2] = p;
     if (p->scratch_bytes > plan->dnn) plan->dnn = p->scratch_bytes;
@@ -482,7 +531,8 @@ int SW_CPU(linear_workspace)(sw_stream *stream, const sw_linear_desc *desc, size
 }
 
 /* sums[0, n) += the sum over rows of g [rows, ld], row after row. */
-static void add_column_sums(const void *g, sw_dtype dtype, int64_t ld, int64_t first, int64_t n, int64_t from, int64_t to, float *sums) {
+static void add_column_sums(const void *g, sw_dtype dtype, int64_t ld, int64_t first, int64_t n, int64_t from,
+                            int64_t to, float *sums) {
   int64_t col = 0;
   for (; col + SW_LANES <= n; col += SW_LANES) {
     vf sum = vf_zero();
@@ -496,12 +546,12 @@ static void add_column_sums(const void *g, sw_dtype dtype, int64_t ld, int64_t f
   }
 }
 
-int SW_CPU(linear_backward_weight)(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x, float *dweight,
-                                   float *dbias, void *workspace) {
+int SW_CPU(linear_backward_weight)(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x,
+                                   float *dweight, float *dbias, void *workspace) {
   gradient_plan plan;
   if (linear_check(stream, desc)) return -1;
-  if (!desc->tokens) return 0;
   if (!desc->training) return sw_fail("linear: gradients need a layer made for training");
+  if (!desc->tokens) return 0;
   if (plan_gradient(desc, &plan)) return -1;
   int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features;
   int bf16 = desc->dtype == SW_BF16 && bf16_native, round = desc->dtype == SW_BF16 && !bf16, failed = 0;
@@ -510,12 +560,14 @@ int SW_CPU(linear_backward_weight)(sw_stream *stream, const sw_linear_desc *desc
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     omp_set_num_threads(1);
-    char *own_x = (char *)workspace + (size_t)omp_get_thread_num() * plan.all, *own_g = own_x + plan.x, *dnn = own_g + plan.g;
+    char *own_x = (char *)workspace + (size_t)omp_get_thread_num() * plan.all, *own_g = own_x + plan.x,
+         *dnn = own_g + plan.g;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t stripe = 0; stripe < plan.stripes; stripe++)
       for (int64_t chunk = 0; chunk < plan.chunks; chunk++) {
         const product *p = plan.of[stripe + 1 == plan.stripes][chunk + 1 == plan.chunks];
-        int64_t first = stripe * plan.stripe, columns = p->shape.m, from = chunk * TOKENS, count = linear_min(TOKENS, tokens - from);
+        int64_t first = stripe * plan.stripe, columns = p->shape.m, from = chunk * TOKENS,
+                count = linear_min(TOKENS, tokens - from);
         int64_t padding = p->shape.k - count;
         const char *x_here = (const char *)x + from * in * size;
         for (int64_t row = 0; row < count; row++)
@@ -533,5 +585,7 @@ int SW_CPU(linear_backward_weight)(sw_stream *stream, const sw_linear_desc *desc
         }
       }
   }
-  return failed ? sw_fail("linear: oneDNN could not multiply %d x %lld x %d", desc->out_features, (long long)tokens, desc->in_features) : 0;
+  return failed ? sw_fail("linear: oneDNN could not multiply %d x %lld x %d", desc->out_features, (long long)tokens,
+                          desc->in_features)
+                : 0;
 }

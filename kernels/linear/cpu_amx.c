@@ -1,13 +1,14 @@
-/* Linear layers on processors with AMX. bf16: one product of bf16 tiles. fp32: six products of the three bf16 parts of each factor
- * (amx_tiles.h), as accurate as fp32 multiply-adds and more than twice as fast as AVX-512 can do them.
+/* Linear layers on processors with AMX. bf16: one product of bf16 tiles. fp32: six products of the three bf16 parts of
+ * each factor (amx_tiles.h), as accurate as fp32 multiply-adds and more than twice as fast as AVX-512 can do them.
  *
- * Weights are prepared as panels of 32 columns, panel by panel, step by step (32 k), part by part, two B tiles each: the products
- * read them in a straight line. Rows go through in blocks whose (packed) A tiles stay in the level-2 cache; for every panel, all
- * pairs of row tiles of the block are multiplied by it, so that each panel comes from memory once a block. While the tile unit works
- * on one 32 x 32 piece, the vector units finish (bias, activation, rounding) the piece before it.
+ * Weights are prepared as panels of 32 columns, panel by panel, step by step (32 k), part by part, two B tiles each:
+ * the products read them in a straight line. Rows go through in blocks whose (packed) A tiles stay in the level-2
+ * cache; for every panel, all pairs of row tiles of the block are multiplied by it, so that each panel comes from
+ * memory once a block. While the tile unit works on one 32 x 32 piece, the vector units finish (bias, activation,
+ * rounding) the piece before it.
  *
- * Each element of a result is the same sequence of tile operations on its own row and column, whatever the other rows are and
- * whoever computes them: batches, positions and threads change no bit. */
+ * Each element of a result is the same sequence of tile operations on its own row and column, whatever the other rows
+ * are and whoever computes them: batches, positions and threads change no bit. */
 #include "kernels/linear/amx_tiles.h"
 #include <omp.h>
 
@@ -18,12 +19,24 @@ sw_linear_forward_fn sw_linear_forward_amx;
 sw_linear_backward_input_fn sw_linear_backward_input_amx;
 sw_linear_backward_weight_fn sw_linear_backward_weight_amx;
 
-enum { CACHE = 1 << 20, MOST_STEPS = 24, GROUP = 64 }; /* bytes of A tiles; steps of a turn; panels whose C waits between turns */
+enum {
+  CACHE = 1 << 20,
+  GROUP = 64,
+  STRIPE = 128
+}; /* bytes of A tiles; panels whose C waits between turns; rows of dW in a task */
 
-static int parts_of(const sw_linear_desc *desc) { return desc->dtype == SW_F32 ? 3 : 1; }
-static int64_t steps_of(int64_t k) { return (k + STEP - 1) / STEP; }
-static int64_t panels_of(int64_t n) { return (n + PANEL - 1) / PANEL; }
-static int64_t panel_bytes(int64_t k, int parts) { return steps_of(k) * parts * 2 * TILE; }
+static int parts_of(const sw_linear_desc *desc) {
+  return desc->dtype == SW_F32 ? 3 : 1;
+}
+static int64_t steps_of(int64_t k) {
+  return (k + STEP - 1) / STEP;
+}
+static int64_t panels_of(int64_t n) {
+  return (n + PANEL - 1) / PANEL;
+}
+static int64_t panel_bytes(int64_t k, int parts) {
+  return steps_of(k) * parts * 2 * TILE;
+}
 /* Below some ten microseconds of work a second thread costs more than it brings. */
 static int threads_for(const sw_stream *stream, double multiply_adds, int parts) {
   return multiply_adds * (parts == 3 ? 6 : 1) < 6e6 ? 1 : stream->threads;
@@ -41,7 +54,7 @@ int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, si
 }
 
 /* B[k = in][n = out] = W[n][k]: pairs lie within the rows of W, and are then transposed. */
-static void prepare_forward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
+SW_INLINE void prepare_forward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
   for (int64_t step = 0; step < steps_of(in); step++)
     for (int tile = 0; tile < 2; tile++) {
       __m512i t[3][SIDE];
@@ -58,11 +71,12 @@ static void prepare_forward_panel(const float *w, int64_t in, int64_t out, int64
     }
 }
 /* B[k = out][n = in] = W[k][n]: pairs are two rows of W. */
-static void prepare_backward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
+SW_INLINE void prepare_backward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
   for (int64_t step = 0; step < steps_of(out); step++)
     for (int tile = 0; tile < 2; tile++)
       for (int p = 0; p < SIDE; p++) {
-        int64_t a = step * STEP + (parts == 1 ? 2 * p : p), b = parts == 1 ? a + 1 : a + 16, n = panel * PANEL + tile * SIDE;
+        int64_t a = step * STEP + (parts == 1 ? 2 * p : p), b = parts == 1 ? a + 1 : a + 16,
+                n = panel * PANEL + tile * SIDE;
         __m512i pairs[3];
         column_pairs(w, SW_F32, in, a < out ? a : -1, b < out ? b : -1, n < in ? n : 0, lanes(in - n), parts, pairs);
         for (int part = 0; part < parts; part++)
@@ -70,18 +84,34 @@ static void prepare_backward_panel(const float *w, int64_t in, int64_t out, int6
       }
 }
 
+/* These and the packing functions below exist once for each number of parts and dtype: the inner loops then have no
+ * branches. */
+static void prepare_panel_3(const float *w, int64_t in, int64_t out, int64_t panel, int backward, char *to) {
+  if (backward)
+    prepare_backward_panel(w, in, out, panel, 3, to);
+  else
+    prepare_forward_panel(w, in, out, panel, 3, to);
+}
+static void prepare_panel_1(const float *w, int64_t in, int64_t out, int64_t panel, int backward, char *to) {
+  if (backward)
+    prepare_backward_panel(w, in, out, panel, 1, to);
+  else
+    prepare_forward_panel(w, in, out, panel, 1, to);
+}
+
 int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const float *weight, void *prepared) {
   if (linear_check(stream, desc)) return -1;
   int parts = parts_of(desc);
-  int64_t in = desc->in_features, out = desc->out_features, forward = panels_of(out), all = forward + (desc->training ? panels_of(in) : 0);
+  int64_t in = desc->in_features, out = desc->out_features, forward = panels_of(out),
+          all = forward + (desc->training ? panels_of(in) : 0);
   char *backward = (char *)prepared + forward * panel_bytes(in, parts);
   int threads = in * out < 1 << 15 ? 1 : stream->threads;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int64_t i = 0; i < all; i++) {
-    if (i < forward)
-      prepare_forward_panel(weight, in, out, i, parts, (char *)prepared + i * panel_bytes(in, parts));
-    else
-      prepare_backward_panel(weight, in, out, i - forward, parts, backward + (i - forward) * panel_bytes(out, parts));
+    int back = i >= forward;
+    int64_t panel = back ? i - forward : i;
+    char *to = (back ? backward : (char *)prepared) + panel * panel_bytes(back ? out : in, parts);
+    (parts == 3 ? prepare_panel_3 : prepare_panel_1)(weight, in, out, panel, back, to);
   }
   return 0;
 }
@@ -103,8 +133,8 @@ SW_INLINE void finish_rows(piece *p, int rows) {
   p->done += rows;
 }
 
-/* Asks for the lines where `rows` more rows of a piece will be written, while there is still time: stores that miss would fill the
- * store buffer, and the tile unit would wait behind them. */
+/* Asks for the lines where `rows` more rows of a piece will be written, while there is still time: stores that miss
+ * would fill the store buffer, and the tile unit would wait behind them. */
 SW_INLINE void fetch_rows(piece *p, int rows) {
   int64_t size = p->out->dtype == SW_F32 ? 4 : 2;
   for (int end = p->fetched + rows < p->rows ? p->fetched + rows : p->rows; p->fetched < end; p->fetched++) {
@@ -119,14 +149,23 @@ SW_INLINE void fetch_rows(piece *p, int rows) {
 /* The products of one step, (part of A, part of B): each changes one of the two, so that few tiles are loaded. */
 #define SIX_PRODUCTS(A, B, ADD) A(0) B(2) ADD B(1) ADD A(1) ADD B(0) ADD A(2) ADD A(0) ADD
 
-/* C (tile registers 0-3: two row tiles by two column tiles) += A B, while the rows of the piece `before` are finished and those of
- * `now` (may be NULL) fetched. */
-SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b, int64_t steps, int parts, piece *before, piece *now) {
+/* C (tile registers 0-3: two row tiles by two column tiles) += A B, while the rows of the piece `before` are finished
+ * and those of `now` (may be NULL) fetched. */
+SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b, int64_t steps, int parts,
+                            piece *before, piece *now) {
   int drain = (int)((before->rows + steps - 1) / steps), fetch = now ? (int)((now->rows + steps - 1) / steps) : 0;
   for (int64_t s = 0; s < steps; s++) {
-#define A(part) _tile_loadd(4, upper + (part) * TILE, 64); _tile_loadd(5, lower + (part) * TILE, 64);
-#define B(part) _tile_loadd(6, b + (part) * 2 * TILE, 64); _tile_loadd(7, b + (part) * 2 * TILE + TILE, 64);
-#define ADD _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+#define A(part)                                                                                                        \
+  _tile_loadd(4, upper + (part)*TILE, 64);                                                                             \
+  _tile_loadd(5, lower + (part)*TILE, 64);
+#define B(part)                                                                                                        \
+  _tile_loadd(6, b + (part)*2 * TILE, 64);                                                                             \
+  _tile_loadd(7, b + (part)*2 * TILE + TILE, 64);
+#define ADD                                                                                                            \
+  _tile_dpbf16ps(0, 4, 6);                                                                                             \
+  _tile_dpbf16ps(1, 4, 7);                                                                                             \
+  _tile_dpbf16ps(2, 5, 6);                                                                                             \
+  _tile_dpbf16ps(3, 5, 7);
     if (parts == 1) {
       A(0) B(0) ADD
     } else {
@@ -140,16 +179,24 @@ SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b,
     finish_rows(before, drain);
   }
 }
-/* C (0-3: one row tile by four column tiles, in two panels) += A B: for what is left when there are 16 rows or fewer. */
-SW_INLINE void multiply_1x4(const char *a, const char *b, const char *c, int64_t steps, int parts, piece *before, piece *now) {
+/* C (0-3: one row tile by four column tiles, in two panels) += A B: for what is left when there are 16 rows or fewer.
+ */
+SW_INLINE void multiply_1x4(const char *a, const char *b, const char *c, int64_t steps, int parts, piece *before,
+                            piece *now) {
   int drain = (int)((before->rows + steps - 1) / steps), fetch = now ? (int)((now->rows + steps - 1) / steps) : 0;
   for (int64_t s = 0; s < steps; s++) {
     const char *b_now, *c_now;
-#define A(part) _tile_loadd(4, a + (part) * TILE, 64);
-#define B(part) b_now = b + (part) * 2 * TILE, c_now = c + (part) * 2 * TILE;
-#define ADD                                                                                                                      \
-  _tile_loadd(5, b_now, 64); _tile_dpbf16ps(0, 4, 5); _tile_loadd(6, b_now + TILE, 64); _tile_dpbf16ps(1, 4, 6);                 \
-  _tile_loadd(7, c_now, 64); _tile_dpbf16ps(2, 4, 7); _tile_loadd(5, c_now + TILE, 64); _tile_dpbf16ps(3, 4, 5);
+#define A(part) _tile_loadd(4, a + (part)*TILE, 64);
+#define B(part) b_now = b + (part)*2 * TILE, c_now = c + (part)*2 * TILE;
+#define ADD                                                                                                            \
+  _tile_loadd(5, b_now, 64);                                                                                           \
+  _tile_dpbf16ps(0, 4, 5);                                                                                             \
+  _tile_loadd(6, b_now + TILE, 64);                                                                                    \
+  _tile_dpbf16ps(1, 4, 6);                                                                                             \
+  _tile_loadd(7, c_now, 64);                                                                                           \
+  _tile_dpbf16ps(2, 4, 7);                                                                                             \
+  _tile_loadd(5, c_now + TILE, 64);                                                                                    \
+  _tile_dpbf16ps(3, 4, 5);
     if (parts == 1) {
       A(0) B(0) ADD
     } else {
@@ -201,20 +248,22 @@ SW_INLINE void close_tiles(const turn *k, int64_t ld, int64_t lower, piece *befo
   }
 }
 /* One piece of 32 x 32 (fewer rows where the tile registers have fewer). */
-SW_INLINE void next_2x2(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b, int64_t steps, int parts) {
+SW_INLINE void next_2x2(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b,
+                        int64_t steps, int parts) {
   open_tiles(k, 32, 16 * 32);
   multiply_2x2(a, a + steps * parts * TILE, b, steps, parts, before, k->last ? &now : NULL);
   close_tiles(k, 32, 16 * 32, before, &now, c);
 }
 /* One piece of at most 16 x 64, in two panels. */
-SW_INLINE void next_1x4(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b, const char *b_next,
-                        int64_t steps, int parts) {
+SW_INLINE void next_1x4(piece *before, piece now, const turn *k, float (*c)[32 * 32], const char *a, const char *b,
+                        const char *b_next, int64_t steps, int parts) {
   open_tiles(k, 64, 32);
   multiply_1x4(a, b, b_next, steps, parts, before, k->last ? &now : NULL);
   close_tiles(k, 64, 32, before, &now, c);
 }
 
-/* ------------------------------------------------ rows times prepared weights ------------------------------------------------ */
+/* ------------------------------------------------ rows times prepared weights
+ * ------------------------------------------------ */
 
 typedef struct {
   const sw_linear_desc *desc;
@@ -229,11 +278,17 @@ typedef struct {
   int64_t block_rows, row_blocks, panel_blocks; /* a task is one block of rows by one block of panels */
 } product;
 
-/* Long sums in fp32 are taken in turns, as the A tiles of all k of enough rows would not fit into the cache. bf16 tiles take a third
- * of the room, and their products are so quick that putting C aside costs more than it brings. */
-static int64_t turns_of(int64_t k, int parts) { return parts == 3 ? (steps_of(k) + MOST_STEPS - 1) / MOST_STEPS : 1; }
-static int64_t turn_steps(int64_t k, int parts) { return (steps_of(k) + turns_of(k, parts) - 1) / turns_of(k, parts); }
-static int64_t packed_bytes(int64_t rows, int64_t steps, int parts) { return linear_round_up(rows, SIDE) / SIDE * steps * parts * TILE; }
+/* Long sums are taken in turns, as the A tiles of all k of enough rows would not fit into the cache. Longer ones in
+ * bf16: a third of the room, and products so quick that putting C aside counts. */
+static int64_t turns_of(int64_t k, int parts) {
+  return (steps_of(k) + (parts == 3 ? 23 : 95)) / (parts == 3 ? 24 : 96);
+}
+static int64_t turn_steps(int64_t k, int parts) {
+  return (steps_of(k) + turns_of(k, parts) - 1) / turns_of(k, parts);
+}
+static int64_t packed_bytes(int64_t rows, int64_t steps, int parts) {
+  return linear_round_up(rows, SIDE) / SIDE * steps * parts * TILE;
+}
 /* Rows of a block: its packed A tiles take a part of the level-2 cache. */
 static int64_t block_limit(int64_t k, int parts) {
   int64_t rows = CACHE / (turn_steps(k, parts) * STEP * 2 * parts) / 32 * 32;
@@ -242,7 +297,8 @@ static int64_t block_limit(int64_t k, int parts) {
 /* Scratch of one thread: A tiles, and C of a group of panels between turns. */
 static int64_t rows_scratch(int64_t rows, int64_t k, int64_t n, int parts) {
   int64_t block = linear_min(linear_round_up(rows, 32), block_limit(k, parts));
-  int64_t partial = turns_of(k, parts) > 1 ? block / 32 * linear_min(panels_of(n), GROUP) * (int64_t)sizeof(float[32 * 32]) : 0;
+  int64_t partial =
+      turns_of(k, parts) > 1 ? block / 32 * linear_min(panels_of(n), GROUP) * (int64_t)sizeof(float[32 * 32]) : 0;
   return packed_bytes(block, turn_steps(k, parts), parts) + partial;
 }
 /* Cuts the work: blocks of rows in a multiple of the number of threads where there are rows enough, else panels too. */
@@ -254,9 +310,11 @@ static void plan(product *p, int threads) {
   p->panel_blocks = linear_min((threads + p->row_blocks - 1) / p->row_blocks, panels_of(p->n));
 }
 
-/* `steps` steps from `first` of the rows [from, to) of A, as tiles: row tile by row tile, step by step, part by part. Rows beyond `to`
- * are left as they are: the tile registers have no such rows. A dozen steps of a row at once: long reads, and the tiles being written stay near. */
-SW_INLINE void pack_rows_as(const product *p, sw_dtype dtype, int parts, int64_t from, int64_t to, int64_t first, int64_t steps, char *packed) {
+/* `steps` steps from `first` of the rows [from, to) of A, as tiles: row tile by row tile, step by step, part by part.
+ * Rows beyond `to` are left as they are: the tile registers have no such rows. A dozen steps of a row at once: long
+ * reads, and the tiles being written stay near. */
+SW_INLINE void pack_rows_as(const product *p, sw_dtype dtype, int parts, int64_t from, int64_t to, int64_t first,
+                            int64_t steps, char *packed) {
   for (int64_t tile = from; tile < to; tile += SIDE)
     for (int64_t dozen = 0, here; dozen < steps; dozen += here, packed += here * parts * TILE) {
       here = linear_min(12, steps - dozen);
@@ -282,21 +340,26 @@ static void pack_rows(const product *p, int64_t from, int64_t to, int64_t first,
 }
 
 /* The rows [from, to) by the panels [first, last), the steps [step, step + steps) of them. */
-SW_INLINE void run_turn(const product *p, int64_t from, int64_t to, int64_t first, int64_t last, int64_t step, int64_t steps,
-                        const char *packed, float *partial, float (*c)[32 * 32], piece *before, int parts) {
+SW_INLINE void run_turn(const product *p, int64_t from, int64_t to, int64_t first, int64_t last, int64_t step,
+                        int64_t steps, const char *packed, float *partial, float (*c)[32 * 32], piece *before,
+                        int parts) {
   int64_t whole = (to - from) / 32 * 32, rest = to - from - whole, b_panel = panel_bytes(p->k, parts);
   int64_t a_rows = steps * parts * TILE, pairs = (to - from + 31) / 32;
   const char *b = p->b + step * parts * 2 * TILE;
   turn k = {.first = step == 0, .last = step + steps == steps_of(p->k)};
   TILE_FENCE();
-  for (int pass = 0; pass < 2; pass++) { /* the pairs of full row tiles; then what is left, with the registers cut to its rows */
+  for (int pass = 0; pass < 2;
+       pass++) { /* the pairs of full row tiles; then what is left, with the registers cut to its rows */
     int64_t row = pass ? whole : 0, end = pass ? whole + (rest > 16 ? rest : 0) : whole;
     if (row == end) continue;
     int lower = pass ? (int)rest - 16 : 16;
     configure_tiles((int[8]){16, 16, lower, lower, 16, lower, 16, 16});
     for (int64_t panel = first; panel < last; panel++)
       for (int64_t r = row; r < end; r += 32) {
-        piece now = {.out = &p->out, .row = from + r, .rows = 16 + lower, .col = (int)panel * PANEL,
+        piece now = {.out = &p->out,
+                     .row = from + r,
+                     .rows = 16 + lower,
+                     .col = (int)panel * PANEL,
                      .cols = (int)linear_min(PANEL, p->n - panel * PANEL)};
         k.partial = partial + ((panel - first) * pairs + r / 32) * 32 * 32;
         next_2x2(before, now, &k, c, packed + r / SIDE * a_rows, b + panel * b_panel, steps, parts);
@@ -306,17 +369,23 @@ SW_INLINE void run_turn(const product *p, int64_t from, int64_t to, int64_t firs
     int r = (int)rest;
     configure_tiles((int[8]){r, r, r, r, r, 16, 16, 16});
     for (int64_t panel = first; panel < last; panel += 2) {
-      int64_t here = linear_min(2, last - panel); /* where only one panel is left, it is multiplied twice and kept once */
-      piece now = {.out = &p->out, .row = from + whole, .rows = r, .col = (int)panel * PANEL,
+      int64_t here =
+          linear_min(2, last - panel); /* where only one panel is left, it is multiplied twice and kept once */
+      piece now = {.out = &p->out,
+                   .row = from + whole,
+                   .rows = r,
+                   .col = (int)panel * PANEL,
                    .cols = (int)linear_min(here * PANEL, p->n - panel * PANEL)};
       k.partial = partial + ((panel - first) * pairs + whole / 32) * 32 * 32;
-      next_1x4(before, now, &k, c, packed + whole / SIDE * a_rows, b + panel * b_panel, b + (panel + here - 1) * b_panel, steps, parts);
+      next_1x4(before, now, &k, c, packed + whole / SIDE * a_rows, b + panel * b_panel,
+               b + (panel + here - 1) * b_panel, steps, parts);
     }
   }
 }
 
 SW_INLINE void run_task(const product *p, int64_t task, char *scratch, int parts) {
-  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n), steps = steps_of(p->k);
+  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n),
+          steps = steps_of(p->k);
   int64_t from = block * p->block_rows, to = linear_min(from + p->block_rows, p->rows);
   int64_t first = panels * part / p->panel_blocks, last = panels * (part + 1) / p->panel_blocks;
   int64_t turns = turns_of(p->k, parts), each = turn_steps(p->k, parts), group = turns > 1 ? GROUP : panels;
@@ -356,22 +425,33 @@ static void run_product(product *p, int threads, void *workspace) {
   }
 }
 
-int sw_linear_forward_amx(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared, const float *bias,
-                          void *pre, void *y, void *workspace) {
+int sw_linear_forward_amx(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared,
+                          const float *bias, void *pre, void *y, void *workspace) {
   if (linear_check(stream, desc)) return -1;
   if (!desc->tokens) return 0;
-  product p = {.desc = desc, .a = x, .a_dtype = desc->dtype, .rows = desc->tokens, .k = desc->in_features, .n = desc->out_features,
-               .parts = parts_of(desc), .b = prepared,
-               .out = {.y = y, .pre = pre, .bias = bias, .ld = desc->out_features, .dtype = desc->out_dtype,
+  product p = {.desc = desc,
+               .a = x,
+               .a_dtype = desc->dtype,
+               .rows = desc->tokens,
+               .k = desc->in_features,
+               .n = desc->out_features,
+               .parts = parts_of(desc),
+               .b = prepared,
+               .out = {.y = y,
+                       .pre = pre,
+                       .bias = bias,
+                       .ld = desc->out_features,
+                       .dtype = desc->out_dtype,
                        .activation = desc->activation}};
   run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, p.parts), workspace);
   return 0;
 }
 
-int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre, const void *prepared, void *dx,
-                                 int accumulate, void *workspace) {
+int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre,
+                                 const void *prepared, void *dx, int accumulate, void *workspace) {
   if (linear_check(stream, desc)) return -1;
-  if (dx && !desc->training) return sw_fail("linear: the weight was prepared without training, so it has no backward form");
+  if (dx && !desc->training)
+    return sw_fail("linear: the weight was prepared without training, so it has no backward form");
   if (desc->activation && !pre) return sw_fail("linear: the gradient of an activation needs the values before it");
   if (!desc->tokens) return 0;
   int parts = parts_of(desc);
@@ -382,52 +462,65 @@ int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, 
     for (int64_t row = 0; row < desc->tokens; row++) linear_gradient(desc, dy, pre, row, row + 1);
     return 0;
   }
-  product p = {.desc = desc, .a = dy, .a_dtype = desc->out_dtype, .rows = desc->tokens, .k = desc->out_features, .n = desc->in_features,
-               .parts = parts, .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts),
+  product p = {.desc = desc,
+               .a = dy,
+               .a_dtype = desc->out_dtype,
+               .rows = desc->tokens,
+               .k = desc->out_features,
+               .n = desc->in_features,
+               .parts = parts,
+               .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts),
                .out = {.y = dx, .ld = desc->in_features, .dtype = desc->dtype, .accumulate = accumulate},
-               .dy = desc->activation ? dy : NULL, .pre = pre};
+               .dy = desc->activation ? dy : NULL,
+               .pre = pre};
   run_product(&p, threads_for(stream, (double)p.rows * p.k * p.n, parts), workspace);
   return 0;
 }
 
 /* ------------------------------------------------ weight gradients ------------------------------------------------ */
-/* dW [out, in] += g^T x, a chunk of tokens at a time, in order. In a chunk, x is packed once, as panels of 32 columns; then stripes of
- * output features are taken one by one: their g is packed (transposed) and multiplied by the panels. An element of dW belongs to one stripe: the order of its additions does not depend on the threads. */
+/* dW [out, in] += g^T x, a chunk of tokens at a time, in order. In a chunk, x is packed once, as panels of 32 columns;
+ * then stripes of output features are taken one by one: their g is packed (transposed) and multiplied by the panels. An
+ * element of dW belongs to one stripe: the order of its additions does not depend on the threads. */
 
-enum { STRIPE = 128 };
-
-static int64_t chunk_of(int64_t tokens, int parts) { return linear_min(linear_round_up(tokens, STEP), parts == 3 ? 256 : 512); }
+/* Tokens of a chunk: as many as leave the packed x in the level-2 cache, so that dW is seldom touched. */
+static int64_t chunk_of(const sw_linear_desc *desc) {
+  int64_t fit = CACHE / (panels_of(desc->in_features) * PANEL * 2 * parts_of(desc)) / 128 * 128;
+  return linear_min(linear_round_up(desc->tokens, STEP), fit < 256 ? 256 : fit > 1024 ? 1024 : fit);
+}
 
 int sw_linear_workspace_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
   if (linear_check(stream, desc)) return -1;
   int parts = parts_of(desc);
-  int64_t in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc->tokens, parts);
+  int64_t in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);
   int64_t forward = rows_scratch(desc->tokens, in, out, parts), backward = rows_scratch(desc->tokens, out, in, parts);
   int64_t weight = packed_bytes(STRIPE, steps_of(chunk), parts), x = panels_of(in) * panel_bytes(chunk, parts);
-  *bytes = (size_t)linear_max(stream->threads * linear_max(forward, backward), x + stream->threads * weight);
+  int64_t training = linear_max(stream->threads * backward, x + stream->threads * weight);
+  *bytes = (size_t)linear_max(stream->threads * forward, desc->training ? training : 0);
   return 0;
 }
 
 /* Tokens [from, to) of 32 columns of x. */
-static void pack_x_panel(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, int parts, char *packed) {
+SW_INLINE void pack_x_as(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, int parts,
+                         char *packed) {
   for (int64_t k = from; k < to; k += STEP, packed += parts * 2 * TILE)
     for (int tile = 0; tile < 2; tile++)
       for (int p = 0; p < SIDE; p++) {
         int64_t col = panel * PANEL + tile * SIDE;
         __m512i pairs[3];
-        column_pairs(x, dtype, in, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < in ? col : 0, lanes(in - col),
-                     parts, pairs);
+        column_pairs(x, dtype, in, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < in ? col : 0,
+                     lanes(in - col), parts, pairs);
         for (int part = 0; part < parts; part++) memcpy(packed + (part * 2 + tile) * TILE + p * 64, &pairs[part], 64);
       }
 }
 /* Tokens [from, to) of 16 columns of g, as the rows of A tiles. */
-static void pack_g_tile(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t col, int parts, char *packed) {
+SW_INLINE void pack_g_as(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t col, int parts,
+                         char *packed) {
   for (int64_t k = from; k < to; k += STEP, packed += parts * TILE) {
     __m512i t[3][SIDE];
     for (int p = 0; p < SIDE; p++) {
       __m512i pairs[3];
-      column_pairs(g, dtype, out, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < out ? col : 0, lanes(out - col),
-                   parts, pairs);
+      column_pairs(g, dtype, out, k + p < to ? k + p : -1, k + p + 16 < to ? k + p + 16 : -1, col < out ? col : 0,
+                   lanes(out - col), parts, pairs);
       for (int part = 0; part < parts; part++) t[part][p] = pairs[part];
     }
     for (int part = 0; part < parts; part++) {
@@ -436,8 +529,24 @@ static void pack_g_tile(const void *g, sw_dtype dtype, int64_t out, int64_t from
     }
   }
 }
+static void pack_x(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, char *packed) {
+  if (dtype == SW_F32)
+    pack_x_as(x, SW_F32, in, from, to, panel, 3, packed);
+  else
+    pack_x_as(x, SW_BF16, in, from, to, panel, 1, packed);
+}
+static void pack_g(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t col, int parts,
+                   char *packed) {
+  if (dtype == SW_F32 && parts == 3)
+    pack_g_as(g, SW_F32, out, from, to, col, 3, packed);
+  else if (dtype == SW_BF16 && parts == 1)
+    pack_g_as(g, SW_BF16, out, from, to, col, 1, packed);
+  else
+    pack_g_as(g, dtype, out, from, to, col, parts, packed);
+}
 /* dbias[col ...] += the sum over the chunk, token after token. */
-static void add_column_sums(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t first, int64_t last, float *dbias) {
+static void add_column_sums(const void *g, sw_dtype dtype, int64_t out, int64_t from, int64_t to, int64_t first,
+                            int64_t last, float *dbias) {
   for (int64_t col = first; col < last; col += 64) {
     __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     __mmask16 mask[4];
@@ -452,29 +561,35 @@ static void add_column_sums(const void *g, sw_dtype dtype, int64_t out, int64_t 
 }
 
 /* dW[first .. last) += g x, packed. */
-SW_INLINE void multiply_stripe(const linear_output *dweight, const char *g, int64_t first, int64_t last, const char *x, int64_t x_panel,
-                               int64_t in, int64_t steps, int parts) {
+SW_INLINE void multiply_stripe(const linear_output *dweight, const char *g, int64_t first, int64_t last, const char *x,
+                               int64_t x_panel, int64_t in, int64_t steps, int parts) {
   float c[2][32 * 32] __attribute__((aligned(64)));
   piece before = {.out = dweight, .c = c[1]};
   turn all = {.first = 1, .last = 1};
   TILE_FENCE();
   for (int64_t panel = 0; panel < panels_of(in); panel++)
     for (int64_t row = first; row < last; row += 32) {
-      piece now = {.out = dweight, .row = row, .rows = (int)linear_min(32, last - row), .col = (int)panel * PANEL,
+      piece now = {.out = dweight,
+                   .row = row,
+                   .rows = (int)linear_min(32, last - row),
+                   .col = (int)panel * PANEL,
                    .cols = (int)linear_min(PANEL, in - panel * PANEL)};
-      next_2x2(&before, now, &all, c, g + (row - first) / SIDE * steps * parts * TILE, x + panel * x_panel, steps, parts);
+      next_2x2(&before, now, &all, c, g + (row - first) / SIDE * steps * parts * TILE, x + panel * x_panel, steps,
+               parts);
     }
   finish_rows(&before, 32);
 }
 
-int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x, float *dweight,
-                                  float *dbias, void *workspace) {
+int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x,
+                                  float *dweight, float *dbias, void *workspace) {
   if (linear_check(stream, desc)) return -1;
+  if (!desc->training) return sw_fail("linear: gradients need a layer made for training");
   if (!desc->tokens) return 0;
   int parts = parts_of(desc);
-  int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(tokens, parts);
+  int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);
   int threads = threads_for(stream, (double)tokens * in * out, parts);
-  int64_t stripes = linear_round_up((out + STRIPE - 1) / STRIPE, threads), stripe = linear_round_up((out + stripes - 1) / stripes, 32);
+  int64_t stripes = linear_round_up((out + STRIPE - 1) / STRIPE, threads),
+          stripe = linear_round_up((out + stripes - 1) / stripes, 32);
   linear_output to_dweight = {.y = dweight, .ld = in, .dtype = SW_F32, .accumulate = 1};
   char *x_packed = workspace, *g_packed = x_packed + panels_of(in) * panel_bytes(chunk, parts);
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -485,12 +600,12 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
       int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;
 #pragma omp for schedule(static)
       for (int64_t panel = 0; panel < panels_of(in); panel++)
-        pack_x_panel(x, desc->dtype, in, from, to, panel, parts, x_packed + panel * panel_bytes(chunk, parts));
+        pack_x(x, desc->dtype, in, from, to, panel, x_packed + panel * panel_bytes(chunk, parts));
 #pragma omp for schedule(dynamic, 1)
       for (int64_t first = 0; first < out; first += stripe) {
         int64_t last = linear_min(first + stripe, out);
         for (int64_t col = first; col < linear_round_up(last, 32); col += SIDE)
-          pack_g_tile(g, desc->out_dtype, out, from, to, col, parts, own + (col - first) / SIDE * a_rows);
+          pack_g(g, desc->out_dtype, out, from, to, col, parts, own + (col - first) / SIDE * a_rows);
         if (dbias) add_column_sums(g, desc->out_dtype, out, from, to, first, last, dbias);
         if (parts == 3)
           multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 3);

@@ -5,7 +5,8 @@
  *
  * Weights are used in a prepared form, the backend's own (bf16 copies, blocked or split layouts), made from the fp32 master by
  * linear_prepare after every change of it. fp32 means: as accurate as fp32 multiply-adds (the tests compare the error with that of
- * a plain fp32 loop), however the backend gets there. */
+ * a plain fp32 loop), however the backend gets there. bf16 means: products of bf16 numbers (weights, and g where dy is fp32, are rounded
+ * to it), summed in fp32. What is not finite stays so, in its row or column only, but an infinity may come out as NaN. */
 #ifndef SW_KERNELS_LINEAR_H
 #define SW_KERNELS_LINEAR_H
 #include <stddef.h>
@@ -19,7 +20,7 @@ typedef struct {
   sw_dtype dtype;           /* of x, dx */
   sw_dtype out_dtype;       /* of y, pre, dy */
   sw_activation activation;
-  int training;             /* linear_prepare also makes what linear_backward_input needs */
+  int training;             /* the backward calls will be made: linear_prepare and linear_workspace provide for them */
 } sw_linear_desc;
 
 /* Bytes of the prepared weight (does not depend on tokens). */

@@ -257,6 +257,28 @@ def test_eval(models):
     assert got["micro"]["f1"] == 1 and got["micro"]["support"] == 700 and got["accuracy"] == 1
 
 
+def test_two_layers():
+    """A tagger with overlapping layers, trained here on words that tell all: tag and eval use both heads."""
+    knowledge, skill = {"python", "java", "sql", "linux"}, {"driving", "python", "care", "cleaning"}
+    def make(path, rows):
+        with open(path, "w") as f:
+            for _ in range(rows):
+                words = [rng.choice(WORDS) for _ in range(rng.randint(3, 14))]
+                f.write(json.dumps({"tokens": words, **{"tags_" + n: ["B" if w in of else "O" for w in words]
+                                                        for n, of in (("knowledge", knowledge), ("skill", skill))}}) + "\n")
+    make(at("two-train.jsonl"), 400)
+    make(at("two-test.jsonl"), 60)
+    run("ner", "--base", at("base.h5"), "--data", at("two-train.jsonl"), "--dev", at("two-test.jsonl"), "--epochs", 10, "--lr", "3e-3",
+        "--batch-tokens", 128, "-o", at("two.h5"), program=os.path.join(BIN, "skillwatch-train"))
+    scores = json.loads(run("-m", at("two.h5"), "--data", at("two-test.jsonl"), "--json", program=EVAL)[0])
+    assert set(scores["layers"]) == {"knowledge", "skill"} and scores["micro"]["f1"] > 0.95, scores
+    text_of = "we need python and java for cleaning, care and sql"
+    out, _ = run("tag", "-m", at("two.h5"), "-", "--quiet", stdin=text_of.encode())
+    got = [(s["start"], s["text"], s["layer"]) for s in json.loads(out)["spans"]]
+    want = sorted((text_of.index(w), w, n) for n, of in (("knowledge", knowledge), ("skill", skill)) for w in of if w in text_of)
+    assert got == want, (got, want)
+
+
 def test_inputs():
     rows = [(i, text(6)) for i in range(40)]
     write_csv(at("in.csv"), rows)
@@ -346,6 +368,7 @@ def test_resume():
 
 
 def test_bad_input():
+    write_csv(at("in.csv"), [(i, text(6)) for i in range(40)])
     base, source = ["-m", at("base.h5")], [at("in.csv"), "--column", "title"]
     for args in ([], ["embed"], ["embed", *base], ["embed", *source], ["embed", *base, *source, "-o", "v.xyz"], ["fly"],
                  ["embed", *base, *source, "--threads", "-1"], ["embed", *base, *source, "--dtype", "fp8"], ["embed", *base, *source, "--nope"],

@@ -1,5 +1,6 @@
-/* Files that pretend to be checkpoints: read or refused with a message. An even first byte: the rest is the file. An odd one: the rest tells
- * what to put into a proper HDF5 file with the HDF5 library, so that the odd types, shapes, links and filters get past its checksums. */
+/* Files that pretend to be checkpoints: read or refused with a message. An even first byte: the rest is the file. An
+ * odd one: the rest tells what to put into a proper HDF5 file with the HDF5 library, so that the odd types, shapes,
+ * links and filters get past its checksums. */
 #include "base/error.h"
 #include "engine/store/hdf.h"
 
@@ -10,7 +11,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; } /* it loses memory of its own on damaged headers */
+const char *__lsan_default_suppressions(void) {
+  return "leak:libhdf5";
+} /* it loses memory of its own on damaged headers */
 
 typedef struct {
   const uint8_t *data;
@@ -23,29 +26,57 @@ static unsigned take(input *in) {
   return *in->data++;
 }
 
-static const char *const places[] = {"config", "training", "lineage", "weights/a", "weights/b/c", "weights", "tokenizer", "tokenizer/vocab", "heads",
-                                     "heads/h", "heads/h/labels", "optimizer", "optimizer/m/a", "optimizer/v", "other"};
-static const char *const attributes[] = {"format", "version", "kind", "created", "tool_version", "content_sha256", "header_sha256", "parent_sha256",
-                                         "dtype", "task", "clean_text", "do_lower_case", "max_chars_per_word", "model_max_length", "strip_accents",
+static const char *const places[] = {"config",         "training",  "lineage",         "weights/a",   "weights/b/c",
+                                     "weights",        "tokenizer", "tokenizer/vocab", "heads",       "heads/h",
+                                     "heads/h/labels", "optimizer", "optimizer/m/a",   "optimizer/v", "other"};
+static const char *const attributes[] = {"format",
+                                         "version",
+                                         "kind",
+                                         "created",
+                                         "tool_version",
+                                         "content_sha256",
+                                         "header_sha256",
+                                         "parent_sha256",
+                                         "dtype",
+                                         "task",
+                                         "clean_text",
+                                         "do_lower_case",
+                                         "max_chars_per_word",
+                                         "model_max_length",
+                                         "strip_accents",
                                          "tokenize_chinese_chars"};
-static const char *const texts[] = {"skillwatch", "bfloat16", "{}", "[]", "{\"model_type\":\"bert\",\"vocab_size\":2}", "", "token", "x",
-                                    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "{\"model_type\":\"distilbert\",\"dim\":4294967296}"};
+static const char *const texts[] = {"skillwatch",
+                                    "bfloat16",
+                                    "{}",
+                                    "[]",
+                                    "{\"model_type\":\"bert\",\"vocab_size\":2}",
+                                    "",
+                                    "token",
+                                    "x",
+                                    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                                    "{\"model_type\":\"distilbert\",\"dim\":4294967296}"};
 #define PICK(in, list) list[take(in) % (sizeof list / sizeof *list)]
 
 static hid_t make_type(input *in, size_t *bytes) {
   hid_t text;
   *bytes = 8;
   switch (take(in) % 9) {
-  case 0: return H5Tcopy(H5T_IEEE_F32LE);
-  case 1: return H5Tcopy(H5T_STD_U16LE);
-  case 2: return H5Tcopy(H5T_STD_I32LE);
-  case 3: return H5Tcopy(H5T_IEEE_F64BE);
-  case 4: return H5Tvlen_create(H5T_NATIVE_INT);
+  case 0:
+    return H5Tcopy(H5T_IEEE_F32LE);
+  case 1:
+    return H5Tcopy(H5T_STD_U16LE);
+  case 2:
+    return H5Tcopy(H5T_STD_I32LE);
+  case 3:
+    return H5Tcopy(H5T_IEEE_F64BE);
+  case 4:
+    return H5Tvlen_create(H5T_NATIVE_INT);
   case 5:
     text = H5Tcopy(H5T_C_S1);
     H5Tset_size(text, H5T_VARIABLE);
     return text;
-  case 6: return H5Tcopy(H5T_STD_REF_OBJ);
+  case 6:
+    return H5Tcopy(H5T_STD_REF_OBJ);
   default:
     text = H5Tcopy(H5T_C_S1);
     *bytes = 1 + take(in);
@@ -70,7 +101,8 @@ static void make_dataset(input *in, hid_t file) {
   int rank;
   size_t bytes;
   const char *place = PICK(in, places), *text = PICK(in, texts);
-  hid_t type = make_type(in, &bytes), space = make_space(in, dims, &rank), create = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE);
+  hid_t type = make_type(in, &bytes), space = make_space(in, dims, &rank), create = H5Pcreate(H5P_DATASET_CREATE),
+        links = H5Pcreate(H5P_LINK_CREATE);
   H5Pset_create_intermediate_group(links, 1);
   unsigned how = take(in);
   uint64_t elements = 1;
@@ -86,7 +118,8 @@ static void make_dataset(input *in, hid_t file) {
     char *data = calloc(elements ? elements : 1, bytes < 8 ? 8 : bytes);
     if (data && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 && elements)
       memcpy(data, text, strlen(text) < bytes ? strlen(text) : bytes);
-    if (data && H5Tget_class(type) != H5T_VLEN && H5Tis_variable_str(type) <= 0) H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
+    if (data && H5Tget_class(type) != H5T_VLEN && H5Tis_variable_str(type) <= 0)
+      H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data);
     free(data);
   }
   if (set >= 0) H5Dclose(set);
@@ -118,9 +151,15 @@ static void make_attribute(input *in, hid_t file) {
 static void make_link(input *in, hid_t file) {
   const char *from = PICK(in, places), *to = PICK(in, places);
   switch (take(in) % 4) {
-  case 0: H5Lcreate_soft(to, file, from, H5P_DEFAULT, H5P_DEFAULT); break;
-  case 1: H5Lcreate_external("/etc/passwd", to, file, from, H5P_DEFAULT, H5P_DEFAULT); break;
-  case 2: H5Lcreate_hard(file, to, file, from, H5P_DEFAULT, H5P_DEFAULT); break;
+  case 0:
+    H5Lcreate_soft(to, file, from, H5P_DEFAULT, H5P_DEFAULT);
+    break;
+  case 1:
+    H5Lcreate_external("/etc/passwd", to, file, from, H5P_DEFAULT, H5P_DEFAULT);
+    break;
+  case 2:
+    H5Lcreate_hard(file, to, file, from, H5P_DEFAULT, H5P_DEFAULT);
+    break;
   default: {
     hid_t group = H5Gcreate2(file, from, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     if (group >= 0) H5Gclose(group);
@@ -130,7 +169,8 @@ static void make_link(input *in, hid_t file) {
 
 /* The attributes that every checkpoint has, so that most inputs come to what lies behind them. */
 static void make_header(hid_t file) {
-  static const char *const names[] = {"format", "kind", "created", "tool_version", "content_sha256", "header_sha256", "parent_sha256"};
+  static const char *const names[] = {"format",         "kind",          "created",      "tool_version",
+                                      "content_sha256", "header_sha256", "parent_sha256"};
   hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
   H5Tset_size(type, 64);
   H5Tset_strpad(type, H5T_STR_NULLPAD);

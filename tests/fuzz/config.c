@@ -1,5 +1,6 @@
-/* Any texts as the files of a Hugging Face model (config.json, tokenizer.json, ...): imported or refused with a message.
- * The input is cut at NUL bytes, a file each; weights that fit a one-layer BERT are always there, so that an import can succeed. */
+/* Any texts as the files of a Hugging Face model (config.json, tokenizer.json, ...): imported or refused with a
+ * message. The input is cut at NUL bytes, a file each; weights that fit a one-layer BERT are always there, so that an
+ * import can succeed. */
 #include "base/error.h"
 #include "engine/store/import.h"
 
@@ -8,8 +9,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "modules.json", "1_Pooling/config.json",
-                                    "sentence_bert_config.json", "model.safetensors.index.json"};
+static const char *const names[] = {
+    "config.json",  "tokenizer.json",        "tokenizer_config.json",     "vocab.txt",
+    "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "model.safetensors.index.json"};
 enum { FILES = sizeof names / sizeof *names };
 
 typedef struct {
@@ -45,11 +47,16 @@ static int tensors(void *self, const char *name, sw_tensors *out) {
   static const struct {
     const char *name;
     int64_t rows, columns;
-  } list[] = {{"bert.embeddings.word_embeddings.weight", 8, 2}, {"bert.embeddings.position_embeddings.weight", 4, 2},
-              {"bert.embeddings.token_type_embeddings.weight", 2, 2}, {"bert.embeddings.LayerNorm.gamma", 2, 0}, {"bert.embeddings.LayerNorm.beta", 2, 0},
-              {"classifier.weight", 3, 2}, {"classifier.bias", 3, 0}, {"cls.seq_relationship.bias", 2, 0}};
-  static const char *const products[] = {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-                                         "intermediate.dense", "output.dense"};
+  } list[] = {{"bert.embeddings.word_embeddings.weight", 8, 2},
+              {"bert.embeddings.position_embeddings.weight", 4, 2},
+              {"bert.embeddings.token_type_embeddings.weight", 2, 2},
+              {"bert.embeddings.LayerNorm.gamma", 2, 0},
+              {"bert.embeddings.LayerNorm.beta", 2, 0},
+              {"classifier.weight", 3, 2},
+              {"classifier.bias", 3, 0},
+              {"cls.seq_relationship.bias", 2, 0}};
+  static const char *const products[] = {"attention.self.query",   "attention.self.key", "attention.self.value",
+                                         "attention.output.dense", "intermediate.dense", "output.dense"};
   static const char *const norms[] = {"attention.output.LayerNorm", "output.LayerNorm"};
   char full[128];
   for (size_t i = 0; i < sizeof list / sizeof *list; i++)
@@ -69,8 +76,9 @@ static int tensors(void *self, const char *name, sw_tensors *out) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static const char good_config[] = "{\"model_type\":\"bert\",\"vocab_size\":8,\"hidden_size\":2,\"num_hidden_layers\":1,\"num_attention_heads\":1,"
-                                    "\"intermediate_size\":3,\"max_position_embeddings\":4}";
+  static const char good_config[] =
+      "{\"model_type\":\"bert\",\"vocab_size\":8,\"hidden_size\":2,\"num_hidden_layers\":1,\"num_attention_heads\":1,"
+      "\"intermediate_size\":3,\"max_position_embeddings\":4}";
   static const char good_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b";
   files f = {0};
   for (int i = 0; i < FILES && size; i++) {

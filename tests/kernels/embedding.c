@@ -14,18 +14,20 @@ typedef struct {
   int training;
 } layer;
 
-static void *data_of(kt_tensor *x) { return x ? x->data : NULL; }
+static void *data_of(kt_tensor *x) {
+  return x ? x->data : NULL;
+}
 static void forward(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, embedding_forward, &l->desc, l->ids, l->positions, l->type_ids, l->word->data, l->position->data,
-                  data_of(l->type), l->gamma->data, l->beta->data, l->training ? l->z->data : NULL, l->y->data,
-                  l->training ? l->mean->data : NULL, l->training ? l->rstd->data : NULL));
+  kt_ok(t, SW_RUN(&t->stream, embedding_forward, &l->desc, l->ids, l->positions, l->type_ids, l->word->data,
+                  l->position->data, data_of(l->type), l->gamma->data, l->beta->data, l->training ? l->z->data : NULL,
+                  l->y->data, l->training ? l->mean->data : NULL, l->training ? l->rstd->data : NULL));
 }
 static void backward(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, embedding_backward, &l->desc, l->positions, l->type_ids, l->dy->data, l->z->data, l->gamma->data,
-                  l->mean->data, l->rstd->data, l->sorted, l->segments, l->unique, l->dword->data, l->dposition->data,
-                  data_of(l->dtype_table), l->dgamma->data, l->dbeta->data));
+  kt_ok(t, SW_RUN(&t->stream, embedding_backward, &l->desc, l->positions, l->type_ids, l->dy->data, l->z->data,
+                  l->gamma->data, l->mean->data, l->rstd->data, l->sorted, l->segments, l->unique, l->dword->data,
+                  l->dposition->data, data_of(l->dtype_table), l->dgamma->data, l->dbeta->data));
 }
 static double *copy_of(kt *t, const kt_tensor *from) {
   if (!from) return NULL;
@@ -58,11 +60,15 @@ enum { VOCABULARY = 50, POSITIONS = 40 };
 
 /* types: 0 = no type table; otherwise the rows of one. without_ids: a table, but every token of type 0. */
 static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, int without_ids, float p) {
-  kt_case(t, "%s tokens %d hidden %d types %d%s p %g", sw_dtype_name(dtype), tokens, hidden, types, without_ids ? " (NULL ids)" : "", p);
+  kt_case(t, "%s tokens %d hidden %d types %d%s p %g", sw_dtype_name(dtype), tokens, hidden, types,
+          without_ids ? " (NULL ids)" : "", p);
   int64_t count = (int64_t)tokens * hidden;
-  layer l = {.desc = {tokens, hidden, VOCABULARY, POSITIONS, types, 1e-5f, dtype, {.p = p, .seed = t->seed, .site = 0, .step = 9}},
-             .training = 1};
-  int32_t *ids = calloc((size_t)tokens + 1, 4), *positions = calloc((size_t)tokens + 1, 4), *type_ids = calloc((size_t)tokens + 1, 4);
+  layer l = {
+      .desc =
+          {tokens, hidden, VOCABULARY, POSITIONS, types, 1e-5f, dtype, {.p = p, .seed = t->seed, .site = 0, .step = 9}},
+      .training = 1};
+  int32_t *ids = calloc((size_t)tokens + 1, 4), *positions = calloc((size_t)tokens + 1, 4),
+          *type_ids = calloc((size_t)tokens + 1, 4);
   int32_t *distinct = calloc((size_t)tokens + 1, 4);
   for (int i = 0; i < tokens; i++) {
     ids[i] = i % 9 == 0 ? 2 : kt_below(t, VOCABULARY); /* one id is frequent, as [CLS] is */
@@ -71,7 +77,8 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
   }
   l.ids = kt_int32(t, "ids", tokens, ids), l.positions = kt_int32(t, "positions", tokens, positions);
   if (types && !without_ids) l.type_ids = kt_int32(t, "type_ids", tokens, type_ids);
-  l.word = kt_new(t, "word", SW_F32, VOCABULARY * hidden), l.position = kt_new(t, "position", SW_F32, POSITIONS * hidden);
+  l.word = kt_new(t, "word", SW_F32, VOCABULARY * hidden),
+  l.position = kt_new(t, "position", SW_F32, POSITIONS * hidden);
   l.type = types ? kt_new(t, "type", SW_F32, (int64_t)types * hidden) : NULL;
   l.gamma = kt_new(t, "gamma", SW_F32, hidden), l.beta = kt_new(t, "beta", SW_F32, hidden);
   l.z = kt_new(t, "z", dtype, count), l.y = kt_new(t, "y", dtype, count);
@@ -94,9 +101,10 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
   kt_compare(t, "z", l.z, z, rtol, 1e-6);
   double *mean = kt_doubles(t, tokens), *rstd = kt_doubles(t, tokens), amplified = 1;
   double *unmasked = kt_doubles(t, count);
-  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, z, NULL, NULL, l.gamma->host, l.beta->host, NULL, NULL, unmasked, mean,
-                                 rstd);
-  for (int i = 0; i < tokens; i++) amplified = fmax(amplified, rstd[i] * rstd[i]); /* nearly constant rows lose digits */
+  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, z, NULL, NULL, l.gamma->host, l.beta->host, NULL, NULL,
+                                 unmasked, mean, rstd);
+  for (int i = 0; i < tokens; i++)
+    amplified = fmax(amplified, rstd[i] * rstd[i]); /* nearly constant rows lose digits */
   kt_compare(t, "y", l.y, y, rtol, 4e-6 * amplified);
   kt_compare(t, "mean", l.mean, mean, 2e-6, 2e-6);
   kt_compare(t, "rstd", l.rstd, rstd, 4e-6 * amplified, 0);
@@ -108,8 +116,8 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
 
   /* backward, from z, mean and rstd as they are stored */
   kt_download(t, l.z);
-  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.z->host, NULL, NULL, l.gamma->host, l.beta->host, NULL, NULL,
-                                 unmasked, l.mean->host, l.rstd->host);
+  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.z->host, NULL, NULL, l.gamma->host, l.beta->host, NULL,
+                                 NULL, unmasked, l.mean->host, l.rstd->host);
   kt_upload(t, l.mean);
   kt_upload(t, l.rstd);
   sort_tokens(t, &l, ids, distinct);
@@ -129,8 +137,8 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
   kt_with_threads(t, "backward", backward, &l, outputs, types ? 6 : 5);
   for (int run = 0; run < 2; run++) { /* parameter gradients add; dword_rows is overwritten */
     memset(dtable, 0, (size_t)VOCABULARY * (size_t)hidden * sizeof *dtable);
-    sw_reference_embedding_backward(tokens, hidden, l.desc.eps, ids, positions, type_ids, dy, l.z->host, l.gamma->host, mask, dz,
-                                    dtable, dposition, dtypes, dgamma, dbeta);
+    sw_reference_embedding_backward(tokens, hidden, l.desc.eps, ids, positions, type_ids, dy, l.z->host, l.gamma->host,
+                                    mask, dz, dtable, dposition, dtypes, dgamma, dbeta);
     for (int64_t u = 0; u < l.unique; u++)
       memcpy(dword + u * hidden, dtable + distinct[u] * (int64_t)hidden, (size_t)hidden * sizeof *dword);
     if (run) { /* dy holds dz by now */
@@ -138,7 +146,8 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
       kt_upload(t, l.dy);
       backward(t, &l);
     }
-    /* the tables sum dz as it is stored; in bf16 each of the n summands is off by up to 2^-9 of itself, n^0.5 together */
+    /* the tables sum dz as it is stored; in bf16 each of the n summands is off by up to 2^-9 of itself, n^0.5 together
+     */
     double each = 8e-6 * amplified + (dtype == SW_BF16 ? 0x1p-9 * kt_largest(dz, count) : 0);
     double many = each * (dtype == SW_BF16 ? 4 * sqrt(tokens + 1.0) : 1 + tokens / 16.0);
     kt_compare(t, "dz", l.dy, dz, rtol, 8e-6 * amplified);
@@ -162,7 +171,8 @@ static void tokens_alone(kt *t, sw_dtype dtype) {
   int32_t ids[TOKENS], positions[TOKENS];
   layer l = {.desc = {TOKENS, HIDDEN, VOCABULARY, POSITIONS, 0, 1e-12f, dtype, {.p = 0}}};
   for (int i = 0; i < TOKENS; i++) ids[i] = kt_below(t, VOCABULARY), positions[i] = i % POSITIONS;
-  l.word = kt_new(t, "word", SW_F32, VOCABULARY * HIDDEN), l.position = kt_new(t, "position", SW_F32, POSITIONS * HIDDEN);
+  l.word = kt_new(t, "word", SW_F32, VOCABULARY * HIDDEN),
+  l.position = kt_new(t, "position", SW_F32, POSITIONS * HIDDEN);
   l.gamma = kt_new(t, "gamma", SW_F32, HIDDEN), l.beta = kt_new(t, "beta", SW_F32, HIDDEN);
   kt_tensor *all[] = {l.word, l.position, l.gamma, l.beta};
   for (int i = 0; i < 4; i++) kt_normal(t, all[i], 0, 1);
@@ -186,31 +196,41 @@ enum { S_TOKENS = 6, S_HIDDEN = 12, S_VOCABULARY = 4, S_POSITIONS = 3, S_TYPES =
 static const int32_t s_ids[] = {0, 3, 3, 1, 0, 3}, s_positions[] = {0, 1, 2, 0, 1, 2}, s_types[] = {0, 0, 1, 1, 1, 0};
 static double loss_of(const smooth *s, const double *word, const double *position, const double *type) {
   double z[S_TOKENS * S_HIDDEN], y[S_TOKENS * S_HIDDEN], sum = 0;
-  sw_reference_embedding_forward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, word, position, type, s->gamma, s->beta,
-                                 s->mask, z, y);
+  sw_reference_embedding_forward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, word, position, type, s->gamma,
+                                 s->beta, s->mask, z, y);
   for (int i = 0; i < S_TOKENS * S_HIDDEN; i++) sum += y[i] * s->weight[i];
   return sum;
 }
-static double of_word(const double *x, void *s) { return loss_of(s, x, ((smooth *)s)->position, ((smooth *)s)->type); }
-static double of_position(const double *x, void *s) { return loss_of(s, ((smooth *)s)->word, x, ((smooth *)s)->type); }
-static double of_type(const double *x, void *s) { return loss_of(s, ((smooth *)s)->word, ((smooth *)s)->position, x); }
+static double of_word(const double *x, void *s) {
+  return loss_of(s, x, ((smooth *)s)->position, ((smooth *)s)->type);
+}
+static double of_position(const double *x, void *s) {
+  return loss_of(s, ((smooth *)s)->word, x, ((smooth *)s)->type);
+}
+static double of_type(const double *x, void *s) {
+  return loss_of(s, ((smooth *)s)->word, ((smooth *)s)->position, x);
+}
 static void reference_by_differences(kt *t) {
   kt_case(t, "reference");
   enum { COUNT = S_TOKENS * S_HIDDEN };
-  double word[S_VOCABULARY * S_HIDDEN], position[S_POSITIONS * S_HIDDEN], type[S_TYPES * S_HIDDEN], gamma[S_HIDDEN], beta[S_HIDDEN];
+  double word[S_VOCABULARY * S_HIDDEN], position[S_POSITIONS * S_HIDDEN], type[S_TYPES * S_HIDDEN], gamma[S_HIDDEN],
+      beta[S_HIDDEN];
   double weight[COUNT], mask[COUNT], z[COUNT], y[COUNT], dz[COUNT];
-  double dword[S_VOCABULARY * S_HIDDEN] = {0}, dposition[S_POSITIONS * S_HIDDEN] = {0}, dtypes[S_TYPES * S_HIDDEN] = {0};
+  double dword[S_VOCABULARY * S_HIDDEN] = {0}, dposition[S_POSITIONS * S_HIDDEN] = {0},
+                              dtypes[S_TYPES * S_HIDDEN] = {0};
   double dgamma[S_HIDDEN] = {0}, dbeta[S_HIDDEN] = {0};
   sw_dropout dropout = {.p = 0.3f, .seed = t->seed};
   for (int i = 0; i < S_VOCABULARY * S_HIDDEN; i++) word[i] = kt_random_normal(t);
   for (int i = 0; i < S_POSITIONS * S_HIDDEN; i++) position[i] = kt_random_normal(t);
   for (int i = 0; i < S_TYPES * S_HIDDEN; i++) type[i] = kt_random_normal(t);
   for (int i = 0; i < S_HIDDEN; i++) gamma[i] = kt_random_normal(t), beta[i] = kt_random_normal(t);
-  for (int i = 0; i < COUNT; i++) weight[i] = kt_random_normal(t), mask[i] = sw_reference_multiplier(&dropout, (uint64_t)i);
+  for (int i = 0; i < COUNT; i++)
+    weight[i] = kt_random_normal(t), mask[i] = sw_reference_multiplier(&dropout, (uint64_t)i);
   smooth s = {word, position, type, weight, mask, gamma, beta};
-  sw_reference_embedding_forward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, word, position, type, gamma, beta, mask, z, y);
-  sw_reference_embedding_backward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, weight, z, gamma, mask, dz, dword, dposition,
-                                  dtypes, dgamma, dbeta);
+  sw_reference_embedding_forward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, word, position, type, gamma,
+                                 beta, mask, z, y);
+  sw_reference_embedding_backward(S_TOKENS, S_HIDDEN, 1e-3, s_ids, s_positions, s_types, weight, z, gamma, mask, dz,
+                                  dword, dposition, dtypes, dgamma, dbeta);
   kt_finite_difference(t, "dword", of_word, &s, word, dword, S_VOCABULARY * S_HIDDEN);
   kt_finite_difference(t, "dposition", of_position, &s, position, dposition, S_POSITIONS * S_HIDDEN);
   kt_finite_difference(t, "dtype", of_type, &s, type, dtypes, S_TYPES * S_HIDDEN);
@@ -224,7 +244,8 @@ static void integers(kt *t, sw_dtype dtype) {
   layer l = {.desc = {TOKENS, HIDDEN, VOCABULARY, POSITIONS, 2, 0, dtype, {.p = 0.5f, .seed = 3}}, .training = 1};
   for (int i = 0; i < TOKENS; i++) ids[i] = i, positions[i] = TOKENS - i;
   l.ids = kt_int32(t, "ids", TOKENS, ids), l.positions = kt_int32(t, "positions", TOKENS, positions);
-  l.word = kt_new(t, "word", SW_F32, VOCABULARY * HIDDEN), l.position = kt_new(t, "position", SW_F32, POSITIONS * HIDDEN);
+  l.word = kt_new(t, "word", SW_F32, VOCABULARY * HIDDEN),
+  l.position = kt_new(t, "position", SW_F32, POSITIONS * HIDDEN);
   l.type = kt_new(t, "type", SW_F32, 2 * HIDDEN);
   l.gamma = kt_new(t, "gamma", SW_F32, HIDDEN), l.beta = kt_new(t, "beta", SW_F32, HIDDEN);
   l.z = kt_new(t, "z", dtype, TOKENS * HIDDEN), l.y = kt_new(t, "y", dtype, TOKENS * HIDDEN);
@@ -251,7 +272,9 @@ static void refused(kt *t) {
   kt_case(t, "refused");
   layer l = {.desc = {.tokens = 1, .hidden = 0, .vocab_size = 1, .max_positions = 1}};
   l.word = l.position = l.gamma = l.beta = l.y = kt_new(t, "x", SW_F32, 16);
-  kt_fails(t, SW_RUN(&t->stream, embedding_forward, &l.desc, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+  kt_fails(t,
+           SW_RUN(&t->stream, embedding_forward, &l.desc, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                  NULL, NULL),
            "hidden size 0");
   kt_clear(t);
 }
@@ -269,10 +292,12 @@ static void bench(kt *t) {
     l.y = kt_new(t, "y", SW_F32, TOKENS * HIDDEN), l.mean = kt_new(t, "mean", SW_F32, TOKENS);
     l.rstd = kt_new(t, "rstd", SW_F32, TOKENS), l.dy = kt_new(t, "dy", SW_F32, TOKENS * HIDDEN);
     sort_tokens(t, &l, ids, distinct);
-    l.dword = kt_new(t, "dword", SW_F32, l.unique * HIDDEN), l.dposition = kt_new(t, "dposition", SW_F32, TABLE * HIDDEN);
+    l.dword = kt_new(t, "dword", SW_F32, l.unique * HIDDEN),
+    l.dposition = kt_new(t, "dposition", SW_F32, TABLE * HIDDEN);
     l.dtype_table = kt_new(t, "dtype", SW_F32, 2 * HIDDEN), l.dgamma = kt_new(t, "dgamma", SW_F32, HIDDEN);
     l.dbeta = kt_new(t, "dbeta", SW_F32, HIDDEN);
-    kt_tensor *all[] = {l.word, l.position, l.type, l.gamma, l.beta, l.dy, l.dposition, l.dtype_table, l.dgamma, l.dbeta};
+    kt_tensor *all[] = {l.word, l.position,  l.type,        l.gamma,  l.beta,
+                        l.dy,   l.dposition, l.dtype_table, l.dgamma, l.dbeta};
     for (int i = 0; i < 10; i++) kt_uniform(t, all[i], 0, 1);
     double bytes = (double)TOKENS * HIDDEN * 4;
     kt_report(t, "embedding fp32 8192x384 inference", kt_seconds(t, forward, &l), 0, 2 * bytes);

@@ -12,17 +12,20 @@ typedef struct {
 
 static void forward(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, layernorm_forward, &l->desc, l->x->data, l->residual ? l->residual->data : NULL, l->gamma->data,
-                  l->beta->data, l->y->data, l->training ? l->mean->data : NULL, l->training ? l->rstd->data : NULL));
+  kt_ok(t, SW_RUN(&t->stream, layernorm_forward, &l->desc, l->x->data, l->residual ? l->residual->data : NULL,
+                  l->gamma->data, l->beta->data, l->y->data, l->training ? l->mean->data : NULL,
+                  l->training ? l->rstd->data : NULL));
 }
 static void backward(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, layernorm_backward, &l->desc, l->dy->data, l->z->data, l->gamma->data, l->mean->data, l->rstd->data,
-                  l->dz->data, l->dx ? l->dx->data : NULL, l->dgamma->data, l->dbeta->data));
+  kt_ok(t, SW_RUN(&t->stream, layernorm_backward, &l->desc, l->dy->data, l->z->data, l->gamma->data, l->mean->data,
+                  l->rstd->data, l->dz->data, l->dx ? l->dx->data : NULL, l->dgamma->data, l->dbeta->data));
 }
 
 /* one rounding of the result to the storage dtype, or a few of fp32 arithmetic */
-static double rtol_of(sw_dtype dtype) { return dtype == SW_F32 ? 2e-6 : 0x1p-8; }
+static double rtol_of(sw_dtype dtype) {
+  return dtype == SW_F32 ? 2e-6 : 0x1p-8;
+}
 
 static double *mask_of(kt *t, const sw_dropout *dropout, int64_t count) {
   if (dropout->p == 0) return NULL;
@@ -37,10 +40,12 @@ static double *copy_of(kt *t, const double *from, int64_t count) {
 }
 
 static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p, int with_residual) {
-  kt_case(t, "%s tokens %lld hidden %d p %g%s", sw_dtype_name(dtype), (long long)tokens, hidden, p, with_residual ? " residual" : "");
+  kt_case(t, "%s tokens %lld hidden %d p %g%s", sw_dtype_name(dtype), (long long)tokens, hidden, p,
+          with_residual ? " residual" : "");
   int64_t count = tokens * hidden;
-  layer l = {.desc = {tokens, hidden, 1e-12f, dtype, {.p = p, .seed = t->seed ^ 0x123456789abcdef0ull, .site = 7, .step = 41}},
-             .training = 1};
+  layer l = {
+      .desc = {tokens, hidden, 1e-12f, dtype, {.p = p, .seed = t->seed ^ 0x123456789abcdef0ull, .site = 7, .step = 41}},
+      .training = 1};
   l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count);
   l.residual = with_residual ? kt_new(t, "residual", dtype, count) : NULL;
   l.gamma = kt_new(t, "gamma", SW_F32, hidden), l.beta = kt_new(t, "beta", SW_F32, hidden);
@@ -50,9 +55,10 @@ static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p,
   kt_normal(t, l.gamma, 1, 0.3);
   kt_normal(t, l.beta, 0, 0.3);
   double *mask = mask_of(t, &l.desc.dropout, count);
-  double *z = kt_doubles(t, count), *y = kt_doubles(t, count), *mean = kt_doubles(t, tokens), *rstd = kt_doubles(t, tokens);
-  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.x->host, mask, l.residual ? l.residual->host : NULL, l.gamma->host,
-                                 l.beta->host, NULL, z, y, mean, rstd);
+  double *z = kt_doubles(t, count), *y = kt_doubles(t, count), *mean = kt_doubles(t, tokens),
+         *rstd = kt_doubles(t, tokens);
+  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.x->host, mask, l.residual ? l.residual->host : NULL,
+                                 l.gamma->host, l.beta->host, NULL, z, y, mean, rstd);
   kt_with_threads(t, "forward", forward, &l, (kt_tensor *[]){l.x, l.y, l.mean, l.rstd}, 4);
   /* hidden = 1 leaves nothing but eps: y is beta plus amplified rounding, so only z and the mean are looked at */
   double scale = kt_largest(y, count);
@@ -82,12 +88,12 @@ static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p,
   kt_normal(t, l.dbeta, 0, 1);
   double *dz = kt_doubles(t, count), *dx = kt_doubles(t, count);
   double *dgamma = copy_of(t, l.dgamma->host, hidden), *dbeta = copy_of(t, l.dbeta->host, hidden);
-  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.z->host, NULL, NULL, l.gamma->host, l.beta->host, NULL, NULL, y,
-                                 l.mean->host, l.rstd->host);
+  sw_reference_layernorm_forward(tokens, hidden, l.desc.eps, l.z->host, NULL, NULL, l.gamma->host, l.beta->host, NULL,
+                                 NULL, y, l.mean->host, l.rstd->host);
   kt_upload(t, l.mean);
   kt_upload(t, l.rstd);
-  sw_reference_layernorm_backward(tokens, hidden, l.desc.eps, l.dy->host, l.z->host, l.gamma->host, mask, NULL, dz, dx, dgamma,
-                                  dbeta);
+  sw_reference_layernorm_backward(tokens, hidden, l.desc.eps, l.dy->host, l.z->host, l.gamma->host, mask, NULL, dz, dx,
+                                  dgamma, dbeta);
   kt_tensor *outputs[] = {l.dz, l.dgamma, l.dbeta, l.dx};
   kt_with_threads(t, "backward", backward, &l, outputs, l.dx ? 4 : 3);
   double amplified = 1; /* two nearly equal elements make rstd, and the rounding of z - mean with it, large */
@@ -99,8 +105,8 @@ static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p,
   }
   kt_compare(t, "dbeta", l.dbeta, dbeta, 1e-5, 1e-5);
   /* parameter gradients add; dz may be dy */
-  sw_reference_layernorm_backward(tokens, hidden, l.desc.eps, l.dy->host, l.z->host, l.gamma->host, mask, NULL, dz, dx, dgamma,
-                                  dbeta);
+  sw_reference_layernorm_backward(tokens, hidden, l.desc.eps, l.dy->host, l.z->host, l.gamma->host, mask, NULL, dz, dx,
+                                  dgamma, dbeta);
   kt_tensor *separate = l.dz;
   l.dz = l.dy;
   backward(t, &l);
@@ -116,7 +122,8 @@ static void rows_alone(kt *t, sw_dtype dtype, int hidden) {
   enum { TOKENS = 37 };
   int64_t count = (int64_t)TOKENS * hidden;
   layer l = {.desc = {TOKENS, hidden, 1e-5f, dtype, {0}}, .training = 1};
-  l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count), l.residual = kt_new(t, "residual", dtype, count);
+  l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count),
+  l.residual = kt_new(t, "residual", dtype, count);
   l.gamma = kt_new(t, "gamma", SW_F32, hidden), l.beta = kt_new(t, "beta", SW_F32, hidden);
   l.mean = kt_new(t, "mean", SW_F32, TOKENS), l.rstd = kt_new(t, "rstd", SW_F32, TOKENS);
   kt_normal(t, l.x, 0, 1);
@@ -158,7 +165,8 @@ static void integers(kt *t, sw_dtype dtype) {
   kt_integers(t, l.gamma, 1, 4);
   kt_integers(t, l.beta, -4, 4);
   double *want = kt_doubles(t, TOKENS * HIDDEN);
-  for (int i = 0; i < TOKENS * HIDDEN; i++) want[i] = (i % 2 ? 1 : -1) * l.gamma->host[i % HIDDEN] + l.beta->host[i % HIDDEN];
+  for (int i = 0; i < TOKENS * HIDDEN; i++)
+    want[i] = (i % 2 ? 1 : -1) * l.gamma->host[i % HIDDEN] + l.beta->host[i % HIDDEN];
   forward(t, &l);
   kt_compare(t, "y", l.y, want, 0, 0);
   kt_clear(t);
@@ -178,8 +186,8 @@ static void hard_rows(kt *t) {
   l.x->host[HIDDEN + 5] = NAN;
   kt_upload(t, l.x);
   double *y = kt_doubles(t, TOKENS * HIDDEN);
-  sw_reference_layernorm_forward(TOKENS, HIDDEN, l.desc.eps, l.x->host, NULL, NULL, l.gamma->host, l.beta->host, NULL, NULL, y, NULL,
-                                 NULL);
+  sw_reference_layernorm_forward(TOKENS, HIDDEN, l.desc.eps, l.x->host, NULL, NULL, l.gamma->host, l.beta->host, NULL,
+                                 NULL, y, NULL, NULL);
   forward(t, &l);
   kt_compare(t, "y", l.y, y, 1e-5, 5e-3); /* the mean itself is rounded to 2^-12 of fp32's grid there */
   kt_clear(t);
@@ -191,22 +199,31 @@ typedef struct {
 } smooth;
 static double loss_of(const smooth *s, const double *x, const double *gamma, const double *beta) {
   double y[5 * 24], sum = 0;
-  sw_reference_layernorm_forward(s->tokens, s->hidden, 1e-3, x, s->mask, s->x, gamma, beta, s->out_mask, NULL, y, NULL, NULL);
+  sw_reference_layernorm_forward(s->tokens, s->hidden, 1e-3, x, s->mask, s->x, gamma, beta, s->out_mask, NULL, y, NULL,
+                                 NULL);
   for (int i = 0; i < s->tokens * s->hidden; i++) sum += y[i] * s->weight[i];
   return sum;
 }
-static double of_x(const double *x, void *s) { return loss_of(s, x, ((smooth *)s)->gamma, ((smooth *)s)->beta); }
-static double of_gamma(const double *g, void *s) { return loss_of(s, ((smooth *)s)->x, g, ((smooth *)s)->beta); }
-static double of_beta(const double *b, void *s) { return loss_of(s, ((smooth *)s)->x, ((smooth *)s)->gamma, b); }
+static double of_x(const double *x, void *s) {
+  return loss_of(s, x, ((smooth *)s)->gamma, ((smooth *)s)->beta);
+}
+static double of_gamma(const double *g, void *s) {
+  return loss_of(s, ((smooth *)s)->x, g, ((smooth *)s)->beta);
+}
+static double of_beta(const double *b, void *s) {
+  return loss_of(s, ((smooth *)s)->x, ((smooth *)s)->gamma, b);
+}
 static void reference_by_differences(kt *t) {
   kt_case(t, "reference");
   enum { TOKENS = 5, HIDDEN = 24, COUNT = TOKENS * HIDDEN };
   double x[COUNT], mask[COUNT], out_mask[COUNT], weight[COUNT], gamma[HIDDEN], beta[HIDDEN], z[COUNT], y[COUNT];
   double dz[COUNT], dx[COUNT], dgamma[HIDDEN] = {0}, dbeta[HIDDEN] = {0};
-  sw_dropout dropout = {.p = 0.25f, .seed = t->seed, .site = 1, .step = 2}, other = {.p = 0.25f, .seed = t->seed, .site = 2};
+  sw_dropout dropout = {.p = 0.25f, .seed = t->seed, .site = 1, .step = 2},
+             other = {.p = 0.25f, .seed = t->seed, .site = 2};
   for (int i = 0; i < COUNT; i++) {
     x[i] = kt_random_normal(t), weight[i] = kt_random_normal(t);
-    mask[i] = sw_reference_multiplier(&dropout, (uint64_t)i), out_mask[i] = sw_reference_multiplier(&other, (uint64_t)i);
+    mask[i] = sw_reference_multiplier(&dropout, (uint64_t)i),
+    out_mask[i] = sw_reference_multiplier(&other, (uint64_t)i);
   }
   for (int i = 0; i < HIDDEN; i++) gamma[i] = 1 + 0.3 * kt_random_normal(t), beta[i] = kt_random_normal(t);
   smooth s = {TOKENS, HIDDEN, mask, out_mask, gamma, beta, x, weight};
@@ -225,11 +242,15 @@ static void refused(kt *t) {
   kt_tensor *x = kt_new(t, "x", SW_F32, 64);
   kt_fill(t, x, 1);
   sw_layernorm_desc d = {.tokens = 1, .hidden = 100000, .eps = 1e-12f};
-  kt_fails(t, SW_RUN(&t->stream, layernorm_forward, &d, x->data, NULL, x->data, x->data, x->data, NULL, NULL), "hidden size 100000");
+  kt_fails(t, SW_RUN(&t->stream, layernorm_forward, &d, x->data, NULL, x->data, x->data, x->data, NULL, NULL),
+           "hidden size 100000");
   d = (sw_layernorm_desc){1, 16, 1e-12f, SW_F32, {.p = 1}};
-  kt_fails(t, SW_RUN(&t->stream, layernorm_forward, &d, x->data, NULL, x->data, x->data, x->data, NULL, NULL), "dropout 1");
+  kt_fails(t, SW_RUN(&t->stream, layernorm_forward, &d, x->data, NULL, x->data, x->data, x->data, NULL, NULL),
+           "dropout 1");
   d.dropout.p = 0.5f;
-  kt_fails(t, SW_RUN(&t->stream, layernorm_backward, &d, x->data, x->data, x->data, x->data, x->data, x->data, NULL, x->data, x->data),
+  kt_fails(t,
+           SW_RUN(&t->stream, layernorm_backward, &d, x->data, x->data, x->data, x->data, x->data, x->data, NULL,
+                  x->data, x->data),
            "dx is NULL");
   kt_clear(t);
 }
@@ -243,7 +264,8 @@ static void bench(kt *t) {
     t->stream.threads = thread_counts[k / 4];
     int64_t count = (int64_t)tokens * hidden;
     layer l = {.desc = {tokens, hidden, 1e-12f, dtype, {0}}};
-    l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count), l.residual = kt_new(t, "residual", dtype, count);
+    l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count),
+    l.residual = kt_new(t, "residual", dtype, count);
     l.gamma = kt_new(t, "gamma", SW_F32, hidden), l.beta = kt_new(t, "beta", SW_F32, hidden);
     l.mean = kt_new(t, "mean", SW_F32, tokens), l.rstd = kt_new(t, "rstd", SW_F32, tokens);
     l.dy = kt_new(t, "dy", dtype, count), l.z = kt_new(t, "z", dtype, count), l.dz = kt_new(t, "dz", dtype, count);
@@ -281,7 +303,9 @@ int main(int argc, char **argv) {
   static const int hiddens[] = {1, 5, 16, 31, 64, 100, 384, 768};
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
     for (int h = 0; h < 8; h++) {
-      int64_t tokens = h == 6 ? 403 : h == 0 ? 3 : 70 + h; /* 403 x 384: two groups of the backward pass, neither whole */
+      int64_t tokens = h == 6   ? 403
+                       : h == 0 ? 3
+                                : 70 + h; /* 403 x 384: two groups of the backward pass, neither whole */
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0, 1);
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0.1f, h % 2);
     }

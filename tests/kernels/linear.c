@@ -1,5 +1,6 @@
-/* Linear layers: every shape class, dtype and activation against the fp64 reference; the accuracy of fp32 beside a plain fp32 loop;
- * the same bits for a row alone and in any batch, and for any number of threads. --bench: speeds beside the machine's limits. */
+/* Linear layers: every shape class, dtype and activation against the fp64 reference; the accuracy of fp32 beside a
+ * plain fp32 loop; the same bits for a row alone and in any batch, and for any number of threads. --bench: speeds
+ * beside the machine's limits. */
 #include "base/progress.h"
 #include "kernels/linear/reference.h"
 #include "tests/support/kernel_test.h"
@@ -8,8 +9,9 @@
 
 static const char *const activation_names[] = {"none", "gelu", "gelu_tanh", "tanh", "relu"};
 static const double unit = 0x1p-24, bf16_unit = 0x1p-8; /* half a unit in the last place of 1 */
-/* The error allowed of a sum of products, over the sum of their magnitudes: eight roundings. The worst case of a long sum is far more,
- * but roundings are not all of one sign; a plain fp32 loop's largest over 100,000 random sums is about five. */
+/* The error allowed of a sum of products, over the sum of their magnitudes: eight roundings. The worst case of a long
+ * sum is far more, but roundings are not all of one sign; a plain fp32 loop's largest over 100,000 random sums is about
+ * five. */
 static const double sum_unit = 8 * 0x1p-24;
 
 /* One layer with everything its calls need. */
@@ -19,7 +21,9 @@ typedef struct {
   int accumulate;
 } layer;
 
-static int64_t elements(const sw_linear_desc *d, int out) { return d->tokens * (out ? d->out_features : d->in_features); }
+static int64_t elements(const sw_linear_desc *d, int out) {
+  return d->tokens * (out ? d->out_features : d->in_features);
+}
 
 static void prepare(kt *t, layer *l) {
   size_t bytes = 0;
@@ -27,7 +31,8 @@ static void prepare(kt *t, layer *l) {
   l->prepared = kt_bytes(t, "prepared", bytes);
   kt_ok(t, SW_RUN(&t->stream, linear_prepare, &l->desc, l->weight->data, l->prepared->data));
 }
-/* Tensors and normal values for a layer; the weight is uploaded as the dtype will hold it, so that the reference sees the same. */
+/* Tensors and normal values for a layer; the weight is uploaded as the dtype will hold it, so that the reference sees
+ * the same. */
 static layer make(kt *t, sw_linear_desc desc, int with_bias, int with_pre) {
   layer l = {.desc = desc};
   l.x = kt_new(t, "x", desc.dtype, elements(&desc, 0));
@@ -58,25 +63,28 @@ static layer make(kt *t, sw_linear_desc desc, int with_bias, int with_pre) {
   prepare(t, &l);
   return l;
 }
-static void *data_of(kt_tensor *x) { return x ? x->data : NULL; }
+static void *data_of(kt_tensor *x) {
+  return x ? x->data : NULL;
+}
 static void forward(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, linear_forward, &l->desc, l->x->data, l->prepared->data, data_of(l->bias), data_of(l->pre), l->y->data,
-                  l->workspace->data));
+  kt_ok(t, SW_RUN(&t->stream, linear_forward, &l->desc, l->x->data, l->prepared->data, data_of(l->bias),
+                  data_of(l->pre), l->y->data, l->workspace->data));
 }
 static void backward_input(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &l->desc, l->dy->data, data_of(l->pre), l->prepared->data, data_of(l->dx),
-                  l->accumulate, l->workspace->data));
+  kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &l->desc, l->dy->data, data_of(l->pre), l->prepared->data,
+                  data_of(l->dx), l->accumulate, l->workspace->data));
 }
 static void backward_weight(kt *t, void *argument) {
   layer *l = argument;
-  kt_ok(t, SW_RUN(&t->stream, linear_backward_weight, &l->desc, l->dy->data, l->x->data, l->dweight->data, data_of(l->dbias),
-                  l->workspace->data));
+  kt_ok(t, SW_RUN(&t->stream, linear_backward_weight, &l->desc, l->dy->data, l->x->data, l->dweight->data,
+                  data_of(l->dbias), l->workspace->data));
 }
 
 /* |got - want| <= relative |want| + absolute[i] */
-static void compare_each(kt *t, const char *what, kt_tensor *got, const double *want, double relative, const double *absolute) {
+static void compare_each(kt *t, const char *what, kt_tensor *got, const double *want, double relative,
+                         const double *absolute) {
   double worst = 0;
   int64_t where = -1;
   kt_download(t, got);
@@ -96,20 +104,22 @@ static double *magnitudes(kt *t, const double *x, int64_t count) {
 
 /* Forward and both backward calls of one layer against the reference. */
 static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre, int accumulate) {
-  kt_case(t, "%lld x %d -> %d %s/%s %s%s%s%s", (long long)desc.tokens, desc.in_features, desc.out_features, sw_dtype_name(desc.dtype),
-          sw_dtype_name(desc.out_dtype), activation_names[desc.activation], with_bias ? " bias" : "", with_pre ? " pre" : "",
-          accumulate ? " accumulate" : "");
+  kt_case(t, "%lld x %d -> %d %s/%s %s%s%s%s", (long long)desc.tokens, desc.in_features, desc.out_features,
+          sw_dtype_name(desc.dtype), sw_dtype_name(desc.out_dtype), activation_names[desc.activation],
+          with_bias ? " bias" : "", with_pre ? " pre" : "", accumulate ? " accumulate" : "");
   layer l = make(t, desc, with_bias, with_pre);
   l.accumulate = accumulate;
   int64_t in = elements(&desc, 0), out = elements(&desc, 1), weights = l.weight->count;
-  double rounding = desc.out_dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit, dx_rounding = desc.dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit;
+  double rounding = desc.out_dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit,
+         dx_rounding = desc.dtype == SW_BF16 ? 1.01 * bf16_unit : 2 * unit;
   double *pre = kt_doubles(t, out), *y = kt_doubles(t, out), *scale = kt_doubles(t, out), *unused = kt_doubles(t, out);
   double *abs_x = magnitudes(t, l.x->host, in), *abs_w = magnitudes(t, l.weight->host, weights);
   sw_linear_desc plain = desc;
   plain.activation = SW_NO_ACTIVATION;
 
   sw_reference_linear_forward(&desc, l.x->host, l.weight->host, l.bias ? l.bias->host : NULL, pre, y);
-  sw_reference_linear_forward(&plain, abs_x, abs_w, l.bias ? magnitudes(t, l.bias->host, desc.out_features) : NULL, scale, unused);
+  sw_reference_linear_forward(&plain, abs_x, abs_w, l.bias ? magnitudes(t, l.bias->host, desc.out_features) : NULL,
+                              scale, unused);
   for (int64_t i = 0; i < out; i++) scale[i] *= sum_unit;
   forward(t, &l);
   if (l.pre) compare_each(t, "pre", l.pre, pre, rounding, scale);
@@ -117,8 +127,11 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
   for (int64_t i = 0; desc.activation && i < out; i++) scale[i] = 1.2 * scale[i] + 8 * unit * fmax(1, fabs(pre[i]));
   compare_each(t, "y", l.y, y, rounding, scale);
 
+  if (!desc.training) return kt_clear(t);
   if (desc.activation && !l.pre) {
-    kt_fails(t, SW_RUN(&t->stream, linear_backward_input, &desc, l.dy->data, NULL, l.prepared->data, l.dx->data, 0, l.workspace->data),
+    kt_fails(t,
+             SW_RUN(&t->stream, linear_backward_input, &desc, l.dy->data, NULL, l.prepared->data, l.dx->data, 0,
+                    l.workspace->data),
              "values before");
     return kt_clear(t);
   }
@@ -139,8 +152,9 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
   compare_each(t, "dx", l.dx, dx, dx_rounding, dx_scale);
 
   double *dweight = kt_doubles(t, weights), *dbias = kt_doubles(t, desc.out_features);
-  double *unused_dbias = kt_doubles(t, desc.out_features);
-  double *dweight_scale = magnitudes(t, l.dweight->host, weights), *dbias_scale = magnitudes(t, l.dbias->host, desc.out_features);
+  double *before = magnitudes(t, l.dweight->host, weights), *unused_dbias = kt_doubles(t, desc.out_features);
+  double *dweight_scale = magnitudes(t, l.dweight->host, weights),
+         *dbias_scale = magnitudes(t, l.dbias->host, desc.out_features);
   memcpy(dweight, l.dweight->host, (size_t)weights * sizeof *dweight);
   memcpy(dbias, l.dbias->host, (size_t)desc.out_features * sizeof *dbias);
   double *abs_g = magnitudes(t, g, out);
@@ -150,7 +164,9 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
     for (int64_t i = 0; i < out; i++) dbias[i % desc.out_features] += l.dy->host[i]; /* not rounded */
     backward_weight(t, &l);
   }
-  for (int64_t i = 0; i < weights; i++) dweight_scale[i] *= sum_unit;
+  /* oneDNN may add the products to dW one by one: as many roundings of dW itself */
+  for (int64_t i = 0; i < weights; i++)
+    dweight_scale[i] = dweight_scale[i] * sum_unit + 2 * sqrt(2 * (double)desc.tokens) * unit * fabs(before[i]);
   for (int64_t i = 0; i < desc.out_features; i++) dbias_scale[i] *= sum_unit;
   compare_each(t, "dweight", l.dweight, dweight, 2 * unit, dweight_scale);
   compare_each(t, "dbias", l.dbias, dbias, 2 * unit, dbias_scale);
@@ -158,32 +174,45 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
 }
 
 static void test_shapes(kt *t) {
-  static const int tokens[] = {1, 2, 15, 16, 17, 31, 33, 64, 100, 257}, features[] = {1, 3, 9, 16, 17, 32, 48, 128, 384, 1536};
+  static const int tokens[] = {1, 2, 15, 16, 17, 31, 33, 64, 100, 257},
+                   features[] = {1, 3, 9, 16, 17, 32, 48, 128, 384, 1536};
   static const sw_dtype dtypes[][2] = {{SW_F32, SW_F32}, {SW_BF16, SW_BF16}, {SW_BF16, SW_F32}, {SW_F32, SW_BF16}};
   int n = kt_below(t, 1000);
   for (int i = 0; i < 10; i++)
     for (int j = 0; j < 10; j++)
       for (int k = 0; k < 10; k++) {
         double work = (double)tokens[i] * features[j] * features[k];
-        if (work > 4e5 && !(work < 8e6 && kt_below(t, 24) == 0)) continue;
-        if (work < 4e5 && kt_below(t, 3)) continue;
+        if (work > 2e5 ? work > 6e6 || kt_below(t, 48) : kt_below(t, 4)) continue; /* a sample: the reference is slow */
         /* strides without common factors: all combinations come up */
         n++;
-        sw_linear_desc d = {.tokens = tokens[i], .in_features = features[j], .out_features = features[k], .dtype = dtypes[n % 4][0],
-                            .out_dtype = dtypes[n % 4][1], .activation = (sw_activation)(n % 5), .training = 1};
+        sw_linear_desc d = {.tokens = tokens[i],
+                            .in_features = features[j],
+                            .out_features = features[k],
+                            .dtype = dtypes[n % 4][0],
+                            .out_dtype = dtypes[n % 4][1],
+                            .activation = (sw_activation)(n % 5),
+                            .training = 1};
         check_layer(t, d, n % 3 != 0, n % 7 != 0, n / 2 % 2);
       }
   for (int dtype = 0; dtype < 3; dtype++) {
-    check_layer(t, (sw_linear_desc){64, 384, 384, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1}, 1, 1, 0);
+    check_layer(t, (sw_linear_desc){40, 384, 200, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1}, 1, 1, 0);
     check_layer(t, (sw_linear_desc){520, 40, 130, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 1, 1);
-    check_layer(t, (sw_linear_desc){33, 1536, 96, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 0, 0);
+    check_layer(t, (sw_linear_desc){33, 1536, 48, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 0, 0);
+    check_layer(t, (sw_linear_desc){35, 3200, 40, dtypes[dtype][0], dtypes[dtype][1], SW_RELU, 1}, 0, 1, 0);
+    check_layer(t, (sw_linear_desc){17, 800, 2100, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, dtype == 0}, 0,
+                0, 0);
   }
 }
 
 /* Whole numbers whose sums have at most 24 bits: exact. */
 static void test_integers(kt *t) {
   for (int dtype = 0; dtype < 2; dtype++) {
-    sw_linear_desc d = {.tokens = 37, .in_features = 200, .out_features = 70, .dtype = (sw_dtype)dtype, .out_dtype = SW_F32, .training = 1};
+    sw_linear_desc d = {.tokens = 37,
+                        .in_features = 200,
+                        .out_features = 70,
+                        .dtype = (sw_dtype)dtype,
+                        .out_dtype = SW_F32,
+                        .training = 1};
     kt_case(t, "integers %s", sw_dtype_name(d.dtype));
     layer l = make(t, d, 1, 1);
     kt_integers(t, l.x, -9, 9);
@@ -222,7 +251,8 @@ static double draw(kt *t, data_kind kind) {
   if (kind == LARGE) return (v < 0 ? -1 : 1) * (0x1.fffffep127 - kt_random(t) * 0x1p121);
   return v;
 }
-/* Largest and root mean square error in units of 2^-24 times the sum of magnitudes, of sums over k of a[m * ka + k * sa] b[...]. */
+/* Largest and root mean square error in units of 2^-24 times the sum of magnitudes, of sums over k of a[m * ka + k *
+ * sa] b[...]. */
 typedef struct {
   double largest, mean;
 } accuracy;
@@ -236,10 +266,10 @@ static accuracy accuracy_of(const double *got, const double *want, const double 
   a.mean = sqrt(a.mean / (double)count);
   return a;
 }
-/* c[m][n] = sum over k of a[m][k] b[k][n] with strides: in fp64, in fp32 (multiply-adds, one after the other; `fused` where the
- * instruction set has that), and of the magnitudes. */
-static void three_products(int fused, const double *a, int64_t am, int64_t ak, const double *b, int64_t bk, int64_t bn, int64_t m, int64_t n, int64_t k,
-                           double *exact, double *plain, double *scale) {
+/* c[m][n] = sum over k of a[m][k] b[k][n] with strides: in fp64, in fp32 (multiply-adds, one after the other; `fused`
+ * where the instruction set has that), and of the magnitudes. */
+static void three_products(int fused, const double *a, int64_t am, int64_t ak, const double *b, int64_t bk, int64_t bn,
+                           int64_t m, int64_t n, int64_t k, double *exact, double *plain, double *scale) {
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < n; j++) {
       double sum = 0, magnitude = 0;
@@ -254,33 +284,46 @@ static void three_products(int fused, const double *a, int64_t am, int64_t ak, c
       exact[i * n + j] = sum, plain[i * n + j] = f, scale[i * n + j] = magnitude + 1e-300;
     }
 }
-static void compare_accuracy(kt *t, const char *what, kt_tensor *got, const double *exact, const double *plain, const double *scale) {
+static void compare_accuracy(kt *t, const char *what, kt_tensor *got, const double *exact, const double *plain,
+                             const double *scale) {
   kt_download(t, got);
   accuracy ours = accuracy_of(got->host, exact, scale, got->count), loop = accuracy_of(plain, exact, scale, got->count);
   if (t->verbose || t->bench)
-    printf("  %-44s %-7s error in 2^-24: largest %.3f (plain fp32 loop %.3f), rms %.4f (%.4f)\n", t->context, what, ours.largest,
-           loop.largest, ours.mean, loop.mean);
-  kt_check(t, ours.largest <= 1.5 * loop.largest + 0.25, "%s: largest error %.3f, a plain fp32 loop's is %.3f", what, ours.largest,
-           loop.largest);
-  kt_check(t, ours.mean <= 1.25 * loop.mean + 0.05, "%s: rms error %.4f, a plain fp32 loop's is %.4f", what, ours.mean, loop.mean);
+    printf("  %-44s %-7s error in 2^-24: largest %.3f (plain fp32 loop %.3f), rms %.4f (%.4f)\n", t->context, what,
+           ours.largest, loop.largest, ours.mean, loop.mean);
+  /* a few sums, each ruled by a few terms, say little about the largest error */
+  double slack = got->count < 500 ? 2 : 1;
+  kt_check(t, ours.largest <= slack * 1.5 * loop.largest + 0.25, "%s: largest error %.3f, a plain fp32 loop's is %.3f",
+           what, ours.largest, loop.largest);
+  kt_check(t, ours.mean <= slack * 1.25 * loop.mean + 0.05, "%s: rms error %.4f, a plain fp32 loop's is %.4f", what,
+           ours.mean, loop.mean);
 }
 static void test_accuracy(kt *t) {
   int fused = !strstr(t->device->name, "baseline");
-  static const int sizes[][3] = {{64, 384, 64}, {32, 1536, 48}, {300, 64, 40}, {96, 24, 96}, {200, 1, 40}, {100, 3, 9}};
+  static const int sizes[][3] = {{40, 384, 40}, {16, 1536, 20}, {200, 64, 24}, {48, 24, 64}, {200, 1, 40}, {100, 3, 9}};
   for (int s = 0; s < 6; s++)
     for (int kind = NORMAL; kind <= LARGE; kind++) {
-      sw_linear_desc d = {.tokens = sizes[s][0], .in_features = sizes[s][1], .out_features = sizes[s][2], .training = 1};
+      sw_linear_desc d = {
+          .tokens = sizes[s][0], .in_features = sizes[s][1], .out_features = sizes[s][2], .training = 1};
       if (s > 1 && kind > WIDE) continue;
       kt_case(t, "%s %lld x %d -> %d", data_names[kind], (long long)d.tokens, d.in_features, d.out_features);
       layer l = make(t, d, 0, 0);
       double shrink = kind == LARGE ? 0x1p-14 : 1; /* sums of 1536 products stay finite */
       for (int64_t i = 0; i < l.x->count; i++) l.x->host[i] = draw(t, (data_kind)kind);
-      for (int64_t i = 0; i < l.weight->count; i++) l.weight->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
-      for (int64_t i = 0; i < l.dy->count; i++) l.dy->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
-      if (kind == CANCELLING) /* pairs of nearly opposite terms */
-        for (int64_t i = 0; i + 1 < l.x->count; i += 2) l.x->host[i + 1] = -l.x->host[i] * (1 + 1e-5 * kt_random(t));
-      if (kind == CANCELLING)
-        for (int64_t i = 0; i + 1 < l.weight->count; i += 2) l.weight->host[i + 1] = l.weight->host[i];
+      for (int64_t i = 0; i < l.weight->count; i++)
+        l.weight->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
+      for (int64_t i = 0; i < l.dy->count; i++)
+        l.dy->host[i] = draw(t, kind == LARGE ? NORMAL : (data_kind)kind) * shrink;
+      int64_t half = d.in_features / 2;
+      for (int64_t k = 0; kind == CANCELLING && k < half;
+           k++) { /* the second half of a sum takes nearly all of the first away */
+        for (int64_t m = 0; m < d.tokens; m++) {
+          double *row = l.x->host + m * d.in_features;
+          row[half + k] = -row[k] * (1 + 1e-5 * kt_random(t));
+        }
+        for (int64_t o = 0; o < d.out_features; o++)
+          l.weight->host[o * d.in_features + half + k] = l.weight->host[o * d.in_features + k];
+      }
       kt_upload(t, l.x);
       kt_upload(t, l.weight);
       kt_upload(t, l.dy);
@@ -308,8 +351,13 @@ static void test_not_finite(kt *t) {
   static const double bad_values[] = {NAN, INFINITY, -INFINITY};
   for (int dtype = 0; dtype < 2; dtype++)
     for (int v = 0; v < 3; v++) {
-      sw_linear_desc d = {.tokens = 50, .in_features = 70, .out_features = 40, .dtype = (sw_dtype)dtype, .out_dtype = (sw_dtype)dtype,
-                          .activation = v == 0 ? SW_RELU : SW_NO_ACTIVATION, .training = 1};
+      sw_linear_desc d = {.tokens = 50,
+                          .in_features = 70,
+                          .out_features = 40,
+                          .dtype = (sw_dtype)dtype,
+                          .out_dtype = (sw_dtype)dtype,
+                          .activation = v == 0 ? SW_RELU : SW_NO_ACTIVATION,
+                          .training = 1};
       kt_case(t, "%s with %g", sw_dtype_name(d.dtype), bad_values[v]);
       layer l = make(t, d, 1, 1);
       int row = kt_below(t, 50), col = kt_below(t, 70), feature = kt_below(t, 40);
@@ -336,7 +384,8 @@ static void test_not_finite(kt *t) {
         for (int c = 0; c < 70; c++) wrong[2] += isfinite(l.dweight->host[o * 70 + c]) != (o != feature && c != col);
       for (int o = 0; o < 40; o++) wrong[3] += isfinite(l.dbias->host[o]) != (o != feature);
       static const char *const names[] = {"y", "dx", "dweight", "dbias"};
-      for (int i = 0; i < 4; i++) kt_check(t, !wrong[i], "%s: %ld elements are finite and should not be, or the reverse", names[i], wrong[i]);
+      for (int i = 0; i < 4; i++)
+        kt_check(t, !wrong[i], "%s: %ld elements are finite and should not be, or the reverse", names[i], wrong[i]);
 
       l.weight->host[feature * 70 + col] = bad_values[v];
       kt_upload(t, l.weight);
@@ -355,15 +404,23 @@ static void test_not_finite(kt *t) {
 /* --- the same bits in any batch and with any number of threads --- */
 static void test_invariance(kt *t) {
   static const int features[][2] = {{384, 448}, {96, 1536}, {17, 9}, {100, 70}};
-  static const int pieces[][2] = {{0, 1}, {1, 1}, {37, 1}, {99, 1}, {0, 16}, {5, 17}, {50, 33}, {3, 97}, {40, 40}, {32, 64}};
+  static const int pieces[][2] = {{0, 1},  {1, 1},   {37, 1}, {99, 1},  {0, 16},
+                                  {5, 17}, {50, 33}, {3, 97}, {40, 40}, {32, 64}};
   for (int f = 0; f < 4; f++)
     for (int dtype = 0; dtype < 2; dtype++) {
-      sw_linear_desc d = {.tokens = 100, .in_features = features[f][0], .out_features = features[f][1], .dtype = (sw_dtype)dtype,
-                          .out_dtype = (sw_dtype)dtype, .activation = f == 3 ? SW_TANH : SW_GELU, .training = 1};
+      sw_linear_desc d = {.tokens = 100,
+                          .in_features = features[f][0],
+                          .out_features = features[f][1],
+                          .dtype = (sw_dtype)dtype,
+                          .out_dtype = (sw_dtype)dtype,
+                          .activation = f == 3 ? SW_TANH : SW_GELU,
+                          .training = 1};
       kt_case(t, "invariance %s 100 x %d -> %d", sw_dtype_name(d.dtype), d.in_features, d.out_features);
       layer l = make(t, d, 1, 1);
-      kt_tensor *dy = kt_new(t, "a piece of dy", d.out_dtype, l.dy->count), *dx = kt_new(t, "a piece of dx", d.dtype, l.dx->count);
-      kt_tensor *y = kt_new(t, "a piece of y", d.out_dtype, l.y->count), *pre = kt_new(t, "a piece of pre", d.out_dtype, l.y->count);
+      kt_tensor *dy = kt_new(t, "a piece of dy", d.out_dtype, l.dy->count),
+                *dx = kt_new(t, "a piece of dx", d.dtype, l.dx->count);
+      kt_tensor *y = kt_new(t, "a piece of y", d.out_dtype, l.y->count),
+                *pre = kt_new(t, "a piece of pre", d.out_dtype, l.y->count);
       size_t size = sw_dtype_bytes(d.dtype);
       memcpy(dy->host, l.dy->host, (size_t)dy->count * sizeof *dy->host);
       kt_upload(t, dy);
@@ -371,19 +428,20 @@ static void test_invariance(kt *t) {
       backward_input(t, &l);
       for (int p = 0; p < 10; p++) {
         int first = pieces[p][0], count = pieces[p][1];
-        size_t in_at = (size_t)first * (size_t)d.in_features * size, out_at = (size_t)first * (size_t)d.out_features * size;
+        size_t in_at = (size_t)first * (size_t)d.in_features * size,
+               out_at = (size_t)first * (size_t)d.out_features * size;
         sw_linear_desc one = d;
         one.tokens = count;
         t->stream.threads = 1 + p % 2;
-        kt_ok(t, SW_RUN(&t->stream, linear_forward, &one, (char *)l.x->data + in_at, l.prepared->data, l.bias->data, pre->data, y->data,
-                        l.workspace->data));
+        kt_ok(t, SW_RUN(&t->stream, linear_forward, &one, (char *)l.x->data + in_at, l.prepared->data, l.bias->data,
+                        pre->data, y->data, l.workspace->data));
         kt_same_bits_at(t, "y", y, 0, l.y, (int64_t)first * d.out_features, (int64_t)count * d.out_features);
         kt_same_bits_at(t, "pre", pre, 0, l.pre, (int64_t)first * d.out_features, (int64_t)count * d.out_features);
         kt_tensor *piece = kt_new(t, "g", d.out_dtype, (int64_t)count * d.out_features);
         memcpy(piece->host, dy->host + (int64_t)first * d.out_features, (size_t)piece->count * sizeof *piece->host);
         kt_upload(t, piece);
-        kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &one, piece->data, (char *)l.pre->data + out_at, l.prepared->data, dx->data, 0,
-                        l.workspace->data));
+        kt_ok(t, SW_RUN(&t->stream, linear_backward_input, &one, piece->data, (char *)l.pre->data + out_at,
+                        l.prepared->data, dx->data, 0, l.workspace->data));
         kt_same_bits_at(t, "dx", dx, 0, l.dx, (int64_t)first * d.in_features, (int64_t)count * d.in_features);
         kt_same_bits_at(t, "g", piece, 0, l.dy, (int64_t)first * d.out_features, piece->count);
       }
@@ -395,9 +453,15 @@ static void test_threads(kt *t) {
   static const int sizes[][3] = {{257, 384, 384}, {100, 128, 1536}, {40, 768, 300}, {700, 96, 9}};
   for (int s = 0; s < 4; s++)
     for (int dtype = 0; dtype < 2; dtype++) {
-      sw_linear_desc d = {.tokens = sizes[s][0], .in_features = sizes[s][1], .out_features = sizes[s][2], .dtype = (sw_dtype)dtype,
-                          .out_dtype = (sw_dtype)dtype, .activation = SW_GELU, .training = 1};
-      kt_case(t, "threads %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features, d.out_features);
+      sw_linear_desc d = {.tokens = sizes[s][0],
+                          .in_features = sizes[s][1],
+                          .out_features = sizes[s][2],
+                          .dtype = (sw_dtype)dtype,
+                          .out_dtype = (sw_dtype)dtype,
+                          .activation = SW_GELU,
+                          .training = 1};
+      kt_case(t, "threads %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features,
+              d.out_features);
       t->stream.threads = 3; /* for the workspace */
       layer l = make(t, d, 1, 1);
       l.accumulate = s % 2;
@@ -409,7 +473,8 @@ static void test_threads(kt *t) {
     }
 }
 
-/* Several workers of one process, each with a stream of one thread and a workspace of its own, share the prepared weight. */
+/* Several workers of one process, each with a stream of one thread and a workspace of its own, share the prepared
+ * weight. */
 typedef struct {
   layer *l;
   sw_stream stream;
@@ -419,13 +484,17 @@ typedef struct {
 static void *work(void *argument) {
   worker *w = argument;
   for (int i = 0; i < 20 && !w->status; i++)
-    w->status = SW_RUN(&w->stream, linear_forward, &w->l->desc, w->l->x->data, w->l->prepared->data, w->l->bias->data, NULL, w->y,
-                       w->workspace);
+    w->status = SW_RUN(&w->stream, linear_forward, &w->l->desc, w->l->x->data, w->l->prepared->data, w->l->bias->data,
+                       NULL, w->y, w->workspace);
   return NULL;
 }
 static void test_workers(kt *t) {
   for (int dtype = 0; dtype < 2; dtype++) {
-    sw_linear_desc d = {.tokens = 75, .in_features = 130, .out_features = 300, .dtype = (sw_dtype)dtype, .out_dtype = (sw_dtype)dtype,
+    sw_linear_desc d = {.tokens = 75,
+                        .in_features = 130,
+                        .out_features = 300,
+                        .dtype = (sw_dtype)dtype,
+                        .out_dtype = (sw_dtype)dtype,
                         .activation = SW_GELU};
     kt_case(t, "workers %s", sw_dtype_name(d.dtype));
     layer l = make(t, d, 1, 0);
@@ -448,7 +517,9 @@ static void test_workers(kt *t) {
       kt_check(t, workers[i].status == 0, "worker %d returned %d", i, workers[i].status);
       kt_same_bits(t, "y of a worker", y[i], l.y);
     }
-    kt_fails(t, SW_RUN(&t->stream, linear_backward_input, &d, l.dy->data, l.y->data, l.prepared->data, l.dx->data, 0, l.workspace->data),
+    kt_fails(t,
+             SW_RUN(&t->stream, linear_backward_input, &d, l.dy->data, l.y->data, l.prepared->data, l.dx->data, 0,
+                    l.workspace->data),
              "without training");
     kt_clear(t);
   }
@@ -463,7 +534,8 @@ typedef struct {
 } reference_case;
 static double reference_loss(const double *v, void *argument) {
   reference_case *c = argument;
-  sw_reference_linear_forward(&c->desc, c->which == 0 ? v : c->x, c->which == 1 ? v : c->weight, c->which == 2 ? v : c->bias, c->pre, c->y);
+  sw_reference_linear_forward(&c->desc, c->which == 0 ? v : c->x, c->which == 1 ? v : c->weight,
+                              c->which == 2 ? v : c->bias, c->pre, c->y);
   double sum = 0;
   for (int64_t i = 0; i < elements(&c->desc, 1); i++) sum += c->y[i] * c->r[i];
   return sum;
@@ -475,9 +547,11 @@ static double *normals(kt *t, int64_t count) {
 }
 static void test_reference(kt *t) {
   for (int activation = SW_NO_ACTIVATION; activation <= SW_RELU; activation++) {
-    reference_case c = {.desc = {.tokens = 5, .in_features = 7, .out_features = 6, .activation = (sw_activation)activation}};
+    reference_case c = {
+        .desc = {.tokens = 5, .in_features = 7, .out_features = 6, .activation = (sw_activation)activation}};
     kt_case(t, "reference %s", activation_names[activation]);
-    double *x = normals(t, 35), *weight = normals(t, 42), *bias = normals(t, 6), *g = normals(t, 30), *dx = kt_doubles(t, 35);
+    double *x = normals(t, 35), *weight = normals(t, 42), *bias = normals(t, 6), *g = normals(t, 30),
+           *dx = kt_doubles(t, 35);
     double *dweight = kt_doubles(t, 42), *dbias = kt_doubles(t, 6), *r = kt_doubles(t, 30);
     memcpy(r, g, 30 * sizeof *r);
     c.x = x, c.weight = weight, c.bias = bias, c.r = r, c.pre = kt_doubles(t, 30), c.y = kt_doubles(t, 30);
@@ -566,22 +640,28 @@ static double amx_peak(kt *t) {
 #endif
 }
 static void bench(kt *t) {
-  static const int shapes[][3] = {{384, 1152, SW_NO_ACTIVATION}, {384, 384, SW_NO_ACTIVATION}, {384, 1536, SW_GELU},
-                                  {1536, 384, SW_NO_ACTIVATION}, {768, 2304, SW_NO_ACTIVATION}, {768, 768, SW_NO_ACTIVATION},
-                                  {768, 3072, SW_GELU}, {3072, 768, SW_NO_ACTIVATION}};
+  static const int shapes[][3] = {
+      {384, 1152, SW_NO_ACTIVATION}, {384, 384, SW_NO_ACTIVATION}, {384, 1536, SW_GELU}, {1536, 384, SW_NO_ACTIVATION},
+      {768, 2304, SW_NO_ACTIVATION}, {768, 768, SW_NO_ACTIVATION}, {768, 3072, SW_GELU}, {3072, 768, SW_NO_ACTIVATION}};
   static const int tokens[] = {256, 512, 4096};
   const char *only = getenv("SW_BENCH_TOKENS");
   for (int threads = 1; threads <= 2; threads++) {
     t->stream.threads = threads;
     double fma = kt_fma_peak(t) * 1e-9, amx = amx_peak(t) * 1e-9;
-    printf("%d threads: peak fp32 FMA %.0f GFLOP/s, AMX bf16 %.0f, AMX fp32 by six products %.0f\n", threads, fma, amx, amx / 6);
+    printf("%d threads: peak fp32 FMA %.0f GFLOP/s, AMX bf16 %.0f, AMX fp32 by six products %.0f\n", threads, fma, amx,
+           amx / 6);
     printf("GFLOP/s                          forward  bwd input  bwd weight\n");
     for (int dtype = 0; dtype < 2; dtype++)
       for (int n = 0; n < 3; n++)
         for (int s = 0; s < 8; s++) {
           if (only && atoi(only) != tokens[n]) continue;
-          sw_linear_desc d = {.tokens = tokens[n], .in_features = shapes[s][0], .out_features = shapes[s][1], .dtype = (sw_dtype)dtype,
-                              .out_dtype = (sw_dtype)dtype, .activation = (sw_activation)shapes[s][2], .training = 1};
+          sw_linear_desc d = {.tokens = tokens[n],
+                              .in_features = shapes[s][0],
+                              .out_features = shapes[s][1],
+                              .dtype = (sw_dtype)dtype,
+                              .out_dtype = (sw_dtype)dtype,
+                              .activation = (sw_activation)shapes[s][2],
+                              .training = 1};
           layer l = make(t, d, 1, shapes[s][2] != SW_NO_ACTIVATION);
           double flops = 2.0 * tokens[n] * shapes[s][0] * shapes[s][1] * 1e-9;
           printf("%s %4d x %4d -> %4d %-5s %9.0f", sw_dtype_name(d.dtype), tokens[n], shapes[s][0], shapes[s][1],

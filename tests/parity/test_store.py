@@ -266,12 +266,13 @@ def written_by_h5py(work):
 
 def hostile_sizes(work):
     """Shapes that the file has no bytes for are refused before memory is taken."""
-    file = os.path.join(work, "huge.h5")
+    file, show = os.path.join(work, "huge.h5"), os.path.join(BIN, "skillwatch-show")
+    limit = "" if b"__asan_init" in open(show, "rb").read() else "ulimit -v 2000000; "  # AddressSanitizer itself needs more
     for shape, chunks in (((1 << 40,), (1 << 20,)), ((1 << 31, 1 << 31), (1, 1 << 16)), ((1 << 10, 1 << 10), (1 << 10, 1 << 10))):
         shutil.copy(os.path.join(work, "bert.h5"), file)
         with h5py.File(file, "r+") as f:
             f["weights"].create_dataset("huge", shape=shape, chunks=chunks, dtype="<f4", fletcher32=True)
-        run = subprocess.run(["bash", "-c", f"ulimit -v 2000000; exec '{BIN}/skillwatch-show' '{file}'"], capture_output=True, text=True)
+        run = subprocess.run(["bash", "-c", f"{limit}exec '{show}' '{file}'"], capture_output=True, text=True)
         check(run.returncode == 1 and "too small for its shape" in run.stderr, f"a dataset of shape {shape}: {run.returncode} {run.stderr!r}")
 
 

@@ -1,5 +1,6 @@
-/* tool-write_checkpoint PATH COUNT KILOBYTES: writes a checkpoint over PATH again and again (COUNT 0: until it is killed). The n-th one has
- * training {"n": n} and weights that are all n; n is printed once its write has returned. For tests/e2e/test_kill.py. */
+/* tool-write_checkpoint PATH COUNT KILOBYTES: writes a checkpoint over PATH again and again (COUNT 0: until it is
+ * killed). The n-th one has training {"n": n} and weights that are all n; n is printed once its write has returned. For
+ * tests/e2e/test_kill.py. */
 #include "base/error.h"
 #include "engine/store/checkpoint.h"
 

@@ -1,4 +1,5 @@
-/* Checkpoints: everything comes back as it was written; whatever happens to the file, it is the same content or a clear refusal. */
+/* Checkpoints: everything comes back as it was written; whatever happens to the file, it is the same content or a clear
+ * refusal. */
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/store/checkpoint.h"
@@ -21,7 +22,9 @@
 
 /* HDF5 1.10 loses some hundred bytes of its own when it meets a damaged object header; ours are still counted. */
 const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
+const char *__lsan_default_suppressions(void) {
+  return "leak:libhdf5";
+}
 
 static char folder[] = "/tmp/sw-checkpoint-XXXXXX";
 static char path[64], other[64];
@@ -61,7 +64,7 @@ static void make(sw_checkpoint *c, int full) {
   if (!full) return;
   add(&c->weights, "a.second", SW_BF16, 1, (int64_t[]){5});
   add(&c->weights, "m/with/groups", SW_F32, 4, (int64_t[]){2, 1, 3, 2});
-  add(&c->weights, "large", SW_F32, 2, (int64_t[]){1000, 700}); /* several chunks */
+  add(&c->weights, "large", SW_F32, 2, (int64_t[]){1000, 700});  /* several chunks */
   add(&c->weights, "wide", SW_BF16, 2, (int64_t[]){2, 1200000}); /* rows larger than a chunk */
   add(&c->optimizer, "m/z.first", SW_F32, 2, (int64_t[]){3, 2});
   add(&c->optimizer, "v/z.first", SW_F32, 2, (int64_t[]){3, 2});
@@ -107,7 +110,8 @@ static void same(const sw_checkpoint *a, const sw_checkpoint *b) {
     assert_string_equal(a->heads[i].name, b->heads[i].name);
     assert_string_equal(a->heads[i].task, b->heads[i].task);
     assert_int_equal(a->heads[i].num_labels, b->heads[i].num_labels);
-    for (size_t j = 0; j < a->heads[i].num_labels; j++) assert_string_equal(a->heads[i].labels[j], b->heads[i].labels[j]);
+    for (size_t j = 0; j < a->heads[i].num_labels; j++)
+      assert_string_equal(a->heads[i].labels[j], b->heads[i].labels[j]);
   }
   same_tensors(&a->weights, &b->weights);
   same_tensors(&a->optimizer, &b->optimizer);
@@ -137,7 +141,8 @@ static void write_bytes(const char *name, const void *data, size_t bytes) {
 static void refuse(const char *name, const char *needle) {
   sw_checkpoint c;
   assert_int_equal(sw_checkpoint_read(name, &c), -1);
-  if (!strstr(sw_error(), needle) || !strstr(sw_error(), name) || strchr(sw_error(), '\n')) fail_msg("'%s' expected in '%s'", needle, sw_error());
+  if (!strstr(sw_error(), needle) || !strstr(sw_error(), name) || strchr(sw_error(), '\n'))
+    fail_msg("'%s' expected in '%s'", needle, sw_error());
   assert_null(c.weights.items);
   assert_null(c.config);
 }
@@ -272,15 +277,17 @@ static void test_model_must_fit(void **state) {
   json_object_set_new(c.config, "model_type", json_string("bert"));
   assert_int_equal(sw_checkpoint_write(path, &c), 0);
   refuse(path, "vocab_size");
-  static const char *const keys[] = {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                                     "max_position_embeddings", "type_vocab_size"};
+  static const char *const keys[] = {"vocab_size",          "hidden_size",       "num_hidden_layers",
+                                     "num_attention_heads", "intermediate_size", "max_position_embeddings",
+                                     "type_vocab_size"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) json_object_set_new(c.config, keys[i], json_integer(2));
   assert_int_equal(sw_checkpoint_write(path, &c), 0);
   refuse(path, "embeddings.word_embeddings.weight [2x2] is missing");
   sw_checkpoint_close(&c);
 }
 
-/* No room for the new file: the old one stays, nothing is left beside it, the message says why. In a child, for its limit. */
+/* No room for the new file: the old one stays, nothing is left beside it, the message says why. In a child, for its
+ * limit. */
 static void test_no_room(void **state) {
   sw_checkpoint a, b;
   unlink(other);
@@ -360,9 +367,15 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_every_byte_flipped),     cmocka_unit_test(test_every_truncation),
-    cmocka_unit_test(test_foreign),        cmocka_unit_test(test_what_cannot_be_written), cmocka_unit_test(test_model_must_fit),
-    cmocka_unit_test(test_no_room),        cmocka_unit_test(test_stale_files),            cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_every_byte_flipped),
+      cmocka_unit_test(test_every_truncation),
+      cmocka_unit_test(test_foreign),
+      cmocka_unit_test(test_what_cannot_be_written),
+      cmocka_unit_test(test_model_must_fit),
+      cmocka_unit_test(test_no_room),
+      cmocka_unit_test(test_stale_files),
+      cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

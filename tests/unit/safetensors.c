@@ -16,10 +16,15 @@
 
 static char folder[] = "/tmp/sw-safetensors-XXXXXX";
 
-static int make_folder(void **state) { return mkdtemp(folder) ? 0 : -1; }
-static int remove_folder(void **state) { return rmdir(folder); }
+static int make_folder(void **state) {
+  return mkdtemp(folder) ? 0 : -1;
+}
+static int remove_folder(void **state) {
+  return rmdir(folder);
+}
 
-/* A file of `header` and `data_bytes` bytes of data counting up; the length prefix is `claimed`, or right when that is -1. */
+/* A file of `header` and `data_bytes` bytes of data counting up; the length prefix is `claimed`, or right when that is
+ * -1. */
 static char *build(const char *header, size_t data_bytes, long long claimed, size_t *bytes) {
   size_t length = strlen(header);
   uint64_t prefix = claimed < 0 ? length : (uint64_t)claimed;
@@ -37,7 +42,8 @@ static void refuse(const char *header, size_t data_bytes, long long claimed, con
   char *file = build(header, data_bytes, claimed, &bytes);
   sw_tensors tensors = {0};
   assert_int_equal(sw_safetensors_parse(file, bytes, "model.safetensors", &tensors), -1);
-  if (!strstr(sw_error(), needle) || !strstr(sw_error(), "model.safetensors")) fail_msg("'%s' expected in '%s'", needle, sw_error());
+  if (!strstr(sw_error(), needle) || !strstr(sw_error(), "model.safetensors"))
+    fail_msg("'%s' expected in '%s'", needle, sw_error());
   sw_tensors_close(&tensors);
   free(file);
 }
@@ -68,7 +74,8 @@ static void test_lies(void **state) {
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}}", 8, -1, "data_offsets");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.5],\"data_offsets\":[0,8]}}", 8, -1, "shape");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, -1, "shape");
-  refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, -1, "shape");
+  refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, -1,
+         "shape");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, -1, "ask for");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, -1, "dimensions");
   refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, -1, "dimensions");
@@ -98,10 +105,12 @@ static void test_every_cut(void **state) {
 
 static void test_dtypes(void **state) {
   /* F64 1.5, -0.1; F16 of every pattern; I64 is skipped; a scalar; an empty tensor */
-  const char *header = "{\"d\":{\"dtype\":\"F64\",\"shape\":[2],\"data_offsets\":[0,16]},\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],"
-                       "\"data_offsets\":[16,131088]},\"i\":{\"dtype\":\"I64\",\"shape\":[1,3],\"data_offsets\":[131088,131112]},"
-                       "\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[131112,131116]},\"e\":{\"dtype\":\"F32\",\"shape\":[0,4],"
-                       "\"data_offsets\":[131116,131116]},\"__metadata__\":{\"format\":\"pt\"}}";
+  const char *header =
+      "{\"d\":{\"dtype\":\"F64\",\"shape\":[2],\"data_offsets\":[0,16]},\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],"
+      "\"data_offsets\":[16,131088]},\"i\":{\"dtype\":\"I64\",\"shape\":[1,3],\"data_offsets\":[131088,131112]},"
+      "\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[131112,131116]},\"e\":{\"dtype\":\"F32\",\"shape\":[0,4]"
+      ","
+      "\"data_offsets\":[131116,131116]},\"__metadata__\":{\"format\":\"pt\"}}";
   size_t bytes;
   char *file = build(header, 131116, -1, &bytes), *data = file + 8 + strlen(header);
   const double doubles[2] = {1.5, -0.1};
@@ -116,7 +125,8 @@ static void test_dtypes(void **state) {
   assert_int_equal(sw_safetensors_parse(file, bytes, "mixed", &tensors), 0);
   assert_int_equal(tensors.count, 4);
   assert_null(sw_tensors_find(&tensors, "i"));
-  const sw_tensor *d = sw_tensors_find(&tensors, "d"), *h = sw_tensors_find(&tensors, "h"), *s = sw_tensors_find(&tensors, "s");
+  const sw_tensor *d = sw_tensors_find(&tensors, "d"), *h = sw_tensors_find(&tensors, "h"),
+                  *s = sw_tensors_find(&tensors, "s");
   assert_true(((float *)d->data)[0] == 1.5f && ((float *)d->data)[1] == -0.1f);
   assert_int_equal(s->rank, 0);
   assert_true(*(float *)s->data == 42);
@@ -130,7 +140,8 @@ static void test_dtypes(void **state) {
       continue;
     }
     double wanted = exponent == 31 ? INFINITY : exponent ? ldexp(1 + fraction, exponent - 15) : ldexp(fraction, -14);
-    if (!((double)found == sign * wanted) || !signbit(found) != (sign > 0)) fail_msg("half %04x is %g", i, (double)found);
+    if (!((double)found == sign * wanted) || !signbit(found) != (sign > 0))
+      fail_msg("half %04x is %g", i, (double)found);
   }
   sw_tensors_close(&tensors);
   free(file);
@@ -147,7 +158,8 @@ static void test_round_trip(void **state) {
     sw_tensor *t = sw_tensors_add(&out, names[i], i == 1 ? SW_BF16 : SW_F32, ranks[i], shapes[i]);
     assert_non_null(t);
     unsigned char *data = t->data;
-    for (size_t k = 0; k < (size_t)sw_tensor_elements(t) * sw_dtype_bytes(t->dtype); k++) data[k] = (unsigned char)(k * 37 + (size_t)i);
+    for (size_t k = 0; k < (size_t)sw_tensor_elements(t) * sw_dtype_bytes(t->dtype); k++)
+      data[k] = (unsigned char)(k * 37 + (size_t)i);
   }
   assert_int_equal(sw_safetensors_write(path, &out), 0);
   assert_int_equal(sw_safetensors_read(path, &in), 0);
@@ -171,7 +183,7 @@ static void test_round_trip(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_lies), cmocka_unit_test(test_every_cut), cmocka_unit_test(test_dtypes),
-                                     cmocka_unit_test(test_round_trip)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_lies), cmocka_unit_test(test_every_cut),
+                                     cmocka_unit_test(test_dtypes), cmocka_unit_test(test_round_trip)};
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

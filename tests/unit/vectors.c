@@ -23,7 +23,8 @@ static void fill(void) {
   sw_random r = {.seed = test_seed("vectors")};
   for (size_t i = 0; i < ROWS * HIDDEN; i++) values[i] = sw_random_float(&r) - 0.5f;
   for (size_t i = 0; i < ROWS; i++) {
-    snprintf(names[i], sizeof names[i], i % 7 ? "id %zu \xc3\xa9" : "", i);
+    names[i][0] = 0;
+    if (i % 7) snprintf(names[i], sizeof names[i], "id %zu \xc3\xa9", i);
     ids[i] = names[i];
   }
 }
@@ -135,7 +136,7 @@ static void test_damaged(void **state) {
     if (!read_all(path)) fail_msg("%s", sw_error());
     for (size_t cut = 0; cut < bytes; cut += npy ? 1 : 17) {
       test_write_raw(path, whole, cut);
-      assert_false(read_all(path));
+      if (read_all(path)) fail_msg("cut to %zu of %zu bytes and still read", cut, bytes);
     }
     sw_random r = {.seed = test_seed("flips")};
     for (int k = 0; k < 400; k++) {
