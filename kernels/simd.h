@@ -23,7 +23,7 @@ typedef uint16_t vh __attribute__((vector_size(SW_LANES * 2)));
 #define SW_INLINE static inline __attribute__((always_inline, unused))
 
 SW_INLINE vf vf_set(float x) { return x - (vf){0}; }
-SW_INLINE vi vi_set(int32_t x) { return x - (vi){0}; }
+SW_INLINE vi vi_set(int32_t x) { return (vi)((uint32_t)x - (vu){0}); } /* unsigned: UBSan takes signed vectors apart */
 SW_INLINE vu vu_set(uint32_t x) { return x - (vu){0}; }
 SW_INLINE vf vf_zero(void) { return (vf){0}; }
 SW_INLINE vf vf_load(const float *p) {
@@ -142,7 +142,7 @@ SW_INLINE vf vf_exp(vf x) {
   vi is_nan = (x != x);
   vf c = vf_min(vf_max(x, vf_set(-87.33654f)), vf_set(88.37626f));
   vf n = c * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: rounds to the nearest whole number */
-  vi k = (vi)n - vi_set(0x4b400000);
+  vu k = (vu)n - 0x4b400000u;
   n = n - 12582912.0f;
   vf r = c - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
@@ -153,7 +153,7 @@ SW_INLINE vf vf_exp(vf x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  return vf_select(is_nan, x, (vf)((vi)p + (k << 23)));
+  return vf_select(is_nan, x, (vf)((vu)p + (k << 23)));
 }
 /* erf(x): odd rational minimax approximation on [-4, 4] (the coefficients are those of Eigen's generic float erf), +-1 beyond. */
 SW_INLINE vf vf_erf(vf x) {

@@ -12,9 +12,11 @@
 static void report(const sw_checkpoint *c, const char *path) {
   int64_t parameters = 0;
   for (size_t i = 0; i < c->weights.count; i++) parameters += sw_tensor_elements(&c->weights.items[i]);
-  fprintf(stderr, "%s: %s, %.1f million parameters, %zu tokens, sha256 %.12s\n", path,
-          json_string_value(json_object_get(c->config, "model_type")), (double)parameters / 1e6, c->vocab_size,
-          c->content_sha256);
+  char size[32];
+  snprintf(size, sizeof size, parameters < 1000000 ? "%.0f" : "%.1f million",
+           (double)parameters / (parameters < 1000000 ? 1 : 1e6));
+  fprintf(stderr, "%s: %s, %s parameters, %zu tokens, sha256 %.12s\n", path,
+          json_string_value(json_object_get(c->config, "model_type")), size, c->vocab_size, c->content_sha256);
   const json_t *left_out = json_object_get(json_object_get(c->training, "source"), "left_out"), *name;
   size_t i;
   if (!json_array_size(left_out)) return;

@@ -280,11 +280,24 @@ static uint64_t file_bytes(const sw_checkpoint *c, const sw_checkpoint_texts *te
   return bytes;
 }
 
-/* HDF5 does not survive a failing write well (it tries again at exit), so the disk says before whether there is room.
- */
+/* For file systems that cannot reserve space: zeros take it. Returns an errno. */
+static int fill(int fd, uint64_t bytes) {
+  static const char zeros[1 << 16];
+  for (uint64_t at = 0; at < bytes;) {
+    size_t part = bytes - at < sizeof zeros ? (size_t)(bytes - at) : sizeof zeros;
+    ssize_t put = pwrite(fd, zeros, part, (off_t)at);
+    if (put < 0 && errno != EINTR) return errno;
+    if (put > 0) at += (uint64_t)put;
+  }
+  return 0;
+}
+
+/* HDF5 does not survive a failing write (it tries again at exit and crashes), so we make sure of the room before it
+ * starts. */
 static int reserve(int fd, uint64_t bytes, const char *path) {
   int error = posix_fallocate(fd, 0, (off_t)bytes);
-  if (error && error != EOPNOTSUPP && error != EINVAL)
+  if (error == EOPNOTSUPP || error == EINVAL || error == ENOSYS) error = fill(fd, bytes);
+  if (error)
     return sw_fail("cannot write %s: %s (%.1f MB are needed): free some space or choose another place with -o", path,
                    strerror(error), (double)bytes / 1e6);
   return 0;

@@ -160,6 +160,7 @@ static json_t *added_tokens(const sw_checkpoint *c) {
 static int write_tokenizer_json(const sw_checkpoint *c, const char *folder) {
   const sw_tokenizer_options *o = &c->tokenizer;
   int64_t cls = token_id(c, "[CLS]"), sep = token_id(c, "[SEP]");
+  if (cls < 0 || sep < 0) return sw_fail("the vocabulary has no [CLS] or no [SEP]");
   json_t *vocab = json_object();
   int failed = !vocab;
   for (size_t i = 0; !failed && i < c->vocab_size; i++)

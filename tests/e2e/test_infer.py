@@ -16,7 +16,8 @@ WORDS = ("the of and we you need know python java sql linux welding excel data d
          "for senior engineer machine learning cleaning sales french cooking design build test to a is are must can").split()
 tmp = tempfile.mkdtemp(prefix="skillwatch-infer-")
 rng = random.Random(5)
-SANITIZED = os.environ.get("SW_SANITIZE") == "1"
+with open(INFER, "rb") as program: SANITIZED = b"__asan_init" in program.read()
+torch.set_num_threads(1)
 
 
 def at(*names): return os.path.join(tmp, *names)

@@ -2,7 +2,7 @@
 
 Small random models are made here with transformers; MiniLM's real weights take part where they are installed.
 """
-import contextlib, io, json, os, re, shutil, subprocess, sys, tempfile, zipfile
+import contextlib, hashlib, io, json, os, re, shutil, subprocess, sys, tempfile, zipfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 try:
@@ -187,11 +187,14 @@ def layout(file, name):
     code = read_code()
     space = {}
     exec(code[:code.index("with h5py.File")], space)
+    if name.startswith(("bert", "minilm")):  # the example as a whole
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code.replace('"base.h5"', repr(file)), {})
+        check("'[PAD]'" in printed.getvalue(), f"{name}: the example prints {printed.getvalue()!r}")
     with h5py.File(file) as f:
         check(space["content_hash"](f) == f.attrs["content_sha256"].decode(), f"{name}: the hash of checkpoints/README.md differs")
         n = lambda b: b"%d:" % len(b) + b
         header = b"".join(n(space["text"](f.attrs[key])) for key in ("content_sha256", "created", "tool_version"))
-        import hashlib
         check(hashlib.sha256(header).hexdigest() == f.attrs["header_sha256"].decode(), f"{name}: header_sha256")
 
         def visit(path, item):
@@ -214,8 +217,7 @@ def written_by_h5py(work):
     exec(code[:code.index("with h5py.File")], space)
     source, file = os.path.join(work, "bert.h5"), os.path.join(work, "by-h5py.h5")
 
-    def write(**other):
-        import hashlib
+    def write(lineage=None, **other):
         with h5py.File(source) as a, h5py.File(file, "w", libver=("v110", "v110"), track_order=True) as b:
             for key, value in a.attrs.items():
                 b.attrs[key] = np.bytes_(value) if isinstance(value, bytes) and value else value
@@ -225,6 +227,8 @@ def written_by_h5py(work):
                 made = b.create_dataset(path, data=item[()], chunks=item.chunks, fletcher32=True) if isinstance(item, h5py.Dataset) else b.require_group(path)
                 for key, value in item.attrs.items(): made.attrs[key] = value
             a.visititems(copy)
+            if lineage:
+                b.create_dataset("lineage", data=np.array([np.bytes_(json.dumps(lineage))]), chunks=(1,), fletcher32=True)
             content = space["content_hash"](b)
             b.attrs["content_sha256"] = np.bytes_(content)
             n = lambda t: b"%d:" % len(t) + t
@@ -233,6 +237,13 @@ def written_by_h5py(work):
     write()
     shown = json.loads(tool("show", "--json", file).stdout)
     check(shown["verified"] and shown["tool_version"] == "h5py", "a checkpoint by h5py")
+    write(lineage=[{"content_sha256": "a" * 64, "kind": "base", "created": "2025-01-02T03:04:05Z"},
+                   {"content_sha256": "b" * 64, "kind": "ner", "created": "2025-02-03T04:05:06Z", "data": [{"file": "week1.jsonl"}],
+                    "metrics": {"micro": {"f1": 0.71234}}}])
+    tree = tool("show", "--lineage", file).stdout.splitlines()
+    check(tree[:2] == ["base  aaaaaaaaaaaa  2025-01-02", "`- ner  bbbbbbbbbbbb  2025-02-03  F1 0.7123  from week1.jsonl"], f"lineage: {tree}")
+    check(len(tree) == 3 and tree[2].startswith("   `- base  ") and tree[2].endswith("<- this file"), f"lineage: {tree}")
+    write()
     with h5py.File(file, "r+") as f:
         f["weights/embeddings.LayerNorm.bias"][3] += 1
     refused([file, "damaged", "hash"], "show", file)
@@ -396,6 +407,32 @@ def bad_models(work):
     tool("pull", "-o", file, status=2)
 
 
+def dispatcher(work):
+    """`skillwatch VERB` finds its programs beside itself, then on PATH, and says what was meant."""
+    check(re.fullmatch(r"skillwatch \d+\.\d+\.\d+\n", tool("--version").stdout), "--version")
+    listed = tool("--help").stdout
+    for verb in ("pull", "export", "show"):
+        check(f"  {verb} " in listed, f"--help lists {verb}")
+        check(tool(verb, "--help").stdout == tool("help", verb).stdout != "", f"help {verb}")
+    for wrong, needles in (("shwo", ["'shwo'", "did you mean: show?"]), ("exp", ["export"]), ("zzzzzz", ["--help"]), ("../pull", ["no verb"]), ("", []), ("--x", ["--x"])):
+        run = tool(wrong, status=2)
+        check(len(run.stderr.splitlines()) == 1 and all(n in run.stderr for n in needles), f"{wrong}: {run.stderr!r}")
+    tool(status=2)
+    extra = os.path.join(work, "path")
+    os.mkdir(extra)
+    for name, text in (("skillwatch-hello", "hello"), ("skillwatch-show", "not this one")):
+        with open(os.path.join(extra, name), "w") as f: f.write(f"#!/bin/sh\necho {text} \"$@\"; exit 7\n")
+        os.chmod(os.path.join(extra, name), 0o755)
+    path = {"PATH": extra + ":" + os.environ["PATH"]}
+    check(tool("hello", "a b", status=7, env=path).stdout == "hello a b\n", "a program on PATH, its arguments and its status")
+    check("not this one" not in tool("show", "--help", env=path).stdout, "programs beside the dispatcher come first")
+    check("  hello" in tool("--help", env=path).stdout, "--help lists programs on PATH")
+    shown = tool("show", os.path.join(work, "bert-ner.h5")).stdout
+    for needle in ("bert: 2 layers", "tags (token, 5 labels): O, B-Knowledge", "WordPiece, 141 tokens", "content hash and checksums match"):
+        check(needle in shown, f"{needle!r} expected in {shown}")
+    tool("show", status=2)
+
+
 def other_layouts(work):
     good, folder, file = os.path.join(work, "bert"), os.path.join(work, "other"), os.path.join(work, "other.h5")
     reference = load_file(os.path.join(good, "model.safetensors"))
@@ -452,7 +489,7 @@ def main():
     check(os.path.exists(os.path.join(BIN, "skillwatch")), "SW_BIN should name the folder of the programs")
     with tempfile.TemporaryDirectory() as work:
         chosen = sys.argv[1:]  # some parts only; round_trips makes what the others start from
-        for part in (round_trips, sentence_models, written_by_h5py, hostile_sizes, exports, wheels, bad_models, other_layouts, minilm):
+        for part in (round_trips, sentence_models, written_by_h5py, hostile_sizes, exports, wheels, bad_models, other_layouts, dispatcher, minilm):
             if chosen and part is not round_trips and part.__name__ not in chosen: continue
             with contextlib.redirect_stderr(io.StringIO()):
                 part(work)
