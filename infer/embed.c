@@ -47,11 +47,15 @@ static int open_worker(void *context, void **worker) {
   return w->ids && w->vectors ? sw_infer_worker_open(&job->session, &w->base) : -1;
 }
 
-static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+static int is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
 
-/* Encodes as much of the text as is needed to know its first `wanted` tokens and whether there are more. White space separates words
- * for good, so the tokens of a beginning that ends before white space are the beginning of the tokens. */
-static int encode_start(const sw_tokenizer *tokenizer, const char *text, size_t bytes, size_t wanted, sw_encoding *encoding) {
+/* Encodes as much of the text as is needed to know its first `wanted` tokens and whether there are more. White space
+ * separates words for good, so the tokens of a beginning that ends before white space are the beginning of the tokens.
+ */
+static int encode_start(const sw_tokenizer *tokenizer, const char *text, size_t bytes, size_t wanted,
+                        sw_encoding *encoding) {
   for (size_t part = 8 * (wanted + 1);; part *= 2) {
     size_t end = part;
     while (end < bytes && !is_space(text[end])) end++;
@@ -68,7 +72,8 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
   size_t bytes = item->posting.bytes;
   if (job->prefix_bytes) {
     sw_buffer_clear(&w->text);
-    if (sw_buffer_append(&w->text, job->prefix, job->prefix_bytes) || sw_buffer_append(&w->text, text, bytes)) return -1;
+    if (sw_buffer_append(&w->text, job->prefix, job->prefix_bytes) || sw_buffer_append(&w->text, text, bytes))
+      return -1;
     text = w->text.data;
     bytes = w->text.size;
   }
@@ -88,7 +93,8 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
   return sw_pieces_add(pieces, w->ids, (int32_t)count + 2, NULL, 0, (uint32_t)job->hidden);
 }
 
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
+               const sw_item *items) {
   embed_job *job = context;
   embed_worker *w = worker;
   if (sw_infer_worker_run(&w->base) || sw_run_embed(w->base.run, batch, w->vectors)) return -1;
@@ -115,7 +121,8 @@ static int finish_line(void *context, void *worker, const sw_item *item, sw_buff
 }
 
 /* The record of a vectors file: number of rows (uint64), vectors, then the ids, each ended by NUL. */
-static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
+static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output,
+                        const sw_pipeline_counts *counts) {
   embed_job *job = context;
   if (job->format == JSON_LINES) return sw_infer_put(&job->session, counts, output->data, output->size);
   const uint64_t rows = count;
@@ -138,7 +145,8 @@ typedef struct {
 } copy_out;
 
 /* Twice over the journal: without a writer it finds the length of the longest id. */
-static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
+                        size_t bytes) {
   copy_out *c = context;
   uint64_t rows;
   const size_t row = (size_t)c->hidden * sizeof(float);
@@ -151,7 +159,8 @@ static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTE
     c->ids = ids;
     c->capacity = rows;
   }
-  const char *vectors = (const char *)payload + sizeof rows, *at = vectors + rows * row, *end = (const char *)payload + bytes;
+  const char *vectors = (const char *)payload + sizeof rows, *at = vectors + rows * row,
+             *end = (const char *)payload + bytes;
   for (uint64_t i = 0; i < rows; i++) {
     const char *nul = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;
     if (!nul) return sw_fail("the journal is damaged");
@@ -164,14 +173,18 @@ static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTE
 }
 
 static int copy_lines(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
-  return bytes && fwrite(payload, bytes, 1, ((sw_output *)context)->file) != 1 ? sw_fail("the disk is full or cannot be written") : 0;
+  return bytes && fwrite(payload, bytes, 1, ((sw_output *)context)->file) != 1
+             ? sw_fail("the disk is full or cannot be written")
+             : 0;
 }
 
 static int publish_vectors(embed_job *job) {
   static const char *const poolings[] = {[SW_POOL_MEAN] = "mean", [SW_POOL_CLS] = "cls", [SW_POOL_MAX] = "max"};
   sw_infer_session *s = &job->session;
-  const sw_vectors_origin origin = {.model_sha256 = s->checkpoint.content_sha256, .model = s->options->model,
-                                    .pooling = poolings[s->model->config.pooling], .prefix = job->prefix,
+  const sw_vectors_origin origin = {.model_sha256 = s->checkpoint.content_sha256,
+                                    .model = s->options->model,
+                                    .pooling = poolings[s->model->config.pooling],
+                                    .prefix = job->prefix,
                                     .normalize = s->model->config.normalize};
   copy_out copy = {.hidden = job->hidden};
   if (sw_journal_replay(&s->journal, copy_vectors, &copy) ||
@@ -201,15 +214,21 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
   job.format = is_lines ? JSON_LINES : VECTORS_FILE;
   int status = sw_infer_open(&job.session, "embed", options, inputs);
   if (!status && job.session.model->config.max_seq_length < 3)
-    status = sw_fail("%s: max_seq_length %d leaves no room for text", options->model, job.session.model->config.max_seq_length);
+    status = sw_fail("%s: max_seq_length %d leaves no room for text", options->model,
+                     job.session.model->config.max_seq_length);
   if (!status) {
     job.hidden = job.session.model->config.hidden_size;
     job.special = sw_tokenizer_special_ids(job.session.tokenizer);
     json_t *settings = json_pack("{s:s,s:b}", "prefix", prefix, "lines", is_lines);
     status = settings ? sw_infer_open_output(&job.session, settings) : sw_fail("--prefix is not valid UTF-8");
   }
-  sw_pipeline_job pipeline = {.context = &job, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run,
-                              .finish = is_lines ? finish_line : NULL, .write = write_record};
+  sw_pipeline_job pipeline = {.context = &job,
+                              .open_worker = open_worker,
+                              .close_worker = close_worker,
+                              .encode = encode,
+                              .run = run,
+                              .finish = is_lines ? finish_line : NULL,
+                              .write = write_record};
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
@@ -224,16 +243,18 @@ int sw_infer_embed(int argc, char **argv) {
   sw_infer_options o = SW_INFER_DEFAULTS;
   const char *prefix = "";
   const sw_option options[] = {
-      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "vectors.h5, vectors.npy, vectors.jsonl or - (JSON lines to stdout)"},
+      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE",
+       "vectors.h5, vectors.npy, vectors.jsonl or - (JSON lines to stdout)"},
       {"prefix", 0, SW_OPTION_TEXT, &prefix, "TEXT", "put before every text"},
       SW_INFER_COMMON_OPTIONS(o),
       {0},
   };
   const sw_command command = {
       .usage = "skillwatch infer embed -m CHECKPOINT INPUTS... [options]",
-      .summary = "Turns texts into vectors. INPUTS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz or .zst; - for standard\n"
-                 "input, one text a line. A text longer than the model's max_seq_length is truncated, and counted. The destination\n"
-                 "appears when all is done; until then the work is kept in OUTPUT.partial, where an interrupted run goes on.",
+      .summary = "Turns texts into vectors. INPUTS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz or\n"
+                 ".zst; - for standard input, one text a line. A text longer than the model's max_seq_length is\n"
+                 "truncated, and counted. The output appears when all is done; until then the work is kept in\n"
+                 "OUTPUT.partial, and an interrupted run goes on from there.",
       .example = "skillwatch infer embed -m base.h5 titles.csv --column title --prefix 'Job title: ' -o vectors.h5",
       .options = options,
   };

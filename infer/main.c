@@ -18,7 +18,8 @@ enum { JOBS = sizeof jobs / sizeof *jobs };
 static void usage(FILE *to) {
   fprintf(to, "usage: skillwatch infer JOB [options]\n\njobs:\n");
   for (int i = 0; i < JOBS; i++) fprintf(to, "  %-10s %s\n", jobs[i].name, jobs[i].summary);
-  fprintf(to, "\nskillwatch infer JOB --help tells more.\n\nexample:\n  skillwatch infer tag -m ner.h5 postings/ -o tags.jsonl\n");
+  fprintf(to, "\nskillwatch infer JOB --help tells more.\n\nexample:\n  skillwatch infer tag -m ner.h5 postings/ -o "
+              "tags.jsonl\n");
 }
 
 int main(int argc, char **argv) {

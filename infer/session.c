@@ -22,7 +22,10 @@ static int parse_format(const char *name, sw_postings_format *out) {
   static const struct {
     const char *name;
     sw_postings_format format;
-  } known[] = {{"auto", SW_POSTINGS_AUTO}, {"text", SW_POSTINGS_TEXT}, {"lines", SW_POSTINGS_LINES}, {"csv", SW_POSTINGS_CSV},
+  } known[] = {{"auto", SW_POSTINGS_AUTO},
+               {"text", SW_POSTINGS_TEXT},
+               {"lines", SW_POSTINGS_LINES},
+               {"csv", SW_POSTINGS_CSV},
                {"jsonl", SW_POSTINGS_JSONL}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (!strcmp(name, known[i].name)) {
@@ -45,25 +48,28 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
   if (inputs->count == 0) return sw_fail("inputs are needed: files, folders or - for standard input (see --help)");
   if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
-  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20) return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
+  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
+    return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
   return parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
 int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
-  *s = (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
+  *s =
+      (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
   s->to_stdout = !strcmp(o->output, "-");
   s->output = sw_strdup(o->output);
   if (!s->output) return -1;
   for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
   sw_stream stream;
-  if (parse_dtype(o->dtype, &s->dtype) || sw_device_open(o->device, &s->device) || sw_stream_open(s->device, o->threads, &stream) ||
-      sw_checkpoint_read(o->model, &s->checkpoint))
+  if (parse_dtype(o->dtype, &s->dtype) || sw_device_open(o->device, &s->device) ||
+      sw_stream_open(s->device, o->threads, &stream) || sw_checkpoint_read(o->model, &s->checkpoint))
     return -1;
   s->threads = stream.threads;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) || sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
+  if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) ||
+      sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
   sw_tensors_close(&s->checkpoint.optimizer);
@@ -74,9 +80,7 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
 }
 
 /* What tells one state of a folder's files from another. */
-static struct {
-  uint64_t files, bytes, newest;
-} folder;
+static struct { uint64_t files, bytes, newest; } folder;
 
 static int add_file(const char *path, const struct stat *info, int type, struct FTW *place) {
   if (type != FTW_F) return 0;
@@ -98,14 +102,15 @@ static char *identity_of(const sw_infer_session *s, json_t *settings) {
       folder.bytes = (uint64_t)info.st_size;
       folder.newest = (uint64_t)info.st_mtim.tv_sec * 1000000000u + (uint64_t)info.st_mtim.tv_nsec;
     }
-    json_array_append_new(inputs, json_pack("{s:s%,s:I,s:I,s:I}", "path", s->inputs.items[i], strlen(s->inputs.items[i]), "files",
-                                            (json_int_t)folder.files, "bytes", (json_int_t)folder.bytes, "time",
-                                            (json_int_t)folder.newest));
+    json_array_append_new(inputs, json_pack("{s:s%,s:I,s:I,s:I}", "path", s->inputs.items[i],
+                                            strlen(s->inputs.items[i]), "files", (json_int_t)folder.files, "bytes",
+                                            (json_int_t)folder.bytes, "time", (json_int_t)folder.newest));
   }
   const sw_infer_options *o = s->options;
-  json_t *all = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s?,s:s?,s:o,s:o}", "verb", s->verb, "version", SW_VERSION, "model_sha256",
-                          s->checkpoint.content_sha256, "dtype", sw_dtype_name(s->dtype), "format", o->format, "column", o->column,
-                          "id_column", o->id_column, "settings", settings, "inputs", inputs);
+  json_t *all =
+      json_pack("{s:s,s:s,s:s,s:s,s:s,s:s?,s:s?,s:o,s:o}", "verb", s->verb, "version", SW_VERSION, "model_sha256",
+                s->checkpoint.content_sha256, "dtype", sw_dtype_name(s->dtype), "format", o->format, "column",
+                o->column, "id_column", o->id_column, "settings", settings, "inputs", inputs);
   char *text = all ? sw_json_canonical(all) : NULL;
   if (!all) sw_fail("an option or a file name is not valid UTF-8");
   json_decref(all);
@@ -122,18 +127,21 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
   int resume = s->options->resume;
   for (int i = 0; i < s->inputs.count; i++) {
     struct stat info; /* what comes through a pipe cannot be read again */
-    if (!strcmp(s->inputs.items[i], "-") || (!stat(s->inputs.items[i], &info) && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
+    if (!strcmp(s->inputs.items[i], "-") ||
+        (!stat(s->inputs.items[i], &info) && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
       resume = 0;
   }
   const char *why;
   int status = sw_journal_open(s->output, identity, resume, &s->journal, &why);
   free(identity);
   if (status) return -1;
-  s->before = (sw_pipeline_counts){s->journal.totals[0], s->journal.totals[1], s->journal.totals[2], s->journal.totals[3]};
+  s->before =
+      (sw_pipeline_counts){s->journal.totals[0], s->journal.totals[1], s->journal.totals[2], s->journal.totals[3]};
   if (why && !s->options->quiet)
     fprintf(stderr, "skillwatch: %s.partial is not continued, %s; beginning anew\n", s->output, why);
   else if (s->before.rows && !s->options->quiet)
-    fprintf(stderr, "skillwatch: going on after %llu texts of an interrupted run\n", (unsigned long long)s->before.rows);
+    fprintf(stderr, "skillwatch: going on after %llu texts of an interrupted run\n",
+            (unsigned long long)s->before.rows);
   return 0;
 }
 
@@ -171,8 +179,12 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
   int status = sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings);
   free(aside);
   if (status) return -1;
-  sw_pipeline_options options = {.threads = s->threads, .batch_tokens = s->batch_tokens, .max_batch = s->max_batch, .dedup = o->dedup,
-                                 .skip = s->before.rows, .progress = o->quiet ? NULL : s->verb};
+  sw_pipeline_options options = {.threads = s->threads,
+                                 .batch_tokens = s->batch_tokens,
+                                 .max_batch = s->max_batch,
+                                 .dedup = o->dedup,
+                                 .skip = s->before.rows,
+                                 .progress = o->quiet ? NULL : s->verb};
   status = sw_pipeline_run(postings, job, &options, counts);
   *rejected = sw_postings_rejected(postings);
   if (status == 0) {
@@ -207,10 +219,12 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
   }
   if (s->options->json)
     fprintf(s->to_stdout ? stderr : stdout,
-            "{\"rows\": %llu, \"truncated\": %llu, \"rejected\": %llu, \"resumed\": %llu, \"tokens\": %llu, \"computed_tokens\": %llu, "
+            "{\"rows\": %llu, \"truncated\": %llu, \"rejected\": %llu, \"resumed\": %llu, \"tokens\": %llu, "
+            "\"computed_tokens\": %llu, "
             "\"seconds\": %.3f, \"texts_per_second\": %.1f}\n",
             (unsigned long long)c->rows, (unsigned long long)c->truncated, (unsigned long long)rejected,
-            (unsigned long long)s->before.rows, (unsigned long long)c->tokens, (unsigned long long)c->computed_tokens, seconds, rate);
+            (unsigned long long)s->before.rows, (unsigned long long)c->tokens, (unsigned long long)c->computed_tokens,
+            seconds, rate);
 }
 
 void sw_infer_close(sw_infer_session *s) {

@@ -9,41 +9,44 @@ typedef struct {
   const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype;
   int threads, batch_tokens, dedup, resume, quiet, json;
 } sw_infer_options;
-#define SW_INFER_DEFAULTS ((sw_infer_options){.output = "-", .format = "auto", .device = "auto", .threads = 0, .batch_tokens = 4096, \
-                                              .dedup = 1, .resume = 1})
+#define SW_INFER_DEFAULTS                                                                                              \
+  ((sw_infer_options){                                                                                                 \
+      .output = "-", .format = "auto", .device = "auto", .threads = 0, .batch_tokens = 4096, .dedup = 1, .resume = 1})
 
 /* Rows of the option table. */
-#define SW_INFER_COMMON_OPTIONS(o)                                                                                              \
-  {"model", 'm', SW_OPTION_TEXT, &(o).model, "FILE", "checkpoint (needed)"},                                                     \
-  {"column", 0, SW_OPTION_TEXT, &(o).column, "NAME", "CSV column or JSON key of the text (else: description, text, the only one)"}, \
-  {"id-column", 0, SW_OPTION_TEXT, &(o).id_column, "NAME", "CSV column or JSON key of the id (else: id, job_id, row number)"},    \
-  {"format", 0, SW_OPTION_TEXT, &(o).format, "F", "of the inputs: auto, text (a posting a file), lines, csv, jsonl"},            \
-  {"rejected", 0, SW_OPTION_TEXT, &(o).rejected, "FILE", "where unusable rows go (else: OUTPUT.rejected.jsonl)"},                \
-  {"device", 0, SW_OPTION_TEXT, &(o).device, "D", "auto, cpu"},                                                                  \
-  {"dtype", 0, SW_OPTION_TEXT, &(o).dtype, "T", "fp32 or bf16 (else: fp32 on the CPU)"},                                         \
-  {"threads", 0, SW_OPTION_INT, &(o).threads, "N", "worker threads; 0: one a core. Results do not depend on it"},                \
-  {"batch-tokens", 0, SW_OPTION_INT, &(o).batch_tokens, "N", "tokens of a batch. Results do not depend on it"},                  \
-  {"dedup", 0, SW_OPTION_FLAG, &(o).dedup, NULL, "compute equal texts once (--no-dedup: every one)"},                            \
-  {"resume", 0, SW_OPTION_FLAG, &(o).resume, NULL, "go on with an interrupted run (--no-resume: begin anew)"},                   \
-  {"quiet", 'q', SW_OPTION_FLAG, &(o).quiet, NULL, "no progress and no summary"},                                                \
-  {"json", 0, SW_OPTION_FLAG, &(o).json, NULL, "print the summary as JSON (stdout; stderr when results go to stdout)"}
+/* clang-format off */
+#define SW_INFER_COMMON_OPTIONS(o)                                                                                \
+  {"model", 'm', SW_OPTION_TEXT, &(o).model, "FILE", "checkpoint (needed)"},                                      \
+  {"column", 0, SW_OPTION_TEXT, &(o).column, "NAME", "column or key of the text (else: description, text)"},      \
+  {"id-column", 0, SW_OPTION_TEXT, &(o).id_column, "NAME", "column or key of the id (else: id, job_id, number)"}, \
+  {"format", 0, SW_OPTION_TEXT, &(o).format, "F", "of inputs: auto, text (a posting a file), lines, csv, jsonl"}, \
+  {"rejected", 0, SW_OPTION_TEXT, &(o).rejected, "FILE", "unusable rows go here (else: OUTPUT.rejected.jsonl)"},  \
+  {"device", 0, SW_OPTION_TEXT, &(o).device, "D", "auto, cpu"},                                                   \
+  {"dtype", 0, SW_OPTION_TEXT, &(o).dtype, "T", "fp32 or bf16 (else: fp32 on the CPU)"},                          \
+  {"threads", 0, SW_OPTION_INT, &(o).threads, "N", "worker threads; 0: one a core. Changes no result"},           \
+  {"batch-tokens", 0, SW_OPTION_INT, &(o).batch_tokens, "N", "tokens of a batch. Changes no result"},             \
+  {"dedup", 0, SW_OPTION_FLAG, &(o).dedup, NULL, "compute equal texts once (--no-dedup: every one)"},             \
+  {"resume", 0, SW_OPTION_FLAG, &(o).resume, NULL, "go on with an interrupted run (--no-resume: anew)"},          \
+  {"quiet", 'q', SW_OPTION_FLAG, &(o).quiet, NULL, "no progress and no summary"},                                 \
+  {"json", 0, SW_OPTION_FLAG, &(o).json, NULL, "summary as JSON, to stdout (stderr with -o -)"}
+/* clang-format on */
 
 typedef struct {
   const sw_infer_options *options;
-  const char *verb;             /* "tag" */
-  sw_checkpoint checkpoint;     /* without its weights: those are in the model */
+  const char *verb;         /* "tag" */
+  sw_checkpoint checkpoint; /* without its weights: those are in the model */
   sw_tokenizer *tokenizer;
   sw_device *device;
   sw_model *model;
   sw_dtype dtype;
   int threads;
-  int64_t batch_tokens;         /* at least the model's positions */
+  int64_t batch_tokens; /* at least the model's positions */
   int max_batch;
-  sw_list inputs;               /* borrowed */
-  char *output;                 /* without a last '/' */
+  sw_list inputs; /* borrowed */
+  char *output;   /* without a last '/' */
   int to_stdout;
-  sw_journal journal;           /* open unless to_stdout */
-  sw_pipeline_counts before;    /* what was done by the run that is continued */
+  sw_journal journal;        /* open unless to_stdout */
+  sw_pipeline_counts before; /* what was done by the run that is continued */
   double started;
 } sw_infer_session;
 
@@ -51,10 +54,11 @@ typedef struct {
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 /* Loads the model. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
-/* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that shape the results. */
+/* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
+ * shape the results. */
 int sw_infer_open_output(sw_infer_session *session, json_t *settings);
-/* Runs the job over the inputs: what it finishes is written to stdout or appended to the journal. job->write may be NULL: the output of
- * finish as it is. *rejected: rows set aside. */
+/* Runs the job over the inputs: what it finishes is written to stdout or appended to the journal. job->write may be
+ * NULL: the output of finish as it is. *rejected: rows set aside. */
 int sw_infer_run(sw_infer_session *session, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected);
 /* One record of the results, from within job->write. */
 int sw_infer_put(sw_infer_session *session, const sw_pipeline_counts *counts, const void *payload, size_t bytes);
@@ -67,7 +71,7 @@ void sw_infer_close(sw_infer_session *session);
 typedef struct {
   sw_infer_session *session;
   sw_stream stream;
-  sw_run *run;       /* opened at the first batch */
+  sw_run *run; /* opened at the first batch */
   sw_encoding encoding;
 } sw_infer_worker;
 int sw_infer_worker_open(sw_infer_session *session, sw_infer_worker *worker);

@@ -16,21 +16,25 @@ typedef struct {
   uint32_t num_sentences, num_words;
 } tagged_text;
 
-static uint32_t *sentence_ends(const tagged_text *text) { return (uint32_t *)(text + 1); } /* [num_sentences] index behind the last word */
-static sw_span *words_of(const tagged_text *text) { return (sw_span *)(sentence_ends(text) + text->num_sentences); }
+static uint32_t *sentence_ends(const tagged_text *text) {
+  return (uint32_t *)(text + 1);
+} /* [num_sentences] index behind the last word */
+static sw_span *words_of(const tagged_text *text) {
+  return (sw_span *)(sentence_ends(text) + text->num_sentences);
+}
 
 typedef struct {
   sw_infer_worker base;
   sw_spans sentences, words, kept;
   sw_word_windows windows;
-  uint32_t *ends;                /* [sentences] */
+  uint32_t *ends; /* [sentences] */
   size_t ends_capacity;
-  int32_t *ids;                  /* of the present sentence's words */
-  uint32_t *tokens, *starts;     /* of each word with tokens: how many, and where in ids */
+  int32_t *ids;              /* of the present sentence's words */
+  uint32_t *tokens, *starts; /* of each word with tokens: how many, and where in ids */
   size_t ids_capacity, words_capacity;
-  int32_t *sequence, *reads;     /* [batch_tokens] */
-  float *log_probs;              /* [batch_tokens, the most labels] */
-  float *rows;                   /* [words of a sentence, labels of a head] */
+  int32_t *sequence, *reads; /* [batch_tokens] */
+  float *log_probs;          /* [batch_tokens, the most labels] */
+  float *rows;               /* [words of a sentence, labels of a head] */
   int32_t *path;
   sw_entity *entities;
   size_t rows_capacity, path_capacity;
@@ -60,7 +64,8 @@ static int open_worker(void *context, void **worker) {
   return w->sequence && w->reads && w->log_probs ? sw_infer_worker_open(&job->session, &w->base) : -1;
 }
 
-/* Tokenises the words of a sentence one by one, as training does; those with tokens go to w->kept with offsets into the text. */
+/* Tokenises the words of a sentence one by one, as training does; those with tokens go to w->kept with offsets into the
+ * text. */
 static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, const sw_span *sentence) {
   if (sw_split_words(text + sentence->byte_start, sentence->byte_end - sentence->byte_start, &w->words)) return -1;
   if (w->words.count > w->words_capacity) {
@@ -79,7 +84,8 @@ static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, 
     word.byte_start += sentence->byte_start, word.byte_end += sentence->byte_start;
     word.start += sentence->start, word.end += sentence->start;
     sw_encoding *encoding = &w->base.encoding;
-    if (sw_tokenizer_encode(job->session.tokenizer, text + word.byte_start, word.byte_end - word.byte_start, encoding)) return -1;
+    if (sw_tokenizer_encode(job->session.tokenizer, text + word.byte_start, word.byte_end - word.byte_start, encoding))
+      return -1;
     if (encoding->count == 0) continue; /* control characters only */
     if (num_ids + encoding->count > w->ids_capacity) {
       const size_t larger = 2 * (num_ids + encoding->count);
@@ -94,7 +100,8 @@ static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, 
     num_ids += encoding->count;
     if (sw_spans_append(&w->kept, word)) return -1;
   }
-  return sw_word_windows_make(w->tokens, num_words, (uint32_t)job->session.model->config.max_positions - 2, job->overlap, &w->windows);
+  return sw_word_windows_make(w->tokens, num_words, (uint32_t)job->session.model->config.max_positions - 2,
+                              job->overlap, &w->windows);
 }
 
 static int add_window(const sw_tag_job *job, tag_worker *w, const sw_word_window *window, sw_pieces *pieces) {
@@ -145,7 +152,8 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
 }
 
 /* A piece's result: a row for each read, the labels of all layers side by side. */
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
+               const sw_item *items) {
   sw_tag_job *job = context;
   tag_worker *w = worker;
   const void *states;
@@ -165,9 +173,10 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
   return 0;
 }
 
-/* Decodes one layer of one sentence: `count` words beginning at `words`, whose rows are those of the pieces from (piece, read) on. */
-static int decode(const sw_tag_job *job, tag_worker *w, size_t layer, size_t column, const sw_item *item, const sw_span *words, size_t count,
-                  uint32_t piece, size_t *num_tags) {
+/* Decodes one layer of one sentence: `count` words beginning at `words`, whose rows are those of the pieces from
+ * (piece, read) on. */
+static int decode(const sw_tag_job *job, tag_worker *w, size_t layer, size_t column, const sw_item *item,
+                  const sw_span *words, size_t count, uint32_t piece, size_t *num_tags) {
   const sw_viterbi_rules *rules = &job->layers[layer].rules;
   const size_t labels = rules->num_labels, total = (size_t)job->total_labels;
   for (size_t i = 0; i < count; piece++)
@@ -186,8 +195,11 @@ static int decode(const sw_tag_job *job, tag_worker *w, size_t layer, size_t col
     const sw_entity *entity = &w->entities[k];
     const sw_span *first = &words[entity->start], *last = &words[entity->end - 1];
     const char *type = rules->types[entity->type], *name = job->layers[layer].name;
-    w->tags[(*num_tags)++] = (sw_tag){.span = {first->byte_start, last->byte_end, first->start, last->end}, .layer = name,
-                                      .label = type[0] ? type : name, .score = entity->score, .order = (uint32_t)layer};
+    w->tags[(*num_tags)++] = (sw_tag){.span = {first->byte_start, last->byte_end, first->start, last->end},
+                                      .layer = name,
+                                      .label = type[0] ? type : name,
+                                      .score = entity->score,
+                                      .order = (uint32_t)layer};
   }
   return 0;
 }
@@ -230,7 +242,8 @@ static int finish(void *context, void *worker, const sw_item *item, sw_buffer *o
   return sw_tags_print(job, item, w->tags, num_tags, out);
 }
 
-static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
+static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output,
+                        const sw_pipeline_counts *counts) {
   sw_tag_job *job = context;
   return sw_infer_put(&job->session, counts, output->data, output->size);
 }
@@ -245,7 +258,8 @@ static int open_layers(sw_tag_job *job) {
     if (strcmp(head->task, "token")) continue;
     sw_tag_layer *layer = &job->layers[job->num_layers];
     *layer = (sw_tag_layer){.head = h, .name = head->name};
-    if (sw_viterbi_rules_open(head->labels, (size_t)head->num_labels, &layer->rules)) return sw_fail_in("head '%s'", head->name);
+    if (sw_viterbi_rules_open(head->labels, (size_t)head->num_labels, &layer->rules))
+      return sw_fail_in("head '%s'", head->name);
     job->num_layers++;
     job->total_labels += head->num_labels;
     if (head->num_labels > job->most_labels) job->most_labels = head->num_labels;
@@ -253,8 +267,9 @@ static int open_layers(sw_tag_job *job) {
   if (job->num_layers == 0)
     return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
                    job->session.options->model, job->session.options->model);
-  if (model->config.max_positions < 3) return sw_fail("%s: sequences of %d tokens leave no room for text", job->session.options->model,
-                                                      model->config.max_positions);
+  if (model->config.max_positions < 3)
+    return sw_fail("%s: sequences of %d tokens leave no room for text", job->session.options->model,
+                   model->config.max_positions);
   return 0;
 }
 
@@ -263,12 +278,18 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
   if (!status) status = open_layers(job);
   if (!status) {
     job->special = sw_tokenizer_special_ids(job->session.tokenizer);
-    json_t *settings = json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
+    json_t *settings =
+        json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
     status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
   }
   if (!status && job->session.to_stdout) status = sw_tags_head(job, stdout);
-  sw_pipeline_job pipeline = {.context = job, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run,
-                              .finish = finish, .write = write_record};
+  sw_pipeline_job pipeline = {.context = job,
+                              .open_worker = open_worker,
+                              .close_worker = close_worker,
+                              .encode = encode,
+                              .run = run,
+                              .finish = finish,
+                              .write = write_record};
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
@@ -298,20 +319,23 @@ int sw_infer_tag(int argc, char **argv) {
   sw_tag_job job = {.overlap = SW_WINDOW_OVERLAP};
   int csv = 0;
   const sw_option options[] = {
-      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "tags.jsonl, tags.csv, folder/ (<date>/<n>.txt, one skill a line) or - for stdout"},
+      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE",
+       "tags.jsonl, tags.csv, folder/ (<date>/<n>.txt, one skill a line) or - for stdout"},
       {"csv", 0, SW_OPTION_FLAG, &csv, NULL, "one span a row: id, date, start, end, text, label, layer, score"},
       {"text", 0, SW_OPTION_FLAG, &job.with_text, NULL, "put the posting's text into each JSON line"},
-      {"overlap", 0, SW_OPTION_DOUBLE, &job.overlap, "X", "of windows over sentences longer than the model, as a share of a window"},
+      {"overlap", 0, SW_OPTION_DOUBLE, &job.overlap, "X",
+       "of windows over sentences longer than the model, as a share of a window"},
       SW_INFER_COMMON_OPTIONS(o),
       {0},
   };
   const sw_command command = {
       .usage = "skillwatch infer tag -m CHECKPOINT POSTINGS... [options]",
-      .summary = "Finds skills in postings. POSTINGS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz or .zst; - for\n"
-                 "standard input, one text a line. One JSON object a posting, in input order:\n"
+      .summary = "Finds skills in postings. POSTINGS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz\n"
+                 "or .zst; - for standard input, one text a line. One JSON object a posting, in input order:\n"
                  "  {\"id\", \"date\", \"spans\": [{\"start\", \"end\", \"text\", \"label\", \"layer\", \"score\"}]}\n"
-                 "Offsets are Unicode code points; score is the mean probability of the span's tags. The destination appears when all is\n"
-                 "done; until then the work is kept in OUTPUT.partial, where an interrupted run goes on.",
+                 "Offsets are Unicode code points; score is the mean probability of the span's tags. The output\n"
+                 "appears when all is done; until then the work is kept in OUTPUT.partial, and an interrupted run\n"
+                 "goes on from there.",
       .example = "skillwatch infer tag -m ner.h5 postings/ -o tags.jsonl",
       .options = options,
   };

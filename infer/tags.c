@@ -20,20 +20,25 @@ void sw_tags_sort(sw_tag *tags, size_t count) {
   if (count) qsort(tags, count, sizeof *tags, by_place);
 }
 
-static int put(sw_buffer *out, const char *text) { return sw_buffer_append(out, text, strlen(text)); }
-static int quote(sw_buffer *out, const char *text) { return sw_json_quote(out, text, strlen(text)); }
+static int put(sw_buffer *out, const char *text) {
+  return sw_buffer_append(out, text, strlen(text));
+}
+static int quote(sw_buffer *out, const char *text) {
+  return sw_json_quote(out, text, strlen(text));
+}
 
 static int print_json(const sw_tag_job *job, const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out) {
   const sw_posting *posting = &item->posting;
-  if (put(out, "{\"id\": ") || quote(out, posting->id) || put(out, ", \"date\": ") || quote(out, posting->date)) return -1;
+  if (put(out, "{\"id\": ") || quote(out, posting->id) || put(out, ", \"date\": ") || quote(out, posting->date))
+    return -1;
   if (job->with_text && (put(out, ", \"text\": ") || sw_json_quote(out, posting->text, posting->bytes))) return -1;
   if (put(out, ", \"spans\": [")) return -1;
   for (size_t i = 0; i < count; i++) {
     const sw_span *span = &tags[i].span;
     if (sw_buffer_print(out, "%s{\"start\": %u, \"end\": %u, \"text\": ", i ? ", " : "", span->start, span->end) ||
-        sw_json_quote(out, posting->text + span->byte_start, span->byte_end - span->byte_start) || put(out, ", \"label\": ") ||
-        quote(out, tags[i].label) || put(out, ", \"layer\": ") || quote(out, tags[i].layer) ||
-        sw_buffer_print(out, ", \"score\": %.6g}", (double)tags[i].score))
+        sw_json_quote(out, posting->text + span->byte_start, span->byte_end - span->byte_start) ||
+        put(out, ", \"label\": ") || quote(out, tags[i].label) || put(out, ", \"layer\": ") ||
+        quote(out, tags[i].layer) || sw_buffer_print(out, ", \"score\": %.6g}", (double)tags[i].score))
       return -1;
   }
   return put(out, "]}\n");
@@ -54,11 +59,13 @@ static int print_csv(const sw_item *item, const sw_tag *tags, size_t count, sw_b
   const sw_posting *posting = &item->posting;
   for (size_t i = 0; i < count; i++) {
     const sw_span *span = &tags[i].span;
-    if (put_field(out, posting->id, strlen(posting->id)) || put(out, ",") || put_field(out, posting->date, strlen(posting->date)) ||
+    if (put_field(out, posting->id, strlen(posting->id)) || put(out, ",") ||
+        put_field(out, posting->date, strlen(posting->date)) ||
         sw_buffer_print(out, ",%u,%u,", span->start, span->end) ||
         put_field(out, posting->text + span->byte_start, span->byte_end - span->byte_start) || put(out, ",") ||
         put_field(out, tags[i].label, strlen(tags[i].label)) || put(out, ",") ||
-        put_field(out, tags[i].layer, strlen(tags[i].layer)) || sw_buffer_print(out, ",%.6g\r\n", (double)tags[i].score))
+        put_field(out, tags[i].layer, strlen(tags[i].layer)) ||
+        sw_buffer_print(out, ",%.6g\r\n", (double)tags[i].score))
       return -1;
   }
   return 0;
@@ -87,7 +94,8 @@ static int print_file(const sw_item *item, const sw_tag *tags, size_t count, sw_
   if (date && !strncmp(id, posting->date, date) && id[date] == '/') id += date + 1;
   size_t bytes = 0;
   for (size_t i = 0; i < count; i++) bytes += tags[i].span.byte_end - tags[i].span.byte_start + 1;
-  if (put_name(out, posting->date, "undated") || put(out, "/") || put_name(out, id, "_") || sw_buffer_print(out, "\n%zu\n", bytes))
+  if (put_name(out, posting->date, "undated") || put(out, "/") || put_name(out, id, "_") ||
+      sw_buffer_print(out, "\n%zu\n", bytes))
     return -1;
   for (size_t i = 0; i < count; i++) {
     for (uint32_t k = tags[i].span.byte_start; k < tags[i].span.byte_end; k++) {
@@ -101,9 +109,12 @@ static int print_file(const sw_item *item, const sw_tag *tags, size_t count, sw_
 
 int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out) {
   switch (job->format) {
-  case SW_TAGS_CSV: return print_csv(item, tags, count, out);
-  case SW_TAGS_FOLDER: return print_file(item, tags, count, out);
-  case SW_TAGS_JSONL: break;
+  case SW_TAGS_CSV:
+    return print_csv(item, tags, count, out);
+  case SW_TAGS_FOLDER:
+    return print_file(item, tags, count, out);
+  case SW_TAGS_JSONL:
+    break;
   }
   return print_json(job, item, tags, count, out);
 }
@@ -117,7 +128,9 @@ int sw_tags_head(const sw_tag_job *job, FILE *file) {
 
 static int copy_bytes(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
   sw_output *output = context;
-  return bytes && fwrite(payload, bytes, 1, output->file) != 1 ? sw_fail("cannot write %s: the disk is full or fails", output->path) : 0;
+  return bytes && fwrite(payload, bytes, 1, output->file) != 1
+             ? sw_fail("cannot write %s: the disk is full or fails", output->path)
+             : 0;
 }
 
 static int publish_file(sw_tag_job *job) {
@@ -182,7 +195,9 @@ static int write_file(file_set *set, const char *name, const char *content, size
   int added = 0, status = -1;
   for (int n = 1; !added; n++) {
     sw_buffer_clear(&path);
-    if (n == 1 ? sw_buffer_print(&path, "%s/%s.txt", set->folder, name) : sw_buffer_print(&path, "%s/%s-%d.txt", set->folder, name, n)) break;
+    if (n == 1 ? sw_buffer_print(&path, "%s/%s.txt", set->folder, name)
+               : sw_buffer_print(&path, "%s/%s-%d.txt", set->folder, name, n))
+      break;
     added = add_name(set, path.data);
   }
   if (added > 0) {

@@ -9,8 +9,8 @@
 typedef enum { SW_TAGS_JSONL, SW_TAGS_CSV, SW_TAGS_FOLDER } sw_tags_format;
 
 typedef struct {
-  size_t head;        /* of the model */
-  const char *name;   /* borrowed from it */
+  size_t head;      /* of the model */
+  const char *name; /* borrowed from it */
   sw_viterbi_rules rules;
 } sw_tag_layer;
 
@@ -29,12 +29,13 @@ typedef struct {
   sw_span span;              /* in the posting's text */
   const char *label, *layer; /* borrowed */
   float score;
-  uint32_t order;            /* of the layer */
+  uint32_t order; /* of the layer */
 } sw_tag;
 
 /* By start, then end, then layer. */
 void sw_tags_sort(sw_tag *tags, size_t count);
-/* Appends the tags of one posting in the job's format: a JSON line; CSV rows; or, for a folder, an entry "<path>\n<bytes>\n<content>". */
+/* Appends the tags of one posting in the job's format: a JSON line; CSV rows; or, for a folder, an entry
+ * "<path>\n<bytes>\n<content>". */
 int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out);
 /* What comes before all results: the CSV header. */
 int sw_tags_head(const sw_tag_job *job, FILE *file);

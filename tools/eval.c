@@ -46,11 +46,13 @@ static int layers_of(const sw_model *model, const char *path, sw_labels *out) {
   if (!out->layers) return -1;
   for (size_t h = 0; h < model->num_heads; h++)
     if (!strcmp(model->heads[h].task, "token"))
-      out->layers[out->num_layers++] =
-          (sw_layer){.name = model->heads[h].name, .num_labels = (size_t)model->heads[h].num_labels, .labels = model->heads[h].labels};
+      out->layers[out->num_layers++] = (sw_layer){.name = model->heads[h].name,
+                                                  .num_labels = (size_t)model->heads[h].num_labels,
+                                                  .labels = model->heads[h].labels};
   if (out->num_layers) return 0;
   free(out->layers);
-  return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5", path, path);
+  return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
+                 path, path);
 }
 
 static int load(eval *e, const eval_options *o, sw_dtype dtype) {
@@ -58,7 +60,8 @@ static int load(eval *e, const eval_options *o, sw_dtype dtype) {
       sw_checkpoint_read(o->model, &e->checkpoint))
     return -1;
   if (e->checkpoint.vocab_size == 0) return sw_fail("%s has no tokenizer, so it cannot read text", o->model);
-  if (sw_checkpoint_tokenizer(&e->checkpoint, &e->tokenizer) || sw_model_open(&e->stream, &e->checkpoint, dtype, 0, &e->model))
+  if (sw_checkpoint_tokenizer(&e->checkpoint, &e->tokenizer) ||
+      sw_model_open(&e->stream, &e->checkpoint, dtype, 0, &e->model))
     return sw_fail_in("%s", o->model);
   sw_labels layers;
   if (layers_of(e->model, o->model, &layers)) return -1;
@@ -72,13 +75,14 @@ static int score(eval *e, const eval_options *o) {
   e->batch_tokens = o->batch_tokens > positions ? o->batch_tokens : positions;
   if (sw_eval_set_open(&e->labels, e->tokenizer, positions, &e->set) ||
       sw_run_open(&e->stream, e->model, e->batch_tokens, max_batch, 0, &e->run) ||
-      sw_eval_set_run(e->set, e->model, e->run, e->batch_tokens, max_batch, strcmp(o->decode, "argmax") ? SW_DECODE_VITERBI : SW_DECODE_ARGMAX,
-                      NULL, &e->scores))
+      sw_eval_set_run(e->set, e->model, e->run, e->batch_tokens, max_batch,
+                      strcmp(o->decode, "argmax") ? SW_DECODE_VITERBI : SW_DECODE_ARGMAX, NULL, &e->scores))
     return -1;
   json_t *files = json_array();
   for (size_t i = 0; files && i < e->labels.num_files; i++)
-    json_array_append_new(files, json_pack("{s:s,s:s,s:I,s:I}", "path", e->labels.files[i].path, "sha256", e->labels.files[i].sha256, "rows",
-                                           (json_int_t)e->labels.files[i].rows, "rejected", (json_int_t)e->labels.files[i].rejected));
+    json_array_append_new(files, json_pack("{s:s,s:s,s:I,s:I}", "path", e->labels.files[i].path, "sha256",
+                                           e->labels.files[i].sha256, "rows", (json_int_t)e->labels.files[i].rows,
+                                           "rejected", (json_int_t)e->labels.files[i].rejected));
   if (json_object_set_new(e->scores, "model", json_string(o->model)) ||
       json_object_set_new(e->scores, "model_sha256", json_string(e->checkpoint.content_sha256)) ||
       json_object_set_new(e->scores, "examples", json_integer((json_int_t)e->labels.num_examples)) ||
@@ -88,22 +92,26 @@ static int score(eval *e, const eval_options *o) {
   return 0;
 }
 
-static double number(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+static double number(const json_t *object, const char *key) {
+  return json_number_value(json_object_get(object, key));
+}
 
 static void print_row(FILE *to, int width, const char *name, const json_t *row) {
-  fprintf(to, "  %-*s %9.4f %9.4f %9.4f %9lld\n", width, name, number(row, "precision"), number(row, "recall"), number(row, "f1"),
-          (long long)json_integer_value(json_object_get(row, "support")));
+  fprintf(to, "  %-*s %9.4f %9.4f %9.4f %9lld\n", width, name, number(row, "precision"), number(row, "recall"),
+          number(row, "f1"), (long long)json_integer_value(json_object_get(row, "support")));
 }
 
 static void print_table(const eval *e, FILE *to) {
   const char *layer_name, *label;
   json_t *layers = json_object_get(e->scores, "layers"), *layer, *row;
   int width = 14;
-  json_object_foreach(layers, layer_name, layer) json_object_foreach(json_object_get(layer, "labels"), label, row)
-    if ((int)strlen(label) > width) width = (int)strlen(label);
+  json_object_foreach(layers, layer_name, layer)
+      json_object_foreach(json_object_get(layer, "labels"), label, row) if ((int)strlen(label) > width) width =
+          (int)strlen(label);
   json_object_foreach(layers, layer_name, layer) {
     fprintf(to, "%-*s %9s %9s %9s %9s\n", width + 2, layer_name, "precision", "recall", "F1", "support");
-    json_object_foreach(json_object_get(layer, "labels"), label, row) print_row(to, width, label[0] ? label : layer_name, row);
+    json_object_foreach(json_object_get(layer, "labels"), label, row)
+        print_row(to, width, label[0] ? label : layer_name, row);
     print_row(to, width, "micro", json_object_get(layer, "micro"));
     print_row(to, width, "macro", json_object_get(layer, "macro"));
     fprintf(to, "  %-*s %9.4f   loss %.4f\n\n", width, "accuracy", number(layer, "accuracy"), number(layer, "loss"));
@@ -112,11 +120,13 @@ static void print_table(const eval *e, FILE *to) {
     fprintf(to, "%-*s %9s %9s %9s %9s\n", width + 2, "all layers", "precision", "recall", "F1", "support");
     print_row(to, width, "micro", json_object_get(e->scores, "micro"));
     print_row(to, width, "macro", json_object_get(e->scores, "macro"));
-    fprintf(to, "  %-*s %9.4f   loss %.4f\n\n", width, "accuracy", number(e->scores, "accuracy"), number(e->scores, "loss"));
+    fprintf(to, "  %-*s %9.4f   loss %.4f\n\n", width, "accuracy", number(e->scores, "accuracy"),
+            number(e->scores, "loss"));
   }
-  fprintf(to, "%zu examples, %llu tokens, decoded by %s", e->labels.num_examples, (unsigned long long)sw_eval_set_tokens(e->set),
-          json_string_value(json_object_get(e->scores, "decode")));
+  fprintf(to, "%zu examples, %llu tokens, decoded by %s", e->labels.num_examples,
+          (unsigned long long)sw_eval_set_tokens(e->set), json_string_value(json_object_get(e->scores, "decode")));
   if (e->labels.rejected) fprintf(to, ", %zu rows set aside", e->labels.rejected);
+  if (e->labels.skipped_layers) fprintf(to, ", layers without a head left out: %s", e->labels.skipped_layers);
   fputc('\n', to);
 }
 
@@ -142,10 +152,13 @@ static int check(const eval_options *o, const sw_list *operands, sw_dtype *dtype
   if (operands->count) return sw_fail("'%s' is not expected; name labelled data with --data FILE", operands->items[0]);
   if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
   if (o->data.count == 0) return sw_fail("labelled data is needed: --data FILE (see --help)");
-  if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);
-  if (strcmp(o->decode, "viterbi") && strcmp(o->decode, "argmax")) return sw_fail("--decode %s is not known: use viterbi or argmax", o->decode);
+  if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16"))
+    return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);
+  if (strcmp(o->decode, "viterbi") && strcmp(o->decode, "argmax"))
+    return sw_fail("--decode %s is not known: use viterbi or argmax", o->decode);
   if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
-  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20) return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
+  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
+    return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
   return 0;
 }
 
@@ -156,7 +169,8 @@ int main(int argc, char **argv) {
       {"data", 'd', SW_OPTION_LIST, &o.data, "FILE", "labelled data; may be given several times (needed)"},
       {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "where the scores go"},
       {"json", 0, SW_OPTION_FLAG, &o.json, NULL, "JSON instead of a table"},
-      {"decode", 0, SW_OPTION_TEXT, &o.decode, "HOW", "viterbi: the best valid sequence, as tagging does; argmax: the best tag of each word"},
+      {"decode", 0, SW_OPTION_TEXT, &o.decode, "HOW",
+       "viterbi: the best valid sequence, as tagging does; argmax: the best tag of each word"},
       {"rejected", 0, SW_OPTION_TEXT, &o.rejected, "FILE", "where unusable rows go, with the reason"},
       {"device", 0, SW_OPTION_TEXT, &o.device, "D", "auto, cpu"},
       {"dtype", 0, SW_OPTION_TEXT, &o.dtype, "T", "fp32 or bf16"},
@@ -166,8 +180,8 @@ int main(int argc, char **argv) {
   };
   const sw_command command = {
       .usage = "skillwatch eval -m CHECKPOINT --data LABELS... [options]",
-      .summary = "Scores a tagger on labelled data: precision, recall and F1 of whole entities, as seqeval counts them, for each label of\n"
-                 "each layer, with micro and macro averages, tag accuracy and mean loss.",
+      .summary = "Scores a tagger on labelled data: precision, recall and F1 of whole entities, as seqeval counts it,\n"
+                 "for each label of each layer, with micro and macro averages, tag accuracy and mean loss.",
       .example = "skillwatch eval -m ner.h5 --data samples/labels/test.jsonl",
       .options = options,
   };

@@ -1,6 +1,7 @@
 /* skillwatch-train: one verb a task. */
 #include "train/tasks.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ static void limit_spinning(char **argv) {
 
 int main(int argc, char **argv) {
   limit_spinning(argv);
+  signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error with a message */
   if (argc < 2) {
     usage(stderr);
     return 2;

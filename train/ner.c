@@ -127,14 +127,6 @@ static int same_labels(const sw_head *head, const sw_layer *layer) {
   return 1;
 }
 
-static void drop_tensor(sw_tensors *tensors, const char *name) {
-  sw_tensor *t = sw_tensors_find(tensors, name);
-  if (!t) return;
-  free(t->name);
-  free(t->data);
-  *t = tensors->items[--tensors->count];
-}
-
 /* Replaces the checkpoint's heads by those of the labels' layers; weights of heads with the same labels stay. */
 static int set_heads(sw_checkpoint *c, const sw_labels *labels, int hidden, int seed, int quiet) {
   char name[256];
@@ -144,10 +136,11 @@ static int set_heads(sw_checkpoint *c, const sw_labels *labels, int hidden, int 
     for (size_t k = 0; k < labels->num_layers; k++) kept |= same_labels(head, &labels->layers[k]);
     if (!kept) {
       if (!quiet) fprintf(stderr, "the base's head '%s' is left out: the data does not label it the same way\n", head->name);
-      snprintf(name, sizeof name, "heads.%s.weight", head->name);
-      drop_tensor(&c->weights, name);
-      snprintf(name, sizeof name, "heads.%s.bias", head->name);
-      drop_tensor(&c->weights, name);
+      for (int part = 0; part < 2; part++) {
+        snprintf(name, sizeof name, "heads.%s.%s", head->name, part ? "bias" : "weight");
+        sw_tensor *t = sw_tensors_find(&c->weights, name);
+        if (t) sw_tensors_remove(&c->weights, t);
+      }
     }
     for (size_t k = 0; k < head->num_labels; k++) free(head->labels[k]);
     free(head->labels);
@@ -302,7 +295,8 @@ static int train_ner(ner_options *o) {
     if (data.rejected + dev.rejected)
       fprintf(stderr, "%zu rows could not be used: see the .rejected.jsonl file beside the output\n", data.rejected + dev.rejected);
     if (dev.skipped_layers) fprintf(stderr, "the layers %s of the --dev data are left out: the training data does not label them\n", dev.skipped_layers);
-    if (t.set.split) fprintf(stderr, "%llu sentences are longer than %d tokens and were split\n", (unsigned long long)t.set.split, o->max_length);
+    if (t.set.split) fprintf(stderr, "%llu sentences are longer than %d tokens and were split\n", (unsigned long long)t.set.split,
+                             o->max_length < config.max_positions ? o->max_length : config.max_positions);
   }
   sw_task task = {.name = "ner", .self = &t, .num_items = t.set.count, .lengths = t.lengths, .begin_step = begin_step, .batch = batch,
                   .ids = item_ids, .evaluate = t.dev ? evaluate : NULL,

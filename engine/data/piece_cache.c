@@ -34,7 +34,9 @@ static void generation_close(sw_piece_generation *g) {
   *g = (sw_piece_generation){0};
 }
 
-void sw_piece_cache_open(sw_piece_cache *cache, size_t bytes) { *cache = (sw_piece_cache){.limit = bytes / 2}; }
+void sw_piece_cache_open(sw_piece_cache *cache, size_t bytes) {
+  *cache = (sw_piece_cache){.limit = bytes / 2};
+}
 
 void sw_piece_cache_close(sw_piece_cache *cache) {
   generation_close(&cache->young);
@@ -52,8 +54,12 @@ static const float *find(const sw_piece_generation *g, const sw_piece *piece) {
     const entry *e = (const entry *)(g->data + g->slots[i] - 1);
     if (e->hash != piece->hash) continue;
     const int32_t *ids = (const int32_t *)(e + 1);
-    const sw_piece other = {.ids = ids, .reads = ids + e->length, .length = e->length, .num_reads = e->num_reads,
-                            .outputs = e->outputs, .hash = e->hash};
+    const sw_piece other = {.ids = ids,
+                            .reads = ids + e->length,
+                            .length = e->length,
+                            .num_reads = e->num_reads,
+                            .outputs = e->outputs,
+                            .hash = e->hash};
     if (sw_piece_equal(&other, piece)) return (const float *)(ids + e->length + e->num_reads);
   }
   return NULL;

@@ -1,5 +1,6 @@
-/* Results of pieces that were run before, in bounded memory. Two generations: the young one fills up, becomes the old one and the old
- * one is thrown away; what is used from the old one moves to the young. Entries are compared token by token, not by hash alone. */
+/* Results of pieces that were run before, in bounded memory. Two generations: the young one fills up, becomes the old
+ * one and the old one is thrown away; what is used from the old one moves to the young. Entries are compared token by
+ * token, not by hash alone. */
 #ifndef SW_DATA_PIECE_CACHE_H
 #define SW_DATA_PIECE_CACHE_H
 #include "engine/data/pipeline.h"

@@ -17,7 +17,7 @@ struct sw_pieces {
   size_t count, capacity;
   int32_t *numbers; /* ids then reads of each piece, one after the other; moves while it grows */
   size_t numbers_count, numbers_capacity;
-  uint32_t item;    /* the text that is being encoded */
+  uint32_t item; /* the text that is being encoded */
 };
 
 typedef struct {
@@ -30,15 +30,15 @@ typedef enum { FREE, ENCODE, PLAN, RUN, FINISH, DONE } chunk_stage;
 
 typedef struct {
   chunk_stage stage;
-  size_t next, pending;      /* the stage's work: what nobody has taken, and what is not done */
+  size_t next, pending; /* the stage's work: what nobody has taken, and what is not done */
   sw_item *items;
   size_t count, capacity;
   slice *slices;
   size_t num_slices, slices_capacity;
   uint64_t read_bytes, total_bytes; /* of the input, after this chunk */
-  sw_piece **unique;         /* to be run, longest first */
+  sw_piece **unique;                /* to be run, longest first */
   size_t num_unique;
-  size_t *starts;            /* [num_batches + 1] */
+  size_t *starts; /* [num_batches + 1] */
   size_t num_batches;
   float *results;
   sw_pipeline_counts counts;
@@ -59,7 +59,8 @@ typedef struct {
   sw_piece_cache cache; /* under cache_lock */
 } pipeline;
 
-int sw_pieces_add(sw_pieces *p, const int32_t *ids, int32_t length, const int32_t *reads, uint32_t num_reads, uint32_t outputs) {
+int sw_pieces_add(sw_pieces *p, const int32_t *ids, int32_t length, const int32_t *reads, uint32_t num_reads,
+                  uint32_t outputs) {
   if (p->count == p->capacity) {
     size_t capacity = p->capacity ? 2 * p->capacity : 64;
     sw_piece *items = sw_realloc_array(p->items, capacity, sizeof *items);
@@ -79,7 +80,10 @@ int sw_pieces_add(sw_pieces *p, const int32_t *ids, int32_t length, const int32_
   if (length) memcpy(p->numbers + p->numbers_count, ids, (size_t)length * sizeof *ids);
   if (num_reads) memcpy(p->numbers + p->numbers_count + length, reads, num_reads * sizeof *reads);
   p->numbers_count = wanted;
-  p->items[p->count++] = (sw_piece){.length = length, .num_reads = num_reads, .outputs = outputs, .item = p->item,
+  p->items[p->count++] = (sw_piece){.length = length,
+                                    .num_reads = num_reads,
+                                    .outputs = outputs,
+                                    .item = p->item,
                                     .hash = sw_piece_hash(ids, length, reads, num_reads)};
   return 0;
 }
@@ -132,7 +136,8 @@ static int make_slices(chunk *c) {
     }
     slice *s = &c->slices[c->num_slices++];
     *s = (slice){.first = i};
-    for (size_t bytes = 0; i < c->count && i - s->first < SLICE_TEXTS && bytes < SLICE_BYTES; i++) bytes += c->items[i].posting.bytes;
+    for (size_t bytes = 0; i < c->count && i - s->first < SLICE_TEXTS && bytes < SLICE_BYTES; i++)
+      bytes += c->items[i].posting.bytes;
     s->end = i;
   }
   return 0;
@@ -270,7 +275,8 @@ static int plan(pipeline *p, chunk *c) {
   for (size_t i = 0; i < c->num_unique; i++) {
     const int32_t length = c->unique[i]->length;
     if (length > p->options.batch_tokens)
-      return sw_fail("a sequence of %d tokens does not fit into a batch of %lld", length, (long long)p->options.batch_tokens);
+      return sw_fail("a sequence of %d tokens does not fit into a batch of %lld", length,
+                     (long long)p->options.batch_tokens);
     if (i == 0 || tokens + length > budget || i - c->starts[c->num_batches - 1] >= (size_t)p->options.max_batch) {
       c->starts[c->num_batches++] = i;
       tokens = 0;
@@ -325,7 +331,8 @@ static void enter_stage(pipeline *p, chunk *c, chunk_stage stage) {
   pthread_cond_broadcast(&p->changed);
 }
 
-/* The most urgent work, under the lock: what brings the oldest chunk out, then what feeds the batches, then the batches. */
+/* The most urgent work, under the lock: what brings the oldest chunk out, then what feeds the batches, then the
+ * batches. */
 static chunk *take(pipeline *p, chunk_stage *stage_out, size_t *index) {
   static const chunk_stage order[] = {FINISH, ENCODE, RUN};
   for (size_t k = 0; k < sizeof order / sizeof *order; k++)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The numbers of all sequences, one block of (2 + num_layers) * length each: ids, words, labels. It may move while it grows, so
- * sequences get their pointers at the end. */
+/* The numbers of all sequences, one block of (2 + num_layers) * length each: ids, words, labels. It may move while it
+ * grows, so sequences get their pointers at the end. */
 typedef struct {
   int32_t *data;
   size_t count, capacity;
@@ -20,9 +20,9 @@ typedef struct {
   double overlap;
   sw_encoding encoding;
   sw_word_windows windows;
-  int32_t *ids;      /* of the present example's words, one after the other */
-  uint32_t *tokens;  /* of each word */
-  size_t *starts;    /* where each word's ids begin */
+  int32_t *ids;     /* of the present example's words, one after the other */
+  uint32_t *tokens; /* of each word */
+  size_t *starts;   /* where each word's ids begin */
   size_t ids_capacity, words_capacity;
   numbers numbers;
   size_t sequences_capacity;
@@ -63,7 +63,8 @@ static int encode_words(builder *b, const sw_example *example) {
   size_t count = 0;
   for (size_t w = 0; w < example->num_words; w++) {
     const sw_span *word = &example->words[w];
-    if (sw_tokenizer_encode(b->tokenizer, example->text + word->byte_start, word->byte_end - word->byte_start, &b->encoding))
+    if (sw_tokenizer_encode(b->tokenizer, example->text + word->byte_start, word->byte_end - word->byte_start,
+                            &b->encoding))
       return -1;
     const size_t own = b->encoding.count;
     if (count + own > b->ids_capacity) {
@@ -111,7 +112,8 @@ static int add_sequence(builder *b, uint32_t index, const sw_word_window *window
     if (own == 0) continue;
     if (w >= window->keep_first && w < window->keep_end) {
       words[t] = (int32_t)w;
-      for (size_t layer = 0; layer < layers; layer++) labels[layer * n + t] = example->tags[layer * example->num_words + w];
+      for (size_t layer = 0; layer < layers; layer++)
+        labels[layer * n + t] = example->tags[layer * example->num_words + w];
     }
     memcpy(ids + t, b->ids + b->starts[w], own * sizeof *ids);
     t += own;
@@ -147,11 +149,16 @@ static int build(builder *b, sw_token_set *set) {
   return 0;
 }
 
-int sw_token_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int max_length, double overlap, sw_token_set *out) {
+int sw_token_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int max_length, double overlap,
+                      sw_token_set *out) {
   *out = (sw_token_set){.num_layers = labels->num_layers};
-  if (max_length < 3) return sw_fail("sequences of at most %d tokens have no room for a word beside [CLS] and [SEP]", max_length);
-  builder b = {.labels = labels, .tokenizer = tokenizer, .special = sw_tokenizer_special_ids(tokenizer),
-               .room = (uint32_t)max_length - 2, .overlap = overlap};
+  if (max_length < 3)
+    return sw_fail("sequences of at most %d tokens have no room for a word beside [CLS] and [SEP]", max_length);
+  builder b = {.labels = labels,
+               .tokenizer = tokenizer,
+               .special = sw_tokenizer_special_ids(tokenizer),
+               .room = (uint32_t)max_length - 2,
+               .overlap = overlap};
   int status = build(&b, out);
   builder_close(&b);
   if (status) sw_token_set_close(out);

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sequences are sorted by length within blocks of about this many, so that the log probabilities kept at a time are bounded. */
+/* Sequences are sorted by length within blocks of about this many, so that the log probabilities kept at a time are
+ * bounded. */
 enum { BLOCK_SEQUENCES = 8192 };
 
 struct sw_eval_set {
@@ -33,7 +34,9 @@ void sw_eval_set_close(sw_eval_set *set) {
   free(set);
 }
 
-uint64_t sw_eval_set_tokens(const sw_eval_set *set) { return set->tokens.tokens; }
+uint64_t sw_eval_set_tokens(const sw_eval_set *set) {
+  return set->tokens.tokens;
+}
 
 /* What one evaluation holds. Log probabilities lie by layer, one row a labelled word, in the order of the words. */
 typedef struct {
@@ -44,22 +47,22 @@ typedef struct {
   int max_batch;
   sw_decode decode;
   size_t num_layers;
-  size_t *heads;                /* [num_layers] index of the model's head */
-  sw_entity_metrics *metrics;   /* [num_layers] */
+  size_t *heads;              /* [num_layers] index of the model's head */
+  sw_entity_metrics *metrics; /* [num_layers] */
   size_t metrics_open;
-  double *loss;                 /* [num_layers] sum */
-  uint64_t *loss_words;         /* [num_layers] */
-  sw_viterbi_rules *rules;      /* [num_layers] */
+  double *loss;            /* [num_layers] sum */
+  uint64_t *loss_words;    /* [num_layers] */
+  sw_viterbi_rules *rules; /* [num_layers] */
   size_t rules_open;
-  uint64_t *keys;               /* [block] length and index, for sorting */
-  uint32_t *order;              /* [block] */
-  size_t *starts;               /* [block + 1] batches */
-  size_t *rows;                 /* [block + 1] first row of each sequence, by its place in the block */
-  float **probs;                /* [num_layers] */
+  uint64_t *keys;  /* [block] length and index, for sorting */
+  uint32_t *order; /* [block] */
+  size_t *starts;  /* [block + 1] batches */
+  size_t *rows;    /* [block + 1] first row of each sequence, by its place in the block */
+  float **probs;   /* [num_layers] */
   size_t *probs_capacity;
-  float *batch_probs;           /* [max_tokens, the most labels] */
+  float *batch_probs; /* [max_tokens, the most labels] */
   int32_t *ids, *cu_seqlens;
-  int32_t *predicted, *path;    /* of one example: by word; by row */
+  int32_t *predicted, *path; /* of one example: by word; by row */
   size_t words_capacity;
 } evaluation;
 
@@ -67,7 +70,8 @@ static void close_evaluation(evaluation *e) {
   for (size_t i = 0; i < e->metrics_open; i++) sw_entity_metrics_close(&e->metrics[i]);
   for (size_t i = 0; i < e->rules_open; i++) sw_viterbi_rules_close(&e->rules[i]);
   for (size_t i = 0; e->probs && i < e->num_layers; i++) free(e->probs[i]);
-  free(e->heads), free(e->metrics), free(e->loss), free(e->loss_words), free(e->rules), free(e->keys), free(e->order), free(e->starts);
+  free(e->heads), free(e->metrics), free(e->loss), free(e->loss_words), free(e->rules), free(e->keys), free(e->order),
+      free(e->starts);
   free(e->rows), free(e->probs), free(e->probs_capacity), free(e->batch_probs), free(e->ids), free(e->cu_seqlens);
   free(e->predicted), free(e->path);
 }
@@ -76,19 +80,23 @@ static int find_heads(evaluation *e) {
   for (size_t i = 0; i < e->num_layers; i++) {
     const sw_layer *layer = &e->set->labels->layers[i];
     const sw_model_head *head = sw_model_find_head(e->model, layer->name);
-    if (!head || strcmp(head->task, "token")) return sw_fail("the model has no token head for the layer '%s'", layer->name);
+    if (!head || strcmp(head->task, "token"))
+      return sw_fail("the model has no token head for the layer '%s'", layer->name);
     if ((size_t)head->num_labels != layer->num_labels)
-      return sw_fail("layer '%s' has %zu labels, the model's head has %d", layer->name, layer->num_labels, head->num_labels);
+      return sw_fail("layer '%s' has %zu labels, the model's head has %d", layer->name, layer->num_labels,
+                     head->num_labels);
     for (size_t k = 0; k < layer->num_labels; k++)
       if (strcmp(head->labels[k], layer->labels[k]))
-        return sw_fail("layer '%s': label %zu is '%s', in the model '%s'", layer->name, k, layer->labels[k], head->labels[k]);
+        return sw_fail("layer '%s': label %zu is '%s', in the model '%s'", layer->name, k, layer->labels[k],
+                       head->labels[k]);
     e->heads[i] = (size_t)(head - e->model->heads);
   }
   return 0;
 }
 
 static int open_evaluation(evaluation *e) {
-  const size_t layers = e->num_layers, block = e->set->tokens.count < BLOCK_SEQUENCES ? e->set->tokens.count : BLOCK_SEQUENCES;
+  const size_t layers = e->num_layers,
+               block = e->set->tokens.count < BLOCK_SEQUENCES ? e->set->tokens.count : BLOCK_SEQUENCES;
   size_t longest_block = block; /* an example's sequences stay in one block, which may be longer for it */
   for (size_t i = 0, run = 0; i < e->set->tokens.count; i++) {
     run = i && e->set->tokens.items[i].example == e->set->tokens.items[i - 1].example ? run + 1 : 1;
@@ -110,8 +118,8 @@ static int open_evaluation(evaluation *e) {
   e->batch_probs = sw_alloc_array((unsigned long)e->max_tokens, sizeof(float) * (unsigned long)most_labels);
   e->ids = sw_alloc_array((unsigned long)e->max_tokens, sizeof *e->ids);
   e->cu_seqlens = sw_alloc_array((unsigned long)e->max_batch + 1, sizeof *e->cu_seqlens);
-  if (!e->metrics || !e->rules || !e->loss || !e->loss_words || !e->probs || !e->probs_capacity || !e->keys || !e->order || !e->starts ||
-      !e->rows || !e->batch_probs || !e->ids || !e->cu_seqlens)
+  if (!e->metrics || !e->rules || !e->loss || !e->loss_words || !e->probs || !e->probs_capacity || !e->keys ||
+      !e->order || !e->starts || !e->rows || !e->batch_probs || !e->ids || !e->cu_seqlens)
     return -1;
   for (size_t i = 0; i < layers; i++) {
     const sw_layer *layer = &e->set->labels->layers[i];
@@ -126,8 +134,8 @@ static int open_evaluation(evaluation *e) {
 static int bad_number(const evaluation *e, const sw_sequence *sequence, const char *layer) {
   const sw_example *example = &e->set->labels->examples[sequence->example];
   const char *file = example->file < e->set->labels->num_files ? e->set->labels->files[example->file].path : "?";
-  return sw_fail("%s line %llu: the model gives a value that is no number in layer '%s'; its weights are unusable", file,
-                 (unsigned long long)example->line, layer);
+  return sw_fail("%s line %llu: the model gives a value that is no number in layer '%s'; its weights are unusable",
+                 file, (unsigned long long)example->line, layer);
 }
 
 /* One batch of the block that begins at `first`: forward, then the rows of its labelled words. */
@@ -136,7 +144,8 @@ static int run_batch(evaluation *e, size_t first, const uint32_t *order, size_t 
   for (size_t i = 0; i < count; i++) {
     const sw_sequence *sequence = &e->set->tokens.items[order[i]];
     if (batch.tokens + sequence->length > e->max_tokens)
-      return sw_fail("a sequence of %d tokens does not fit into a batch of %lld", sequence->length, (long long)e->max_tokens);
+      return sw_fail("a sequence of %d tokens does not fit into a batch of %lld", sequence->length,
+                     (long long)e->max_tokens);
     e->cu_seqlens[i] = (int32_t)batch.tokens;
     memcpy(e->ids + batch.tokens, sequence->ids, (size_t)sequence->length * sizeof *e->ids);
     batch.tokens += sequence->length;
@@ -181,8 +190,8 @@ static int decode_rows(evaluation *e, size_t layer, const float *probs, size_t r
   return 0;
 }
 
-/* The sequences [from, to) of the token set, in the block that begins at `first`, are example `index`; it has none where no word has
- * tokens. */
+/* The sequences [from, to) of the token set, in the block that begins at `first`, are example `index`; it has none
+ * where no word has tokens. */
 static int score_example(evaluation *e, size_t first, size_t index, size_t from, size_t to) {
   const sw_token_set *tokens = &e->set->tokens;
   const sw_example *example = &e->set->labels->examples[index];
@@ -202,7 +211,8 @@ static int score_example(evaluation *e, size_t first, size_t index, size_t from,
     for (size_t i = from; i < to; i++)
       for (int32_t t = 0; t < tokens->items[i].length; t++)
         if (tokens->items[i].words[t] >= 0) e->predicted[tokens->items[i].words[t]] = e->path[at++];
-    if (sw_entity_metrics_add(&e->metrics[layer], example->tags + layer * example->num_words, e->predicted, example->num_words))
+    if (sw_entity_metrics_add(&e->metrics[layer], example->tags + layer * example->num_words, e->predicted,
+                              example->num_words))
       return -1;
   }
   return 0;
@@ -243,7 +253,8 @@ static int run_set(evaluation *e) {
   size_t example = 0;
   for (size_t first = 0; first < tokens->count;) {
     size_t end = first;
-    while (end < tokens->count && (end - first < BLOCK_SEQUENCES || tokens->items[end].example == tokens->items[end - 1].example))
+    while (end < tokens->count &&
+           (end - first < BLOCK_SEQUENCES || tokens->items[end].example == tokens->items[end - 1].example))
       end++;
     if (run_block(e, first, end)) return -1;
     for (size_t from = first; from < end;) {
@@ -308,18 +319,23 @@ static json_t *scores_json(const evaluation *e, const sw_eval_scores *scores) {
     }
   }
   json_t *all = layers ? json_pack("{s:o,s:o,s:f,s:f,s:I,s:s,s:o}", "micro", score_json(scores->micro), "macro",
-                                   score_json(scores->macro), "accuracy", scores->accuracy, "loss", scores->loss, "words",
-                                   (json_int_t)scores->words, "decode", e->decode == SW_DECODE_VITERBI ? "viterbi" : "argmax",
-                                   "layers", layers)
+                                   score_json(scores->macro), "accuracy", scores->accuracy, "loss", scores->loss,
+                                   "words", (json_int_t)scores->words, "decode",
+                                   e->decode == SW_DECODE_VITERBI ? "viterbi" : "argmax", "layers", layers)
                        : NULL;
   if (!all) sw_fail("the scores could not be written as JSON (a name that is not UTF-8, or out of memory)");
   return all;
 }
 
-int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch, sw_decode decode,
-                    sw_eval_scores *scores, json_t **json) {
+int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch,
+                    sw_decode decode, sw_eval_scores *scores, json_t **json) {
   if (json) *json = NULL;
-  evaluation e = {.set = set, .model = model, .run = run, .max_tokens = max_tokens, .max_batch = max_batch, .decode = decode,
+  evaluation e = {.set = set,
+                  .model = model,
+                  .run = run,
+                  .max_tokens = max_tokens,
+                  .max_batch = max_batch,
+                  .decode = decode,
                   .num_layers = set->labels->num_layers};
   sw_run_set_dropout(run, 0, 0, 0);
   e.heads = sw_alloc_array(e.num_layers, sizeof *e.heads);

@@ -1,5 +1,5 @@
-/* Scores of a token classifier on labelled data: entity precision, recall and F1 as seqeval counts them, tag accuracy, mean loss.
- * The trainer calls it every epoch; skillwatch-eval prints it. */
+/* Scores of a token classifier on labelled data: entity precision, recall and F1 as seqeval counts them, tag accuracy,
+ * mean loss. The trainer calls it every epoch; skillwatch-eval prints it. */
 #ifndef SW_LEARN_EVALUATE_H
 #define SW_LEARN_EVALUATE_H
 #include "engine/data/token_set.h"
@@ -25,13 +25,13 @@ int sw_eval_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int
 void sw_eval_set_close(sw_eval_set *set);
 uint64_t sw_eval_set_tokens(const sw_eval_set *set);
 
-/* Runs the model over the set, with dropout off (sw_run_set_dropout(run, 0, ...): set it again before training goes on).
- * `run` belongs to `model`, for training or inference, with room for max_tokens tokens (at least the model's max_positions) and
- * max_batch sequences. Every layer of the labels must be a token head of the model with the same labels in the same order.
- * scores and json may each be NULL; *json is a new reference:
- *   {"micro": {"precision","recall","f1","support"}, "macro": {...}, "accuracy": x, "loss": x, "words": n, "decode": "viterbi",
- *    "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}}
- * A NaN or infinity among the log probabilities is a failure that names the example's file and line. */
-int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch, sw_decode decode,
-                    sw_eval_scores *scores, json_t **json);
+/* Runs the model over the set, with dropout off (sw_run_set_dropout(run, 0, ...): set it again before training goes
+ * on). `run` belongs to `model`, for training or inference, with room for max_tokens tokens (at least the model's
+ * max_positions) and max_batch sequences. Every layer of the labels must be a token head of the model with the same
+ * labels in the same order. A NaN or infinity among the log probabilities is a failure that names the example's file
+ * and line. scores and json may each be NULL; *json is a new reference:
+ *   {"micro": {"precision","recall","f1","support"}, "macro": {...}, "accuracy": x, "loss": x, "words": n,
+ *    "decode": "viterbi", "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}} */
+int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch,
+                    sw_decode decode, sw_eval_scores *scores, json_t **json);
 #endif

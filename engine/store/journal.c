@@ -130,7 +130,8 @@ static int scan(sw_journal *j, const char *identity, const char **why) {
       j->records++;
       for (int i = 0; i < SW_JOURNAL_COUNTERS; i++) j->totals[i] += r.counters[i];
     }
-    if (status == 0) status = ftruncate(j->file, (off_t)j->end) ? sw_fail("cannot write %s: %s", j->path, strerror(errno)) : 1;
+    if (status == 0)
+      status = ftruncate(j->file, (off_t)j->end) ? sw_fail("cannot write %s: %s", j->path, strerror(errno)) : 1;
   }
   sw_buffer_close(&payload);
   return status;
@@ -180,7 +181,8 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
 }
 
 int sw_journal_replay(sw_journal *j,
-                      int (*each)(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes),
+                      int (*each)(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
+                                  size_t bytes),
                       void *context) {
   sw_buffer payload = {0};
   record r;

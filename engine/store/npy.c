@@ -45,7 +45,8 @@ int sw_npy_read_header(FILE *file, const char *path, uint64_t *rows, uint64_t *c
   unsigned char start[12];
   size_t got = fread(start, 1, 10, file), length = 0;
   if (got < 10 || memcmp(start, "\x93NUMPY", 6)) return sw_fail("%s is no .npy file", path);
-  if (start[6] < 1 || start[6] > 3) return sw_fail("%s: .npy format %d.%d is not known (1.0 to 3.0 are)", path, start[6], start[7]);
+  if (start[6] < 1 || start[6] > 3)
+    return sw_fail("%s: .npy format %d.%d is not known (1.0 to 3.0 are)", path, start[6], start[7]);
   length = start[8] | (size_t)start[9] << 8;
   *data = 10 + length;
   if (start[6] > 1) {
@@ -58,8 +59,10 @@ int sw_npy_read_header(FILE *file, const char *path, uint64_t *rows, uint64_t *c
   if (fread(header, 1, length, file) != length) return sw_fail("%s is truncated: its header is not whole", path);
   header[length] = 0;
   const char *descr = value_of(header, "'descr'"), *order = value_of(header, "'fortran_order'");
-  if (!descr || strncmp(descr, "'<f4'", 5)) return sw_fail("%s: float32 values are expected ('<f4'); convert with astype('float32')", path);
-  if (!order || strncmp(order, "False", 5)) return sw_fail("%s: C order is expected; convert with numpy.ascontiguousarray", path);
+  if (!descr || strncmp(descr, "'<f4'", 5))
+    return sw_fail("%s: float32 values are expected ('<f4'); convert with astype('float32')", path);
+  if (!order || strncmp(order, "False", 5))
+    return sw_fail("%s: C order is expected; convert with numpy.ascontiguousarray", path);
   if (parse_shape(value_of(header, "'shape'"), rows, columns))
     return sw_fail("%s: an array of two dimensions, rows and columns, is expected", path);
   struct stat info;

@@ -37,7 +37,8 @@ static int failed(const sw_vectors_writer *w, int saved) {
 }
 
 static int put_attribute(hid_t file, const char *name, hid_t type, const void *value) {
-  hid_t space = H5Screate(H5S_SCALAR), attribute = space < 0 ? -1 : H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t space = H5Screate(H5S_SCALAR),
+        attribute = space < 0 ? -1 : H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
   int status = attribute < 0 || H5Awrite(attribute, type, value) < 0 ? -1 : 0;
   if (attribute >= 0 && H5Aclose(attribute) < 0) status = -1;
   if (space >= 0) H5Sclose(space);
@@ -47,8 +48,8 @@ static int put_attribute(hid_t file, const char *name, hid_t type, const void *v
 static int put_text(hid_t file, const char *name, const char *text) {
   if (!text) text = "";
   hid_t type = H5Tcopy(H5T_C_S1);
-  int status = type < 0 || H5Tset_size(type, text[0] ? strlen(text) : 1) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
-                       H5Tset_cset(type, H5T_CSET_UTF8) < 0
+  int status = type < 0 || H5Tset_size(type, text[0] ? strlen(text) : 1) < 0 ||
+                       H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0
                    ? -1
                    : put_attribute(file, name, type, text);
   if (type >= 0) H5Tclose(type);
@@ -56,7 +57,8 @@ static int put_text(hid_t file, const char *name, const char *text) {
 }
 
 /* An empty, extendable dataset of rows of `width` values; `packed`: deflated. -1 with the message set. */
-static hid_t make_dataset(const sw_vectors_writer *w, const char *name, hid_t type, int rank, hsize_t width, int packed) {
+static hid_t make_dataset(const sw_vectors_writer *w, const char *name, hid_t type, int rank, hsize_t width,
+                          int packed) {
   const hsize_t row = width * H5Tget_size(type), rows = row < (1 << 18) ? (1 << 18) / row : 1;
   hsize_t now[2] = {0, width}, most[2] = {H5S_UNLIMITED, width}, block[2] = {rows, width};
   hid_t create = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(rank, now, most), dataset = -1;
@@ -69,9 +71,10 @@ static hid_t make_dataset(const sw_vectors_writer *w, const char *name, hid_t ty
   return dataset;
 }
 
-/* HDF5 does not survive a failing write well (it tries again at exit), so the disk says before whether there is room. */
+/* HDF5 does not survive a failing write well (it tries again at exit), so the disk says before whether there is room.
+ */
 static int reserve(sw_vectors_writer *w, uint64_t more) {
-  const uint64_t step = (uint64_t)16 << 20, wanted = w->reserved + more;
+  const uint64_t step = (uint64_t)1 << 20, wanted = w->reserved + more;
   int error = posix_fallocate(w->descriptor, 0, (off_t)(wanted + step));
   if (error && error != EOPNOTSUPP && error != EINVAL)
     return sw_fail("cannot write %s: %s (%.1f MB are needed): free some space or choose another place with -o", w->path,
@@ -95,8 +98,8 @@ static int create_hdf(sw_vectors_writer *w, const sw_vectors_origin *origin) {
   w->id_type = H5Tcopy(H5T_C_S1);
   const int version = 1;
   if (w->id_type < 0 || H5Tset_size(w->id_type, w->id_bytes) < 0 || H5Tset_strpad(w->id_type, H5T_STR_NULLPAD) < 0 ||
-      H5Tset_cset(w->id_type, H5T_CSET_UTF8) < 0 ||
-      put_text(w->file, "format", "skillwatch-vectors") || put_attribute(w->file, "version", H5T_NATIVE_INT, &version) ||
+      H5Tset_cset(w->id_type, H5T_CSET_UTF8) < 0 || put_text(w->file, "format", "skillwatch-vectors") ||
+      put_attribute(w->file, "version", H5T_NATIVE_INT, &version) ||
       put_text(w->file, "model_sha256", origin->model_sha256) || put_text(w->file, "model", origin->model) ||
       put_text(w->file, "pooling", origin->pooling) || put_text(w->file, "prefix", origin->prefix) ||
       put_attribute(w->file, "normalize", H5T_NATIVE_INT, &origin->normalize))
@@ -116,14 +119,20 @@ static int create_npy(sw_vectors_writer *w) {
   return status ? -1 : sw_npy_header(w->npy.file, 0, (uint64_t)w->hidden);
 }
 
-int sw_vectors_create(const char *path, int hidden, size_t id_bytes, const sw_vectors_origin *origin, sw_vectors_writer **out) {
+int sw_vectors_create(const char *path, int hidden, size_t id_bytes, const sw_vectors_origin *origin,
+                      sw_vectors_writer **out) {
   *out = NULL;
   if (id_bytes > 1 << 16) return sw_fail("cannot write %s: an id of %zu bytes is too long", path, id_bytes);
   if (sw_is_folder(path)) return sw_fail("cannot write %s: it is a folder, a file name was expected", path);
   sw_vectors_writer *w = sw_alloc(sizeof *w);
   if (!w) return -1;
-  *w = (sw_vectors_writer){.hidden = hidden, .file = -1, .vectors = -1, .ids = -1, 
-                            .id_type = -1, .id_bytes = id_bytes ? id_bytes : 1, .path = sw_strdup(path)};
+  *w = (sw_vectors_writer){.hidden = hidden,
+                           .file = -1,
+                           .vectors = -1,
+                           .ids = -1,
+                           .id_type = -1,
+                           .id_bytes = id_bytes ? id_bytes : 1,
+                           .path = sw_strdup(path)};
   int status = w->path ? 0 : -1;
   if (!status && is_npy(path)) {
     status = create_npy(w);
@@ -145,7 +154,8 @@ static int append_rows(hid_t dataset, hid_t type, int rank, uint64_t at, size_t 
   hsize_t size[2] = {at + rows, (hsize_t)width}, start[2] = {at, 0}, count[2] = {rows, (hsize_t)width};
   if (H5Dset_extent(dataset, size) < 0) return -1;
   hid_t file_space = H5Dget_space(dataset), memory_space = H5Screate_simple(rank, count, NULL);
-  int status = file_space < 0 || memory_space < 0 || H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
+  int status = file_space < 0 || memory_space < 0 ||
+                       H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
                        H5Dwrite(dataset, type, memory_space, file_space, H5P_DEFAULT, data) < 0
                    ? -1
                    : 0;
@@ -162,7 +172,8 @@ static int append_ids(sw_vectors_writer *w, const char *const *ids, size_t rows)
   int status = 0;
   for (size_t first = 0; first < rows && !status; first += block) {
     const size_t count = rows - first < block ? rows - first : block;
-    for (size_t i = 0; i < count; i++) strncpy(text + i * w->id_bytes, ids[first + i], w->id_bytes); /* fills up with NUL */
+    for (size_t i = 0; i < count; i++)
+      strncpy(text + i * w->id_bytes, ids[first + i], w->id_bytes); /* fills up with NUL */
     errno = 0;
     if (append_rows(w->ids, w->id_type, 1, w->rows + first, count, 1, text)) status = failed(w, errno);
   }
@@ -172,7 +183,8 @@ static int append_ids(sw_vectors_writer *w, const char *const *ids, size_t rows)
 
 static int append_hdf(sw_vectors_writer *w, const float *vectors, const char *const *ids, size_t rows) {
   for (size_t i = 0; i < rows; i++)
-    if (strlen(ids[i]) > w->id_bytes) return sw_fail("cannot write %s: the id %.64s... is longer than was said", w->path, ids[i]);
+    if (strlen(ids[i]) > w->id_bytes)
+      return sw_fail("cannot write %s: the id %.64s... is longer than was said", w->path, ids[i]);
   const uint64_t bytes = rows * ((uint64_t)w->hidden * sizeof(float) + w->id_bytes) + (1 << 16);
   sw_hdf_enter();
   int status = reserve(w, bytes + bytes / 64);
@@ -229,7 +241,8 @@ int sw_vectors_commit(sw_vectors_writer *w) {
     if (close_hdf(w) && !status) status = failed(w, errno);
     sw_hdf_leave();
     /* HDF5 does not know of the space that was reserved and not used */
-    if (!status && truncate(w->temporary, (off_t)bytes)) status = sw_fail("cannot write %s: %s", w->path, strerror(errno));
+    if (!status && truncate(w->temporary, (off_t)bytes))
+      status = sw_fail("cannot write %s: %s", w->path, strerror(errno));
     if (!status) {
       status = sw_file_publish(w->temporary, w->path);
       free(w->temporary);

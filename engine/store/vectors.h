@@ -3,7 +3,8 @@
  * HDF5:  /            attrs: format="skillwatch-vectors", version=1, model_sha256, model, pooling, prefix, normalize
  *        /vectors     float32 [rows, hidden], chunked by rows, Fletcher32, extendable
  *        /ids         UTF-8 strings, padded with NUL to the longest [rows], Fletcher32, deflated
- * NumPy: <name>.npy, float32 [rows, hidden], C order, format 1.0 (numpy.lib.format); ids, one a line, in <name>.npy.ids.txt */
+ * NumPy: <name>.npy, float32 [rows, hidden], C order, format 1.0 (numpy.lib.format); ids, one a line, in
+ * <name>.npy.ids.txt */
 #ifndef SW_STORE_VECTORS_H
 #define SW_STORE_VECTORS_H
 #include <stddef.h>
@@ -16,9 +17,10 @@ typedef struct {
 } sw_vectors_origin;
 
 typedef struct sw_vectors_writer sw_vectors_writer;
-/* The format follows the name: .npy or HDF5. Nothing is at `path` before sw_vectors_commit. id_bytes: length of the longest id (HDF5
- * only; at most 64 KiB). */
-int sw_vectors_create(const char *path, int hidden, size_t id_bytes, const sw_vectors_origin *origin, sw_vectors_writer **out);
+/* The format follows the name: .npy or HDF5. Nothing is at `path` before sw_vectors_commit. id_bytes: length of the
+ * longest id (HDF5 only; at most 64 KiB). */
+int sw_vectors_create(const char *path, int hidden, size_t id_bytes, const sw_vectors_origin *origin,
+                      sw_vectors_writer **out);
 /* vectors [rows, hidden]; ids [rows], NUL-terminated UTF-8, none longer than id_bytes. */
 int sw_vectors_append(sw_vectors_writer *writer, const float *vectors, const char *const *ids, size_t rows);
 /* Publishes the file(s) and frees the writer, also on failure. */
@@ -34,7 +36,8 @@ typedef struct {
   int normalize;
   void *handle;
 } sw_vectors;
-/* Opens HDF5 or .npy (by content) and checks its shape and type. A torn, foreign or newer file is refused with one line. */
+/* Opens HDF5 or .npy (by content) and checks its shape and type. A torn, foreign or newer file is refused with one
+ * line. */
 int sw_vectors_open(const char *path, sw_vectors *out);
 /* Rows [first, first + rows) into out [rows, hidden]. */
 int sw_vectors_read(sw_vectors *vectors, uint64_t first, uint64_t rows, float *out);

@@ -44,7 +44,9 @@ static int get_text(const handle *h, const char *name, char **out) {
 static int get_int(const handle *h, const char *name, int *out) {
   if (H5Aexists(h->file, name) <= 0) return damaged(h, name);
   hid_t attribute = H5Aopen(h->file, name, H5P_DEFAULT), space = attribute < 0 ? -1 : H5Aget_space(attribute);
-  int status = space < 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attribute, H5T_NATIVE_INT, out) < 0 ? damaged(h, name) : 0;
+  int status = space < 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attribute, H5T_NATIVE_INT, out) < 0
+                   ? damaged(h, name)
+                   : 0;
   if (space >= 0) H5Sclose(space);
   if (attribute >= 0) H5Aclose(attribute);
   return status;
@@ -55,7 +57,8 @@ static hid_t open_dataset(const handle *h, const char *name, int rank, H5T_class
   hid_t dataset = H5Dopen2(h->file, name, H5P_DEFAULT);
   hid_t space = dataset < 0 ? -1 : H5Dget_space(dataset), type = dataset < 0 ? -1 : H5Dget_type(dataset);
   int right = space >= 0 && type >= 0 && H5Sget_simple_extent_ndims(space) == rank && H5Tget_class(type) == class &&
-              (class != H5T_STRING || H5Tis_variable_str(type) == 0) && H5Sget_simple_extent_dims(space, size, NULL) == rank;
+              (class != H5T_STRING || H5Tis_variable_str(type) == 0) &&
+              H5Sget_simple_extent_dims(space, size, NULL) == rank;
   if (type >= 0) H5Tclose(type);
   if (space >= 0) H5Sclose(space);
   if (right) return dataset;
@@ -74,8 +77,9 @@ static int open_hdf(handle *h, sw_vectors *v) {
   free(format);
   if (status || get_int(h, "version", &version)) return -1;
   if (version != 1) return sw_fail("%s is of version %d; this program reads version 1: update it", h->path, version);
-  if (get_text(h, "model_sha256", &v->model_sha256) || get_text(h, "model", &v->model) || get_text(h, "pooling", &v->pooling) ||
-      get_text(h, "prefix", &v->prefix) || get_int(h, "normalize", &v->normalize))
+  if (get_text(h, "model_sha256", &v->model_sha256) || get_text(h, "model", &v->model) ||
+      get_text(h, "pooling", &v->pooling) || get_text(h, "prefix", &v->prefix) ||
+      get_int(h, "normalize", &v->normalize))
     return -1;
   hsize_t size[2] = {0}, ids[2] = {0};
   if ((h->vectors = open_dataset(h, "vectors", 2, H5T_FLOAT, size)) < 0) return -1;
@@ -134,7 +138,8 @@ int sw_vectors_open(const char *path, sw_vectors *out) {
 static int read_rows(hid_t dataset, hid_t type, int rank, uint64_t first, uint64_t rows, int width, void *out) {
   hsize_t start[2] = {first, 0}, count[2] = {rows, (hsize_t)width};
   hid_t file_space = H5Dget_space(dataset), memory_space = H5Screate_simple(rank, count, NULL);
-  int status = file_space < 0 || memory_space < 0 || H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
+  int status = file_space < 0 || memory_space < 0 ||
+                       H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
                        H5Dread(dataset, type, memory_space, file_space, H5P_DEFAULT, out) < 0
                    ? -1
                    : 0;
@@ -146,8 +151,8 @@ static int read_rows(hid_t dataset, hid_t type, int rank, uint64_t first, uint64
 static int check_range(const sw_vectors *v, uint64_t first, uint64_t rows) {
   const handle *h = v->handle;
   if (first <= v->rows && rows <= v->rows - first) return 0;
-  return sw_fail("%s has %llu rows; rows %llu to %llu were asked for", h->path, (unsigned long long)v->rows, (unsigned long long)first,
-                 (unsigned long long)(first + rows));
+  return sw_fail("%s has %llu rows; rows %llu to %llu were asked for", h->path, (unsigned long long)v->rows,
+                 (unsigned long long)first, (unsigned long long)(first + rows));
 }
 
 int sw_vectors_read(sw_vectors *v, uint64_t first, uint64_t rows, float *out) {

@@ -31,6 +31,20 @@ static void prepare(kt *t, layer *l) {
   l->prepared = kt_bytes(t, "prepared", bytes);
   kt_ok(t, SW_RUN(&t->stream, linear_prepare, &l->desc, l->weight->data, l->prepared->data));
 }
+/* Normal values out of a pool, by a quick generator: drawing millions afresh would be most of the test's time. */
+static double normal_value(kt *t) {
+  enum { POOL = 8192 };
+  static double pool[POOL];
+  static uint64_t state = 0;
+  for (int i = 0; !state && i < POOL; i++) pool[i] = kt_random_normal(t);
+  if (!state) state = t->seed * 2 + 1;
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return pool[state >> 51];
+}
+static void fill_normal(kt *t, kt_tensor *x) {
+  for (int64_t i = 0; i < x->count; i++) x->host[i] = normal_value(t);
+  kt_upload(t, x);
+}
 /* Tensors and normal values for a layer; the weight is uploaded as the dtype will hold it, so that the reference sees
  * the same. */
 static layer make(kt *t, sw_linear_desc desc, int with_bias, int with_pre) {
@@ -42,19 +56,19 @@ static layer make(kt *t, sw_linear_desc desc, int with_bias, int with_pre) {
   l.y = kt_new(t, "y", desc.out_dtype, elements(&desc, 1));
   l.dy = kt_new(t, "dy", desc.out_dtype, elements(&desc, 1));
   l.dx = kt_new(t, "dx", desc.dtype, elements(&desc, 0));
-  kt_normal(t, l.x, 0, 1);
+  fill_normal(t, l.x);
   for (int64_t i = 0; i < l.weight->count; i++) {
-    float w = (float)(kt_random_normal(t) / sqrt(desc.in_features));
+    float w = (float)(normal_value(t) / sqrt(desc.in_features));
     l.weight->host[i] = desc.dtype == SW_BF16 ? sw_bf16_to_f32(sw_f32_to_bf16(w)) : w;
   }
   kt_upload(t, l.weight);
-  kt_normal(t, l.dy, 0, 1);
-  kt_normal(t, l.dweight, 0, 1);
-  kt_normal(t, l.dbias, 0, 1);
-  kt_normal(t, l.dx, 0, 1);
+  fill_normal(t, l.dy);
+  fill_normal(t, l.dweight);
+  fill_normal(t, l.dbias);
+  fill_normal(t, l.dx);
   if (with_bias) {
     l.bias = kt_new(t, "bias", SW_F32, desc.out_features);
-    kt_normal(t, l.bias, 0, 1);
+    fill_normal(t, l.bias);
   }
   if (with_pre) l.pre = kt_new(t, "pre", desc.out_dtype, elements(&desc, 1));
   size_t bytes = 0;
@@ -245,7 +259,7 @@ static void test_integers(kt *t) {
 typedef enum { NORMAL, POSITIVE, WIDE, CANCELLING, LARGE } data_kind;
 static const char *const data_names[] = {"normal", "positive", "wide range", "cancelling", "near the largest"};
 static double draw(kt *t, data_kind kind) {
-  double v = kt_random_normal(t);
+  double v = normal_value(t);
   if (kind == POSITIVE) return fabs(v);
   if (kind == WIDE) return v * exp2(40 * kt_random(t) - 20);
   if (kind == LARGE) return (v < 0 ? -1 : 1) * (0x1.fffffep127 - kt_random(t) * 0x1p121);
@@ -291,8 +305,8 @@ static void compare_accuracy(kt *t, const char *what, kt_tensor *got, const doub
   if (t->verbose || t->bench)
     printf("  %-44s %-7s error in 2^-24: largest %.3f (plain fp32 loop %.3f), rms %.4f (%.4f)\n", t->context, what,
            ours.largest, loop.largest, ours.mean, loop.mean);
-  /* a few sums, each ruled by a few terms, say little about the largest error */
-  double slack = got->count < 500 ? 2 : 1;
+  /* A few sums, each ruled by a few terms, say little about the largest error; oneDNN adds in an order of its own. */
+  double slack = got->count < 500 || !strstr(t->device->name, "amx") ? 2 : 1;
   kt_check(t, ours.largest <= slack * 1.5 * loop.largest + 0.25, "%s: largest error %.3f, a plain fp32 loop's is %.3f",
            what, ours.largest, loop.largest);
   kt_check(t, ours.mean <= slack * 1.25 * loop.mean + 0.05, "%s: rms error %.4f, a plain fp32 loop's is %.4f", what,
@@ -389,7 +403,7 @@ static void test_not_finite(kt *t) {
 
       l.weight->host[feature * 70 + col] = bad_values[v];
       kt_upload(t, l.weight);
-      kt_normal(t, l.x, 0, 1);
+      fill_normal(t, l.x);
       kt_ok(t, SW_RUN(&t->stream, linear_prepare, &d, l.weight->data, l.prepared->data));
       forward(t, &l);
       kt_download(t, l.y);

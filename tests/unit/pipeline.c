@@ -1,4 +1,5 @@
-/* The pipeline with a job that needs no model: order, equal pieces, the cache, skipping, and a failure at every step. */
+/* The pipeline with a job that needs no model: order, equal pieces, the cache, skipping, and a failure at every step.
+ */
 #include "base/error.h"
 #include "base/philox.h"
 #include "engine/data/piece_cache.h"
@@ -34,7 +35,9 @@ static int open_worker(void *context, void **worker) {
   return fails(j, "open_worker", atomic_fetch_add(&j->open, 1));
 }
 
-static void close_worker(void *context, void *worker) { free(worker); }
+static void close_worker(void *context, void *worker) {
+  free(worker);
+}
 
 /* A text is a number n; its pieces are n % 4 sequences of lengths that follow from it. */
 static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
@@ -58,9 +61,11 @@ static float expected(const sw_piece *piece, uint32_t output) {
   return sum + (output ? (float)piece->reads[output - 1] : 0);
 }
 
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
+               const sw_item *items) {
   job *j = context;
-  if (batch->tokens > BATCH_TOKENS || batch->batch > MAX_BATCH || batch->batch < 1 || batch->cu_seqlens[0] != 0) return sw_fail("a bad batch");
+  if (batch->tokens > BATCH_TOKENS || batch->batch > MAX_BATCH || batch->batch < 1 || batch->cu_seqlens[0] != 0)
+    return sw_fail("a bad batch");
   for (int i = 0; i < batch->batch; i++) {
     if (batch->cu_seqlens[i + 1] - batch->cu_seqlens[i] != pieces[i]->length || pieces[i]->length > batch->max_seqlen ||
         memcmp(batch->ids + batch->cu_seqlens[i], pieces[i]->ids, (size_t)pieces[i]->length * 4))
@@ -76,17 +81,21 @@ static int finish(void *context, void *worker, const sw_item *item, sw_buffer *o
   if (strcmp(item->extra, item->posting.text)) return sw_fail("another text's extra");
   for (uint32_t i = 0; i < item->num_pieces; i++)
     for (uint32_t k = 0; k < item->pieces[i].outputs; k++)
-      if (item->pieces[i].result[k] != expected(&item->pieces[i], k)) return sw_fail("text %s has a wrong result", item->posting.text);
-  return fails(j, "finish", atomic_fetch_add(&j->finished, 1)) || sw_buffer_print(out, "%s\n", item->posting.text) ? -1 : 0;
+      if (item->pieces[i].result[k] != expected(&item->pieces[i], k))
+        return sw_fail("text %s has a wrong result", item->posting.text);
+  return fails(j, "finish", atomic_fetch_add(&j->finished, 1)) || sw_buffer_print(out, "%s\n", item->posting.text) ? -1
+                                                                                                                   : 0;
 }
 
-static int write_chunk(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
+static int write_chunk(void *context, const sw_item *items, size_t count, const sw_buffer *output,
+                       const sw_pipeline_counts *counts) {
   job *j = context;
   const char *at = output->data;
   for (size_t i = 0; i < count; i++, j->written++) {
     char want[32];
     snprintf(want, sizeof want, "%llu\n", (unsigned long long)(j->skip + j->written) * 7 % 1001);
-    if (strncmp(at, want, strlen(want)) || strncmp(items[i].posting.text, want, strlen(want) - 1)) return sw_fail("out of order");
+    if (strncmp(at, want, strlen(want)) || strncmp(items[i].posting.text, want, strlen(want) - 1))
+      return sw_fail("out of order");
     at += strlen(want);
     if (fails(j, "write", j->written)) return -1;
   }
@@ -98,8 +107,14 @@ static int go(const char *path, job *j, int threads, int dedup, size_t cache, sw
   sw_postings *postings;
   if (sw_postings_open(&path, 1, &reading, &postings)) return -1;
   const sw_pipeline_job steps = {j, open_worker, close_worker, encode, run, finish, write_chunk};
-  const sw_pipeline_options options = {.threads = threads, .batch_tokens = BATCH_TOKENS, .max_batch = MAX_BATCH, .dedup = dedup,
-                                       .skip = j->skip, .chunk_texts = 37, .chunk_bytes = 100, .cache_bytes = cache};
+  const sw_pipeline_options options = {.threads = threads,
+                                       .batch_tokens = BATCH_TOKENS,
+                                       .max_batch = MAX_BATCH,
+                                       .dedup = dedup,
+                                       .skip = j->skip,
+                                       .chunk_texts = 37,
+                                       .chunk_bytes = 100,
+                                       .cache_bytes = cache};
   int status = sw_pipeline_run(postings, &steps, &options, counts);
   char message[300];
   snprintf(message, sizeof message, "%s", sw_error());
@@ -181,12 +196,15 @@ static void test_cache(void **state) {
       p.hash = sw_piece_hash(p.ids, p.length, p.reads, p.num_reads) & (i % 2 ? ~0ull : 0xff); /* collisions, too */
       if (sw_piece_cache_get(&cache, &p)) {
         found++;
-        for (uint32_t k = 0; k < p.outputs; k++) assert_true(result[k] == (float)(ids[0] * 100 + ids[1]) + (float)p.length + (float)k);
+        for (uint32_t k = 0; k < p.outputs; k++)
+          assert_true(result[k] == (float)(ids[0] * 100 + ids[1]) + (float)p.length + (float)k);
       } else {
-        for (uint32_t k = 0; k < p.outputs; k++) result[k] = (float)(ids[0] * 100 + ids[1]) + (float)p.length + (float)k;
+        for (uint32_t k = 0; k < p.outputs; k++)
+          result[k] = (float)(ids[0] * 100 + ids[1]) + (float)p.length + (float)k;
         sw_piece_cache_put(&cache, &p);
       }
-      assert_true(cache.young.capacity + cache.young.num_slots * sizeof *cache.young.slots <= cache.limit * 2 + (1 << 14));
+      assert_true(cache.young.capacity + cache.young.num_slots * sizeof *cache.young.slots <=
+                  cache.limit * 2 + (1 << 14));
     }
     assert_true(l == 0 ? found == 0 : l < 3 || found > 1000);
     sw_piece_cache_close(&cache);
@@ -194,7 +212,7 @@ static void test_cache(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything_in_order), cmocka_unit_test(test_skip), cmocka_unit_test(test_failures),
-                                     cmocka_unit_test(test_cache)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything_in_order), cmocka_unit_test(test_skip),
+                                     cmocka_unit_test(test_failures), cmocka_unit_test(test_cache)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

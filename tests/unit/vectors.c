@@ -1,4 +1,5 @@
-/* Vectors on disk: what was written comes back, from both formats; torn, flipped and foreign files are refused without a crash. */
+/* Vectors on disk: what was written comes back, from both formats; torn, flipped and foreign files are refused without
+ * a crash. */
 #include "base/error.h"
 #include "base/philox.h"
 #include "engine/store/npy.h"
@@ -193,7 +194,7 @@ static void test_foreign_npy(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_abandoned), cmocka_unit_test(test_damaged),
-                                     cmocka_unit_test(test_foreign_npy)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_abandoned),
+                                     cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_npy)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,9 @@
 static uint32_t tokens[3000];
 static uint64_t before[3001]; /* tokens before each word */
 
-static uint32_t size_of(size_t word, uint32_t most) { return tokens[word] < most ? tokens[word] : most; }
+static uint32_t size_of(size_t word, uint32_t most) {
+  return tokens[word] < most ? tokens[word] : most;
+}
 
 /* The smaller of the numbers of tokens that the window shows on either side of the word. */
 static uint64_t context(const sw_word_window *w, size_t word) {
@@ -35,7 +37,8 @@ static void check(size_t words, uint32_t most, double overlap) {
     kept = w->keep_end;
     if (i + 1 < windows.count) {
       const sw_word_window *next = &windows.items[i + 1];
-      assert_true(next->first > w->first && next->first <= w->end && next->end > w->end); /* it gets on and leaves no gap */
+      assert_true(next->first > w->first && next->first <= w->end &&
+                  next->end > w->end); /* it gets on and leaves no gap */
       assert_true(before[w->end] - before[next->first] <= (uint64_t)(overlap * most));
       assert_true(before[w->end + 1] - before[w->first] > most); /* it was full */
     }
