@@ -305,12 +305,14 @@ static void compare_accuracy(kt *t, const char *what, kt_tensor *got, const doub
   if (t->verbose || t->bench)
     printf("  %-44s %-7s error in 2^-24: largest %.3f (plain fp32 loop %.3f), rms %.4f (%.4f)\n", t->context, what,
            ours.largest, loop.largest, ours.mean, loop.mean);
-  /* A few sums, each ruled by a few terms, say little about the largest error; oneDNN adds in an order of its own. */
-  double slack = got->count < 500 || !strstr(t->device->name, "amx") ? 2 : 1;
-  kt_check(t, ours.largest <= slack * 1.5 * loop.largest + 0.25, "%s: largest error %.3f, a plain fp32 loop's is %.3f",
-           what, ours.largest, loop.largest);
-  kt_check(t, ours.mean <= slack * 1.25 * loop.mean + 0.05, "%s: rms error %.4f, a plain fp32 loop's is %.4f", what,
-           ours.mean, loop.mean);
+  /* A few sums, each ruled by a few terms, say little about the largest error. oneDNN adds in an order of its own, whose errors do not
+   * cancel where a plain loop's do: up to half a unit in the last place of the sum of magnitudes passes there. */
+  int amx = strstr(t->device->name, "amx") != NULL;
+  double slack = got->count < 500 || !amx ? 2 : 1;
+  kt_check(t, ours.largest <= slack * 1.5 * loop.largest + (amx ? 0.25 : 1), "%s: largest error %.3f, a plain fp32 loop's is %.3f", what,
+           ours.largest, loop.largest);
+  kt_check(t, ours.mean <= slack * 1.25 * loop.mean + (amx ? 0.05 : 0.2), "%s: rms error %.4f, a plain fp32 loop's is %.4f", what, ours.mean,
+           loop.mean);
 }
 static void test_accuracy(kt *t) {
   int fused = !strstr(t->device->name, "baseline");
