@@ -1,7 +1,8 @@
 """Makes the `torch` of this environment importable without the CUDA libraries that its wheel is linked with.
 
 The wheel on PyPI needs about 3 GB of them even where only the CPU is used: the dynamic linker wants the files and every name in them.
-This builds small stand-ins with the C compiler: each function returns 100 (cudaErrorNoDevice), so torch finds no GPU and goes on.
+This builds small stand-ins with the C compiler: each function returns 100 (cudaErrorNoDevice), or a text where one is asked for, as
+the real ones do on a machine without a GPU; so torch finds no GPU and goes on.
 Run by tools/setup; does nothing where no library is missing."""
 import glob, importlib.util, os, re, subprocess, sys, tempfile
 
@@ -21,11 +22,16 @@ for library in glob.glob(os.path.join(folder, "*.so")):
         if re.match(r"_*(cu|nccl|nv)", name):
             names.setdefault(version, set()).add(name)
 
-result = {"x86_64": "movl $100, %eax\nret\n", "aarch64": "mov w0, #100\nret\n"}.get(os.uname().machine)
-if missing and not result:
+code = {"x86_64": ("movl $100, %eax\nret\n", "leaq text(%rip), %rax\nret\n"),
+        "aarch64": ("mov w0, #100\nret\n", "adr x0, text\nret\n")}.get(os.uname().machine)
+if missing and not code:
     sys.exit(f"no stand-ins for CUDA libraries on {os.uname().machine}")
 # every stand-in has all names, each under the version that torch asks for
-labels = "".join(f".globl {name}\n{name}:\n" for group in names.values() for name in sorted(group))
+every = sorted(set().union(*names.values())) if names else []
+texts = [name for name in every if re.search(r"(ErrorString|ErrorName|GetLastErrorMessage|StatusString|StatusName)$", name)]
+labels = lambda group: "".join(f".globl {name}\n{name}:\n" for name in group)
+source = (".text\n" + labels(sorted(set(every) - set(texts))) + (code or ("", ""))[0] + labels(texts) + (code or ("", ""))[1]
+          + 'text: .asciz "there are no CUDA libraries in this environment"\n')
 versions = "".join(f"{version} {{ {'; '.join(sorted(group))}; }};\n" for version, group in names.items() if version)
 with tempfile.NamedTemporaryFile("w", suffix=".map") as script:
     script.write(versions)
@@ -33,5 +39,5 @@ with tempfile.NamedTemporaryFile("w", suffix=".map") as script:
     for library in sorted(missing):
         subprocess.run(["cc", "-shared", "-nostdlib", "-x", "assembler", "-", f"-Wl,-soname,{library}",
                         f"-Wl,--version-script,{script.name}", "-o", os.path.join(folder, library)],
-                       check=True, text=True, input=".text\n" + labels + result)
+                       check=True, text=True, input=source)
 print(f"stand-ins for {len(missing)} CUDA libraries")
