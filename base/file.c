@@ -36,14 +36,42 @@ int sw_file_read(const char *path, size_t limit, sw_buffer *out) {
   return status;
 }
 
+/* What a symbolic link points to, otherwise the path itself; free() it. */
+static char *target_of(const char *path) {
+  struct stat info;
+  if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+    char *target = realpath(path, NULL);
+    if (target) return target; /* a dangling link is replaced like a file */
+  }
+  return sw_strdup(path);
+}
+
 char *sw_temporary_path(const char *path) {
   static atomic_int number;
   sw_buffer name = {0};
-  if (sw_buffer_print(&name, "%s.tmp-%d-%d", path, (int)getpid(), atomic_fetch_add(&number, 1))) {
+  char *target = target_of(path);
+  if (!target) return NULL;
+  int status = sw_buffer_print(&name, "%s.tmp-%d-%d", target, (int)getpid(), atomic_fetch_add(&number, 1));
+  free(target);
+  if (status) {
     sw_buffer_close(&name);
     return NULL;
   }
   return sw_buffer_take(&name);
+}
+
+static int is_special(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+int sw_check_output(const char *output, const char *const *inputs, int count) {
+  struct stat out, in;
+  if (!output || !strcmp(output, "-") || stat(output, &out) || !S_ISREG(out.st_mode)) return 0;
+  for (int i = 0; i < count; i++)
+    if (inputs[i] && strcmp(inputs[i], "-") && !stat(inputs[i], &in) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+      return sw_fail("%s would be overwritten, but it is the input %s: give another -o", output, inputs[i]);
+  return 0;
 }
 
 static int sync_folder_of(const char *path) {
@@ -60,18 +88,27 @@ static int sync_folder_of(const char *path) {
 }
 
 int sw_file_publish(const char *temporary, const char *path) {
+  char *target = target_of(path);
+  if (!target || is_special(target)) {
+    if (target) sw_fail("cannot write %s: it is a device or a pipe, a file name was expected", path);
+    free(target);
+    unlink(temporary);
+    return -1;
+  }
   int fd = open(temporary, O_RDONLY | O_CLOEXEC);
   int status = fd < 0 ? -1 : fsync(fd);
   int saved = errno;
   if (fd >= 0) close(fd);
   errno = saved;
-  if (status == 0) status = rename(temporary, path);
+  if (status == 0) status = rename(temporary, target);
   if (status) {
     sw_fail("cannot write %s: %s", path, strerror(errno));
     unlink(temporary);
-    return -1;
+  } else {
+    status = sync_folder_of(target);
   }
-  return sync_folder_of(path);
+  free(target);
+  return status ? -1 : 0;
 }
 
 int sw_output_open(sw_output *output, const char *path) {
@@ -86,8 +123,10 @@ int sw_output_open(sw_output *output, const char *path) {
     sw_output_abandon(output);
     return -1;
   }
-  output->temporary = sw_temporary_path(path);
-  if (output->temporary) {
+  if (is_special(path)) {
+    output->file = fopen(path, "wbe");
+    if (!output->file) sw_fail("cannot write %s: %s", path, strerror(errno));
+  } else if ((output->temporary = sw_temporary_path(path))) {
     output->file = fopen(output->temporary, "wbe");
     if (!output->file) sw_fail("cannot write %s: %s", path, strerror(errno));
   }
@@ -102,12 +141,11 @@ int sw_output_commit(sw_output *output) {
   errno = 0;
   int status = fflush(output->file) || ferror(output->file) ? -1 : 0;
   if (status) sw_fail("cannot write %s: %s", output->path, errno ? strerror(errno) : "write error");
-  if (output->temporary) {
+  if (output->file != stdout) {
     if (fclose(output->file) && !status) status = sw_fail("cannot write %s: %s", output->path, strerror(errno));
-    output->file = NULL;
-    if (status)
+    if (output->temporary && status)
       unlink(output->temporary);
-    else
+    else if (output->temporary)
       status = sw_file_publish(output->temporary, output->path);
     free(output->temporary);
     output->temporary = NULL;
@@ -119,11 +157,9 @@ int sw_output_commit(sw_output *output) {
 }
 
 void sw_output_abandon(sw_output *output) {
+  if (output->file && output->file != stdout) fclose(output->file);
   if (output->temporary) {
-    if (output->file) {
-      fclose(output->file);
-      unlink(output->temporary);
-    }
+    if (output->file) unlink(output->temporary);
     free(output->temporary);
   }
   free(output->path);

@@ -47,6 +47,10 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   sw_dtype dtype;
   if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
   if (inputs->count == 0) return sw_fail("inputs are needed: files, folders or - for standard input (see --help)");
+  if (sw_check_output(o->output, inputs->items, inputs->count) || sw_check_output(o->output, &o->model, 1) ||
+      sw_check_output(o->rejected, inputs->items, inputs->count) || sw_check_output(o->rejected, &o->model, 1))
+    return -1;
+  if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);

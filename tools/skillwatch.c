@@ -21,6 +21,7 @@ static const struct {
     {"train", "fine-tune: skillwatch train ner ..."},
     {"infer", "tag postings, embed texts: skillwatch infer tag|embed ..."},
     {"eval", "score a checkpoint on labelled data"},
+    {"top", "which skills the tagged postings ask for, by date"},
     {"bench", "measure speed"},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs, MAX_FOUND = 64 };

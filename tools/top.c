@@ -266,6 +266,8 @@ int main(int argc, char **argv) {
     else
       print_table(&c, order, top);
     if (c.rejected) fprintf(stderr, "%ld lines are no tagged postings and were skipped\n", c.rejected);
+    if (!status && (fflush(stdout) || ferror(stdout))) status = sw_fail("cannot write to standard output: %s", strerror(errno));
+    if (!status && !c.postings && c.rejected) status = sw_fail("no tagged posting was found: give the output of skillwatch infer tag");
   }
   if (status < 0 && code == SW_EXIT_DONE) code = sw_exit_message(SW_EXIT_FAILED);
   for (int i = 0; i < c.count; i++) {

@@ -51,7 +51,7 @@ typedef struct {
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int signal) { stop_signal = signal; }
 
-static char *beside(const char *output, const char *ending) {
+char *sw_loop_path(const char *output, const char *ending) {
   size_t n = strlen(output);
   if (n > 3 && !strcmp(output + n - 3, ".h5")) n -= 3;
   sw_buffer name = {0};
@@ -61,8 +61,6 @@ static char *beside(const char *output, const char *ending) {
   }
   return sw_buffer_take(&name);
 }
-
-char *sw_loop_last_path(const char *output) { return beside(output, ".last.h5"); }
 
 /* The epoch's order (Fisher-Yates from the epoch's own stream) and its batches. */
 static void plan_epoch(loop *l, int epoch) {
@@ -354,7 +352,7 @@ static int open_loop(loop *l) {
   const sw_loop_options *o = l->options;
   int64_t max_tokens;
   int max_batch;
-  if (!(l->last_path = sw_loop_last_path(o->output)) || !(l->metrics_path = beside(o->output, ".metrics.jsonl"))) return -1;
+  if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
   int can_resume = o->resume && sw_exists(l->last_path);
   if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
     return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",

@@ -50,6 +50,6 @@ typedef struct sw_task {
  * data manifest, borrowed) is stored and compared on resume.
  * Returns an exit status: 0 done, 1 failed (message set), 75 stopped by a signal after saving. */
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts);
-/* "<stem>.last.h5" of an output name; free() it. */
-char *sw_loop_last_path(const char *output);
+/* "<stem><ending>", the stem being the output's name without ".h5": ".last.h5", ".metrics.jsonl" ...; free() it. */
+char *sw_loop_path(const char *output, const char *ending);
 #endif

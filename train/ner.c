@@ -197,16 +197,27 @@ static json_t *facts_of(const ner_options *o, const sw_labels *data, const sw_la
                    "base_sha256", parent, "device", device);
 }
 
+/* Nothing that the run writes may be something that it reads. */
+static int check_outputs(const ner_options *o) {
+  static const char *const endings[] = {".h5", ".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
+  if (sw_is_folder(o->loop.output)) return sw_fail("-o %s is a folder, a file name was expected", o->loop.output);
+  if (sw_check_output(o->loop.output, &o->base, 1)) return -1;
+  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+    char *path = sw_loop_path(o->loop.output, endings[i]);
+    int status = !path || sw_check_output(path, &o->base, 1) || sw_check_output(path, o->data.items, o->data.count) ||
+                 sw_check_output(path, o->dev.items, o->dev.count);
+    free(path);
+    if (status) return -1;
+  }
+  return 0;
+}
+
 static int read_labels(const ner_options *o, sw_labels *data, sw_labels *dev) {
-  sw_buffer rejected = {0};
-  size_t n = strlen(o->loop.output);
-  if (n > 3 && !strcmp(o->loop.output + n - 3, ".h5")) n -= 3;
-  int status = sw_buffer_print(&rejected, "%.*s.rejected.jsonl", (int)n, o->loop.output);
-  if (!status) status = sw_labels_read(o->data.items, (size_t)o->data.count, rejected.data, NULL, data);
-  sw_buffer_clear(&rejected);
-  if (!status) status = sw_buffer_print(&rejected, "%.*s.dev.rejected.jsonl", (int)n, o->loop.output);
-  if (!status && o->dev.count) status = sw_labels_read(o->dev.items, (size_t)o->dev.count, rejected.data, data, dev);
-  sw_buffer_close(&rejected);
+  char *rejected = sw_loop_path(o->loop.output, ".rejected.jsonl"), *dev_rejected = sw_loop_path(o->loop.output, ".dev.rejected.jsonl");
+  int status = rejected && dev_rejected ? sw_labels_read(o->data.items, (size_t)o->data.count, rejected, NULL, data) : -1;
+  if (!status && o->dev.count) status = sw_labels_read(o->dev.items, (size_t)o->dev.count, dev_rejected, data, dev);
+  free(rejected);
+  free(dev_rejected);
   return status;
 }
 
@@ -256,8 +267,9 @@ static int check_options(ner_options *o) {
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
   if (o->max_length < 3) return sw_fail("--max-length must be at least 3");
   if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
+  if (o->threads < 0) return sw_fail("--threads cannot be negative");
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
-  return sw_schedule_parse(o->schedule, &o->loop.schedule);
+  return sw_schedule_parse(o->schedule, &o->loop.schedule) || check_outputs(o) ? -1 : 0;
 }
 
 static int train_ner(ner_options *o) {

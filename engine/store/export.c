@@ -331,6 +331,21 @@ static int is_empty_folder(const char *folder) {
   return dir && !entries;
 }
 
+/* The first entry that no export writes; "" where there is none. What --force replaces must be a former export, not somebody's folder. */
+static void find_stranger(const char *folder, char name[256]) {
+  static const char *const ours[] = {".", "..", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json",
+                                     "special_tokens_map.json", "model.safetensors", "modules.json", "sentence_bert_config.json",
+                                     "config_sentence_transformers.json", "1_Pooling", "2_Normalize"};
+  DIR *dir = opendir(folder);
+  name[0] = 0;
+  for (struct dirent *entry; dir && !name[0] && (entry = readdir(dir));) {
+    size_t i = 0;
+    while (i < sizeof ours / sizeof *ours && strcmp(entry->d_name, ours[i])) i++;
+    if (i == sizeof ours / sizeof *ours) snprintf(name, 256, "%s", entry->d_name);
+  }
+  if (dir) closedir(dir);
+}
+
 static int write_all(const sw_checkpoint *c, const sw_head *head, const char *folder) {
   return write_config(c, head, folder) || write_tokenizer_config(c, folder) || write_tokenizer_json(c, folder) ||
                  write_vocab(c, folder) || write_sentence_files(c, folder) || write_weights(c, head, folder)
@@ -373,10 +388,14 @@ int sw_export_folder(const sw_checkpoint *c, const char *head_name, const char *
   if (!folder) return -1;
   for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/';) folder[--n] = 0;
   int status = -1;
+  char stranger[256];
+  find_stranger(folder, stranger);
   if (sw_exists(folder) && !sw_is_folder(folder))
     sw_fail("cannot write the folder %s: a file of that name exists", folder);
   else if (sw_exists(folder) && !is_empty_folder(folder) && !force)
     sw_fail("the folder %s exists and is not empty; choose another, or replace it with --force", folder);
+  else if (stranger[0])
+    sw_fail("the folder %s holds %s, which no export wrote: it is not replaced, choose another", folder, stranger);
   else if ((temporary = sw_temporary_path(folder)) && mkdir(temporary, 0777))
     sw_fail("cannot write the folder %s: %s", folder, strerror(errno));
   else if (temporary) {

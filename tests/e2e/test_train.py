@@ -36,7 +36,8 @@ with tempfile.TemporaryDirectory() as tmp:
     lines = open(TRAIN, encoding="utf-8").read().splitlines()
     labelled = [l for l in lines if json.loads(l)["spans"]][:160]
     open(small, "w", encoding="utf-8").write("\n".join(labelled) + "\n")
-    common = ["--base", base, "--data", small, "--dev", DEV, "--epochs", "3", "--batch-tokens", "200", "--lr", "3e-3"]
+    common = ["--base", base, "--data", small, "--dev", DEV, "--epochs", "3", "--batch-tokens", "200", "--lr", "3e-3",
+              "--log-every", "1"]
     path = lambda n: os.path.join(tmp, n)
 
     # the reference run, and the same again with another thread count
@@ -58,15 +59,21 @@ with tempfile.TemporaryDirectory() as tmp:
     check("optimizer" not in h5py.File(path("a.h5")) or not len(h5py.File(path("a.h5"))["optimizer"]), "the best checkpoint has no moments")
 
     # stopped by SIGTERM at random moments again and again, it ends with the same bits
-    rng, stops = random.Random(7), 0
+    def step_of(metrics):
+        """The last step that the metrics file tells of."""
+        try:
+            return max((json.loads(l)["step"] for l in open(metrics) if l.endswith("\n")), default=0)
+        except OSError:
+            return 0
+
+    rng, stops, goal = random.Random(7), 0, 0
     for attempt in range(60):
+        goal += rng.randint(1, 5)
         run = subprocess.Popen([BIN + "/skillwatch-train", "ner", *common, "-o", path("c.h5"), "--resume", "--checkpoint-every", "3"],
                                stderr=subprocess.PIPE, text=True)
-        try:
-            run.wait(0.15 + rng.random() * 0.5 if stops < 12 else 300)
-        except subprocess.TimeoutExpired:
-            # SIGTERM saves and says 75; SIGKILL loses what came after the last checkpoint
-            run.send_signal(signal.SIGKILL if stops % 3 == 2 else signal.SIGTERM)
+        # stopped by its progress, not by the clock: SIGTERM saves and says 75; SIGKILL loses what came after the last checkpoint
+        while run.poll() is None and step_of(path("c.metrics.jsonl")) < goal: time.sleep(0.002)
+        if run.poll() is None: run.send_signal(signal.SIGKILL if stops % 3 == 2 else signal.SIGTERM)
         err = run.communicate()[1]
         if run.returncode == 0: break
         stops += 1
@@ -103,6 +110,8 @@ with tempfile.TemporaryDirectory() as tmp:
     refused("exists already", "an existing output", *common, "-o", path("a.h5"), status=(1,))
     refused("--base is missing", "no base", "--data", small, "-o", path("x.h5"), status=(2,))
     refused("unknown option", "a wrong option", *common, "-o", path("x.h5"), "--learning-rate", "1", status=(2,))
+    refused("is the input", "an output that is an input", "--base", base, "--data", path("a.metrics.jsonl"), "-o", path("a.h5"), "--force")
+    refused("is a folder", "a folder as output", "--base", base, "--data", small, "-o", tmp, "--force")
     refused("--lr", "a wrong rate", *common, "-o", path("x.h5"), "--lr", "0", status=(2,))
     refused("nowhere", "missing data", "--base", base, "--data", path("nowhere.jsonl"), "-o", path("x.h5"))
     refused("", "a checkpoint that is none", "--base", small, "--data", small, "-o", path("x.h5"))
