@@ -151,7 +151,8 @@ static int check(const eval_options *o, const sw_list *operands, sw_dtype *dtype
   *dtype = strcmp(o->dtype, "bf16") ? SW_F32 : SW_BF16;
   if (operands->count) return sw_fail("'%s' is not expected; name labelled data with --data FILE", operands->items[0]);
   if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
-  if (sw_check_output(o->output, &o->model, 1) || sw_check_output(o->output, o->data.items, o->data.count)) return -1;
+  if (sw_check_output(o->output, &o->model, 1) || sw_labels_check_output(o->output, o->data.items, (size_t)o->data.count))
+    return -1;
   if (o->data.count == 0) return sw_fail("labelled data is needed: --data FILE (see --help)");
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16"))
     return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);

@@ -158,7 +158,6 @@ static int evaluate(loop *l, int *stop) {
   char line[256] = "";
   if (sw_optimizer_settle(l->optimizer)) return -1;
   if (l->task->evaluate) {
-    sw_run_set_dropout(l->run, 0, 0, 0);
     if (l->task->evaluate(l->task->self, l->run, &score, &metrics, line)) return -1;
     if (!isfinite(score)) {
       json_decref(metrics);

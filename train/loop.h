@@ -39,7 +39,7 @@ typedef struct sw_task {
   int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, double *loss, int *used);
   /* The distinct or repeated token ids of a batch, for the word table's refresh. */
   void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
-  /* NULL without evaluation data: then the last weights are the best. *score: higher is better; *metrics: new reference;
+  /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
    * `line` (80 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
   int64_t eval_tokens;     /* room that evaluate needs in the run */

@@ -197,19 +197,24 @@ static json_t *facts_of(const ner_options *o, const sw_labels *data, const sw_la
                    "base_sha256", parent, "device", device);
 }
 
+static int check_output(const ner_options *o, const char *output) {
+  return sw_check_output(output, &o->base, 1) || sw_labels_check_output(output, o->data.items, (size_t)o->data.count) ||
+                 sw_labels_check_output(output, o->dev.items, (size_t)o->dev.count)
+             ? -1
+             : 0;
+}
+
 /* Nothing that the run writes may be something that it reads. */
 static int check_outputs(const ner_options *o) {
-  static const char *const endings[] = {".h5", ".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
+  static const char *const endings[] = {".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   if (sw_is_folder(o->loop.output)) return sw_fail("-o %s is a folder, a file name was expected", o->loop.output);
-  if (sw_check_output(o->loop.output, &o->base, 1)) return -1;
-  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+  int status = check_output(o, o->loop.output);
+  for (size_t i = 0; i < sizeof endings / sizeof *endings && !status; i++) {
     char *path = sw_loop_path(o->loop.output, endings[i]);
-    int status = !path || sw_check_output(path, &o->base, 1) || sw_check_output(path, o->data.items, o->data.count) ||
-                 sw_check_output(path, o->dev.items, o->dev.count);
+    status = path ? check_output(o, path) : -1;
     free(path);
-    if (status) return -1;
   }
-  return 0;
+  return status;
 }
 
 static int read_labels(const ner_options *o, sw_labels *data, sw_labels *dev) {

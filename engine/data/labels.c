@@ -26,6 +26,17 @@ static int split_weight(const char *input, char **path, double *weight) {
   return (*path = sw_strndup(input, bytes)) ? 0 : -1;
 }
 
+int sw_labels_check_output(const char *output, const char *const *inputs, size_t count) {
+  int status = 0;
+  for (size_t i = 0; i < count && !status; i++) {
+    char *path = NULL;
+    double weight;
+    status = split_weight(inputs[i], &path, &weight) || sw_check_output(output, (const char *const *)&path, 1) ? -1 : 0;
+    free(path);
+  }
+  return status;
+}
+
 static int name_ends(const char *path, const char *ending) {
   size_t n = strlen(path), m = strlen(ending);
   if (n > 3 && !strcmp(path + n - 3, ".gz")) n -= 3;

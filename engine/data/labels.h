@@ -66,4 +66,6 @@ typedef struct {
  * out and named in skipped_layers; a row with none of them, or with a tag that its layer lacks, is rejected. */
 int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers, sw_labels *out);
 void sw_labels_close(sw_labels *labels);
+/* sw_check_output (base/file.h) for such inputs. */
+int sw_labels_check_output(const char *output, const char *const *inputs, size_t count);
 #endif

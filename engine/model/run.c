@@ -75,9 +75,14 @@ static int max_labels(const sw_model *model) {
   return most;
 }
 
+static sw_attention_desc attention_shape(const sw_model *model, int batch, int64_t tokens, int max_seqlen) {
+  const int heads = model->config.num_heads, size = model->config.hidden_size / heads;
+  return (sw_attention_desc){.batch = batch, .total_tokens = tokens, .max_seqlen = max_seqlen, .num_heads = heads, .head_size = size,
+                             .scale = 1 / sqrtf((float)size), .dtype = model->dtype};
+}
+
 /* The largest scratch that any operator of a run can ask for. */
 static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *most) {
-  const sw_model_config *c = &model->config;
   size_t bytes;
   *most = 0;
   for (int k = 0; k < SW_PRODUCTS; k++) {
@@ -90,8 +95,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
     if (bytes > *most) *most = bytes;
   }
-  sw_attention_desc attention = {.batch = batch, .total_tokens = tokens, .max_seqlen = c->max_positions, .num_heads = c->num_heads,
-                                 .head_size = c->hidden_size / c->num_heads, .scale = 1, .dtype = model->dtype};
+  sw_attention_desc attention = attention_shape(model, batch, tokens, model->config.max_positions);
   if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
   if (bytes > *most) *most = bytes;
   return 0;
@@ -260,11 +264,9 @@ static sw_embedding_desc embedding_desc(const sw_run *run) {
 }
 
 static sw_attention_desc attention_desc(const sw_run *run, int layer) {
-  const sw_model_config *c = &run->model->config;
-  const int size = c->hidden_size / c->num_heads;
-  return (sw_attention_desc){.batch = run->batch, .total_tokens = run->tokens, .max_seqlen = run->max_seqlen, .num_heads = c->num_heads,
-                             .head_size = size, .scale = 1 / sqrtf((float)size), .dtype = run->model->dtype,
-                             .dropout = dropout_of(run, c->attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer)};
+  sw_attention_desc desc = attention_shape(run->model, run->batch, run->tokens, run->max_seqlen);
+  desc.dropout = dropout_of(run, run->model->config.attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer);
+  return desc;
 }
 
 static sw_layernorm_desc layernorm_desc(const sw_run *run, int layer, int second) {

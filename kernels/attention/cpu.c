@@ -19,12 +19,7 @@ int SW_CPU(attention_workspace)(sw_stream *stream, const sw_attention_desc *desc
 int SW_CPU(attention_forward)(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens,
                               const void *qkv, void *out, float *lse, void *workspace) {
   if (check(desc, cu_seqlens)) return -1;
-  job j = {.desc = desc,
-           .cu_seqlens = cu_seqlens,
-           .qkv = qkv,
-           .out = out,
-           .lse = lse,
-           .padded = padded_size(desc->head_size)};
+  job j = forward_job(desc, cu_seqlens, qkv, out, lse);
   int heads = desc->num_heads, chunks = (desc->max_seqlen + CHUNK - 1) / CHUNK;
   int64_t items = (int64_t)desc->batch * chunks * heads;
 #pragma omp parallel num_threads(stream->threads) if (worth_threads(desc))

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "kernels/attention/tiles.h"
 #include "kernels/backend.h"
-#include "kernels/dropout.h"
+#include "kernels/dropout/mask.h"
 
 #include <math.h>
 
@@ -40,7 +40,10 @@ typedef struct {
 static int padded_size(int head_size) {
   return (head_size + SW_LANES - 1) / SW_LANES * SW_LANES;
 }
-/* Bytes of it, a multiple of 64. */
+SW_INLINE job forward_job(const sw_attention_desc *desc, const int32_t *cu_seqlens, const void *qkv, void *out, float *lse) {
+  return (job){.desc = desc, .cu_seqlens = cu_seqlens, .qkv = qkv, .out = out, .lse = lse, .padded = padded_size(desc->head_size)};
+}
+/* Bytes of a scratch, a multiple of 64. */
 static size_t scratch_bytes(const sw_attention_desc *d) {
   int64_t padded = padded_size(d->head_size), keys = d->max_seqlen;
   return ((size_t)((4 * keys + 5 * SW_QUERIES) * padded + 3 * keys * SW_QUERIES) * sizeof(float) + 63) / 64 * 64;

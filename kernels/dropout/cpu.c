@@ -1,5 +1,5 @@
 #include "base/error.h"
-#include "kernels/dropout.h"
+#include "kernels/dropout/mask.h"
 #include "kernels/isa.h"
 
 sw_dropout_fn SW_CPU(dropout);

@@ -1,6 +1,6 @@
 /* Dropout of a whole tensor (Srivastava et al. 2014), its mask by counters as sw_dropout says. It is its own backward. */
-#ifndef SW_KERNELS_DROPOUT_OPERATOR_H
-#define SW_KERNELS_DROPOUT_OPERATOR_H
+#ifndef SW_KERNELS_DROPOUT_H
+#define SW_KERNELS_DROPOUT_H
 #include <stdint.h>
 
 typedef struct {

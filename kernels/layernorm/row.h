@@ -2,7 +2,7 @@
  * inlined. */
 #ifndef SW_KERNELS_LAYERNORM_ROW_H
 #define SW_KERNELS_LAYERNORM_ROW_H
-#include "kernels/dropout.h"
+#include "kernels/dropout/mask.h"
 #include "kernels/simd.h"
 
 /* A row lives in fp32 on the stack between the passes over it. */

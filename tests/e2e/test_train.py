@@ -111,6 +111,8 @@ with tempfile.TemporaryDirectory() as tmp:
     refused("--base is missing", "no base", "--data", small, "-o", path("x.h5"), status=(2,))
     refused("unknown option", "a wrong option", *common, "-o", path("x.h5"), "--learning-rate", "1", status=(2,))
     refused("is the input", "an output that is an input", "--base", base, "--data", path("a.metrics.jsonl"), "-o", path("a.h5"), "--force")
+    refused("is the input", "the same with a weight", "--base", base, "--data", path("a.metrics.jsonl") + ":2", "-o", path("a.h5"), "--force")
+    refused("is the input", "an output that is the data", "--base", base, "--data", small, "-o", small, "--force")
     refused("is a folder", "a folder as output", "--base", base, "--data", small, "-o", tmp, "--force")
     refused("--lr", "a wrong rate", *common, "-o", path("x.h5"), "--lr", "0", status=(2,))
     refused("nowhere", "missing data", "--base", base, "--data", path("nowhere.jsonl"), "-o", path("x.h5"))

@@ -3,8 +3,8 @@
  * A mask comes as multipliers: 1 / (1 - p) where the element is kept, 0 where it is dropped; sw_dropout in
  * kernels/backend.h defines which. The four 32-bit words of a counter are the low halves of 64-bit lanes, because 32 x
  * 32 -> 64 bit products are what the instruction sets have; what is left in the high halves is ignored. */
-#ifndef SW_KERNELS_DROPOUT_H
-#define SW_KERNELS_DROPOUT_H
+#ifndef SW_KERNELS_DROPOUT_MASK_H
+#define SW_KERNELS_DROPOUT_MASK_H
 #include "base/philox.h"
 #include "kernels/backend.h"
 #include "kernels/simd.h"
