@@ -4,7 +4,6 @@
 #include "base/options.h"
 #include "engine/store/huggingface.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +25,13 @@ static void report(const sw_checkpoint *c, const char *path) {
   fputc('\n', stderr);
 }
 
-int main(int argc, char **argv) {
+static int body(int argc, char **argv) {
   const char *output = NULL, *cache = NULL;
-  int quiet = 0;
+  int quiet = 0, force = 0;
   const sw_option options[] = {
       {"output", 'o', SW_OPTION_TEXT, &output, "FILE", "the checkpoint to write"},
       {"cache", 0, SW_OPTION_TEXT, &cache, "FOLDER", "where files from the Hub are kept (~/.cache/skillwatch)"},
+      {"force", 0, SW_OPTION_FLAG, &force, NULL, "replace an existing output"},
       {"quiet", 'q', SW_OPTION_FLAG, &quiet, NULL, "no progress bar, no summary"},
       {0},
   };
@@ -43,11 +43,12 @@ int main(int argc, char **argv) {
                  "environment:\n"
                  "  HF_TOKEN        token for private models; sent to the Hub only\n"
                  "  HF_ENDPOINT     the Hub's address [https://huggingface.co]\n"
-                 "  HF_HUB_OFFLINE  1: use what the cache holds, never the network",
+                 "  HF_HUB_OFFLINE  1: use what the cache holds, never the network\n"
+                 "  SSL_CERT_FILE   file of the certificate authorities to trust instead of the system's; REQUESTS_CA_BUNDLE,\n"
+                 "                  CURL_CA_BUNDLE and, for a folder, SSL_CERT_DIR do the same",
       .example = "skillwatch pull sentence-transformers/all-MiniLM-L6-v2 -o base.h5",
       .options = options,
   };
-  signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
   sw_list operands = {0};
   int status = sw_options_parse(&command, argc, argv, &operands);
   if (!status && operands.count != 1)
@@ -58,7 +59,11 @@ int main(int argc, char **argv) {
     return status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   }
   sw_checkpoint checkpoint;
-  if (sw_import(operands.items[0], cache, quiet, &checkpoint) || sw_checkpoint_write(output, &checkpoint))
+  sw_checkpoint_init(&checkpoint);
+  if (!force && sw_exists(output) && !sw_is_folder(output))
+    status = sw_fail("%s exists already: --force replaces it, or give another -o", output);
+  if (status || sw_check_writable(output) || sw_import(operands.items[0], cache, quiet, &checkpoint) ||
+      sw_checkpoint_write(output, &checkpoint))
     status = sw_exit_message(SW_EXIT_FAILED);
   else if (!quiet)
     report(&checkpoint, output);
@@ -66,3 +71,5 @@ int main(int argc, char **argv) {
   sw_list_close(&operands);
   return status;
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

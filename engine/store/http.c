@@ -6,6 +6,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <openssl/x509_vfy.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ typedef struct {
   sw_http_result *result;
   CURL *curl;
   char error[CURL_ERROR_SIZE];
+  const char *authorities; /* the environment variable that names them; NULL: the system's */
   /* of the response being received */
   long status;
   char etag[ETAG], linked_etag[ETAG], location[URL], retry_after[64];
@@ -364,15 +366,29 @@ static int never_connected(CURLcode code) {
   return code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_COULDNT_CONNECT;
 }
 
+static int report_certificate(const transfer *t) {
+  const char *name = t->request->name;
+  long verdict = X509_V_OK;
+  curl_easy_getinfo(t->curl, CURLINFO_SSL_VERIFYRESULT, &verdict);
+  if (verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID)
+    return sw_fail("%s: the server's certificate is not valid today (%s); check this machine's date", name, t->error);
+  if (verdict == X509_V_OK || verdict == X509_V_ERR_UNSPECIFIED) /* the chain is right: the names differ */
+    return sw_fail("%s: the server's certificate is for another host (%s); check HF_ENDPOINT and https_proxy", name,
+                   t->error);
+  return sw_fail("%s: the server's certificate is not trusted (%s); name the authority that signed it with SSL_CERT_FILE",
+                 name, t->error);
+}
+
 static int report_failure(const transfer *t, CURLcode code) {
   const char *name = t->request->name;
   if (never_connected(code) || code == CURLE_OPERATION_TIMEDOUT)
     return sw_fail("%s: the server cannot be reached (%s); check the network, HF_ENDPOINT and https_proxy, or give a "
                    "folder or wheel instead",
                    name, t->error[0] ? t->error : curl_easy_strerror(code));
-  if (code == CURLE_PEER_FAILED_VERIFICATION)
-    return sw_fail("%s: the server's certificate is not trusted (%s); name your authorities with SSL_CERT_FILE", name,
-                   t->error);
+  if (code == CURLE_PEER_FAILED_VERIFICATION) return report_certificate(t);
+  if (code == CURLE_SSL_CACERT_BADFILE)
+    return sw_fail("%s: the certificate authorities that %s names cannot be used: %s holds none, or cannot be read",
+                   name, t->authorities, getenv(t->authorities));
   if (code)
     return sw_fail("%s: the download failed: %s; what arrived is kept, run the command again", name,
                    t->error[0] ? t->error : curl_easy_strerror(code));
@@ -447,6 +463,21 @@ static int run(transfer *t) {
                  MAX_ATTEMPTS);
 }
 
+/* The names that users of huggingface_hub know (requests, curl and OpenSSL brought them), in its order; a file or a
+ * folder. The first that is set says whom to trust, and nobody else is. */
+static void trust_authorities(transfer *t) {
+  static const char *const names[] = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *path = getenv(names[i]);
+    if (!path || !path[0]) continue;
+    int folder = sw_is_folder(path);
+    t->authorities = names[i];
+    curl_easy_setopt(t->curl, CURLOPT_CAINFO, folder ? NULL : path);
+    curl_easy_setopt(t->curl, CURLOPT_CAPATH, folder ? path : NULL);
+    return;
+  }
+}
+
 int sw_http_download(const sw_http_request *request, sw_http_result *result) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, start_curl);
@@ -462,8 +493,7 @@ int sw_http_download(const sw_http_request *request, sw_http_result *result) {
   } else if (strlen(request->url) >= URL) {
     sw_fail("%s: the address is too long", request->name);
   } else {
-    const char *authorities = getenv("SSL_CERT_FILE");
-    if (authorities && authorities[0]) curl_easy_setopt(t->curl, CURLOPT_CAINFO, authorities);
+    trust_authorities(t);
     curl_easy_setopt(t->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(t->curl, CURLOPT_USERAGENT, "skillwatch/" SW_VERSION);
     curl_easy_setopt(t->curl, CURLOPT_CONNECTTIMEOUT, 20L);

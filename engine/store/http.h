@@ -33,6 +33,7 @@ typedef struct {
 /* Fetches one file. Connection failures, cut connections, 408, 429 and 5xx are tried again (6 times, waiting 0.5 s, 1
  * s, 2 s ... with jitter, or as Retry-After says, 60 s at most). An ETag or X-Linked-Etag that is a SHA-256 is checked
  * against the content and makes resuming by Range possible, also in a later run. Redirects from https to http are
- * refused. -1 with a message on any other failure. */
+ * refused. Certificates are checked against the system's authorities, or those that REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE,
+ * SSL_CERT_FILE or SSL_CERT_DIR names. -1 with a message on any other failure. */
 int sw_http_download(const sw_http_request *request, sw_http_result *result);
 #endif

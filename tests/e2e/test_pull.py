@@ -2,7 +2,7 @@
 
 The model is a tiny random BERT made here with transformers.
 """
-import hashlib, http.server, json, os, signal, subprocess, sys, tempfile, threading, time
+import hashlib, http.server, json, os, signal, ssl, subprocess, sys, tempfile, threading, time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 try:
@@ -14,6 +14,7 @@ except ImportError as e:
 BIN = os.environ.get("SW_BIN", "")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_a-very-secret-token"
+AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 checks = 0
 
 
@@ -25,9 +26,9 @@ def check(condition, message):
 
 class Hub:
     """Serves {file: bytes} at /owner/name/resolve/<revision>/<file>. `script[file]` is a list of actions, one taken a request:
-    a function of the handler that returns True when it has answered."""
+    a function of the handler that returns True when it has answered. `certificate`: a file of certificate and key, to serve over TLS."""
 
-    def __init__(self, files):
+    def __init__(self, files, certificate=None):
         self.files, self.script, self.log, self.storage = dict(files), {}, [], None
         hub = self
 
@@ -48,7 +49,13 @@ class Hub:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.handle_error = lambda request, address: None  # clients that hang up are part of the test
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            # the handshake belongs to the handler's thread: a client that refuses must not hold up the next one
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self.server.server_address[1]
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def etag(self, name):
@@ -142,12 +149,13 @@ class Puller:
     def __init__(self, work, hub):
         self.work, self.hub, self.runs = work, hub, 0
 
-    def start(self, source="owner/tiny", cache=None, token=None, endpoint=None, offline=False, quiet=False):
+    def start(self, source="owner/tiny", cache=None, token=None, endpoint=None, offline=False, quiet=False, trust={}):
         self.runs += 1
         self.cache = cache or os.path.join(self.work, f"cache-{self.runs}")
         self.file = os.path.join(self.work, f"out-{self.runs}.h5")
-        env = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
-        env["HF_ENDPOINT"] = endpoint or f"http://127.0.0.1:{self.hub.port}"
+        env = {key: value for key, value in os.environ.items()
+               if not key.startswith("HF_") and "proxy" not in key.lower() and key not in AUTHORITIES}
+        env |= {"HF_ENDPOINT": endpoint or self.hub.url} | trust
         if token: env["HF_TOKEN"] = token
         if offline: env["HF_HUB_OFFLINE"] = "1"
         arguments = [os.path.join(BIN, "skillwatch-pull"), source, "-o", self.file, "--cache", self.cache] + (["-q"] if quiet else [])
@@ -174,8 +182,11 @@ class Puller:
         shown["weights"] = weights_of(self.file)
         return shown
 
+    def cached(self):
+        return [name for folder, _, names in os.walk(self.cache) for name in names if name != ".lock"]
+
     def parts(self):
-        return [name for folder, _, names in os.walk(self.cache) for name in names if name.endswith(".part")]
+        return [name for name in self.cached() if name.endswith(".part")]
 
 
 def weights_of(file):
@@ -192,6 +203,113 @@ def make_model(folder):
     with open(os.path.join(folder, "vocab.txt"), "w") as f: f.write("\n".join(vocab) + "\n")
     with open(os.path.join(folder, "tokenizer_config.json"), "w") as f: json.dump({"do_lower_case": True, "model_max_length": 64}, f)
     return {name: open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder)}
+
+
+def openssl(*arguments):
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def make_authority(folder, name):
+    """A certificate authority of the test's own: <name>.pem, <name>.key."""
+    path = os.path.join(folder, name)
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+            "-keyout", path + ".key", "-out", path + ".pem")
+    return path
+
+
+def make_certificate(authority, name, hosts, days=2):
+    """Certificate and key in one file, signed by `authority`."""
+    path = os.path.join(os.path.dirname(authority), name)
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}", "-addext",
+            f"subjectAltName={hosts}", "-keyout", path + ".key", "-out", path + ".csr")
+    openssl("x509", "-req", "-in", path + ".csr", "-CA", authority + ".pem", "-CAkey", authority + ".key", "-days", str(days),
+            "-copy_extensions", "copy", "-out", path + ".crt")
+    with open(path + ".pem", "w") as f:
+        for part in (".crt", ".key"): f.write(open(path + part).read())
+    return path + ".pem"
+
+
+def test_tls(work, files, reference):
+    """What holds over plain http holds over TLS, and only a server that can prove its name is listened to."""
+    folder = os.path.join(work, "tls")
+    os.mkdir(folder)
+    ours, others = make_authority(folder, "ours"), make_authority(folder, "others")
+    here = "DNS:localhost,IP:127.0.0.1"
+    certificate = make_certificate(ours, "server", here)
+    hub, storage, plain = Hub(files, certificate), Hub(files, make_certificate(ours, "storage", here)), Hub(files)
+    pull = Puller(folder, hub)
+    pull.reference = reference
+    trust = {"SSL_CERT_FILE": ours + ".pem"}
+    size, digest = len(files["model.safetensors"]), hub.etag("model.safetensors")
+
+    # every way to name the authority; a connection that is cut; the token goes to the Hub
+    hashed = os.path.join(folder, "hashed")
+    os.mkdir(hashed)
+    name = openssl("x509", "-hash", "-noout", "-in", ours + ".pem") + ".0"
+    os.symlink(ours + ".pem", os.path.join(hashed, name))
+    hub.fresh(model__safetensors=[cut(0.5), cut(0.5)])
+    pull.run(trust=trust, token=TOKEN)
+    ranges = [headers.get("Range") for headers in hub.requests("model.safetensors")]
+    check(ranges == [None, f"bytes={size // 2}-", f"bytes={size // 2 + (size - size // 2) // 2}-"], f"ranges asked for over TLS: {ranges}")
+    check(all(headers.get("Authorization") == f"Bearer {TOKEN}" for _, headers in hub.log), "the Hub gets the token over TLS")
+    cache = pull.cache
+    for variable in AUTHORITIES:
+        for path in (ours + ".pem", hashed):
+            if (variable, path) == ("SSL_CERT_DIR", ours + ".pem"): continue
+            hub.fresh()
+            pull.run(trust={variable: path}, cache=cache)
+            check("If-None-Match" in hub.requests("model.safetensors")[0], "the copy of the first pull is asked about")
+    hub.fresh()
+    pull.run(trust=trust, endpoint=f"https://localhost:{hub.port}/")
+
+    # who cannot be trusted gets no request, no token, and leaves no file
+    def refused(server=hub, needles=(), **options):
+        server.fresh()
+        pull.run(expect=1, token=TOKEN, endpoint=options.pop("endpoint", server.url), needles=["certificate", *needles], **options)
+        check(not server.log and not pull.cached(), f"{needles}: {len(server.log)} requests, files {pull.cached()}")
+    refused(needles=["not trusted", "SSL_CERT_FILE"])
+    refused(needles=["not trusted"], trust={"SSL_CERT_FILE": others + ".pem"})
+    refused(needles=["not trusted"], trust=trust | {"REQUESTS_CA_BUNDLE": others + ".pem"})  # the first name counts
+    refused(needles=["SSL_CERT_FILE", "cannot be used", "nowhere.pem"], trust={"SSL_CERT_FILE": os.path.join(folder, "nowhere.pem")})
+    refused(needles=["CURL_CA_BUNDLE", "cannot be used"], trust={"CURL_CA_BUNDLE": ours + ".key"})
+    refused(Hub(files, make_certificate(ours, "elsewhere", "DNS:elsewhere.test,IP:127.0.0.2")), needles=["another host"], trust=trust)
+    refused(Hub(files, make_certificate(ours, "name-only", "DNS:localhost")), needles=["another host"], trust=trust)
+    refused(Hub(files, make_certificate(ours, "expired", here, days=-1)), needles=["not valid today", "expired"], trust=trust)
+
+    # redirects: the token stays with its host and name, and nothing goes from https to http
+    there = "/blob/resolve/x/model.safetensors"
+    linked = {"X_Linked_Etag": f'"{digest}"', "X_Repo_Commit": COMMIT}
+    hub.fresh(model__safetensors=[redirect(storage.url + there, **linked)] * 2)
+    storage.fresh(model__safetensors=[cut(0.5)])
+    pull.run(trust=trust, token=TOKEN)
+    check(len(storage.log) == 2 and not any("Authorization" in headers for _, headers in storage.log), "no token for storage over TLS")
+    check(storage.log[1][1].get("Range") == f"bytes={size // 2}-", "storage over TLS is resumed")
+    hub.fresh(model__safetensors=[redirect(hub.url + there, **linked)])
+    pull.run(trust=trust, token=TOKEN, endpoint=f"https://localhost:{hub.port}")
+    tokens = {path: headers.get("Authorization") for path, headers in hub.log}
+    check(tokens.pop(there) is None and set(tokens.values()) == {f"Bearer {TOKEN}"}, "another name of the same server is another host")
+    hub.fresh(model__safetensors=[redirect(plain.url + there, **linked)])
+    plain.fresh()
+    pull.run(expect=1, trust=trust, token=TOKEN, needles=["model.safetensors", "from https", "refused"])
+    check(not plain.log, "a redirect from https to http is not followed")
+    plain.fresh(model__safetensors=[redirect(storage.url + there, **linked)])
+    storage.fresh()
+    pull.run(trust=trust, token=TOKEN, endpoint=plain.url)
+    check(len(storage.log) == 1 and "Authorization" not in storage.log[0][1], "from a loopback http endpoint to https: without the token")
+    plain.fresh(model__safetensors=[redirect(storage.url + there, **linked)])
+    storage.fresh(model__safetensors=[redirect(plain.url + there)])
+    pull.run(expect=1, trust=trust, token=TOKEN, endpoint=plain.url, needles=["from https", "refused"])
+    check(not any(path == there for path, _ in plain.log), "nor later in a chain of redirects")
+    stranger = Hub(files, make_certificate(others, "stranger", here))
+    hub.fresh(model__safetensors=[redirect(stranger.url + there, **linked)])
+    pull.run(expect=1, trust=trust, token=TOKEN, needles=["model.safetensors", "not trusted"])
+    check(not stranger.log and not any(name.startswith("model") for name in pull.cached()), "storage must be trusted, too")
+
+    # content that is not what the Hub announced
+    hub.fresh(model__safetensors=[redirect(storage.url + there, **linked)] * 2)
+    storage.fresh(model__safetensors=[altered, altered])
+    pull.run(expect=1, trust=trust, token=TOKEN, needles=["model.safetensors", "SHA-256", digest[:12]])
+    check(not pull.parts(), "wrong content stays in the cache")
 
 
 def main():
@@ -381,6 +499,8 @@ def main():
         for source in ("owner/../x", "own er/x", "owner/", "/owner", "owner/x@", "owner/x@a..b"):
             pull.run(expect=1, source=source, needles=[source])
         check(not hub.requests("passwd"), "nothing else is asked for")
+
+        test_tls(work, files, pull.reference)
     print(f"{checks} checks passed")
 
 
