@@ -10,6 +10,9 @@ int sw_fail_in(const char *format, ...) __attribute__((format(printf, 1, 2), col
 /* The calling thread's last message; "" when there was none. Valid until the thread's next failure. */
 const char *sw_error(void);
 
+/* The end of a noun behind a number: "1 row", "2 rows". */
+#define SW_S(count) ((count) == 1 ? "" : "s")
+
 /* Memory that is checked: NULL on failure with the message set to the number of bytes wanted.
  * sw_alloc and sw_alloc_array give zeroed memory; an overflow of count * size is a failure too. */
 void *sw_alloc(unsigned long bytes);

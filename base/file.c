@@ -1,11 +1,15 @@
 #include "base/file.h"
 #include "base/error.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,11 +50,61 @@ static char *target_of(const char *path) {
   return sw_strdup(path);
 }
 
+/* The folder that `path` lies in; free() it. */
+static char *folder_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash == path ? sw_strdup("/") : slash ? sw_strndup(path, (size_t)(slash - path)) : sw_strdup(".");
+}
+
+void sw_remove_folder(const char *folder) {
+  DIR *dir = opendir(folder);
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+    if (unlinkat(dirfd(dir), entry->d_name, 0) == 0) continue;
+    char *inside = sw_path_join(folder, entry->d_name);
+    if (inside) sw_remove_folder(inside);
+    free(inside);
+  }
+  if (dir) closedir(dir);
+  rmdir(folder);
+}
+
+void sw_temporary_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
+
+/* Whether `name` is "<base>.tmp-<pid>-<n>" and no such process is there. */
+static int is_left_over(const char *name, const char *base) {
+  const size_t length = strlen(base);
+  int pid, number, end = 0;
+  return !strncmp(name, base, length) && sscanf(name + length, ".tmp-%d-%d%n", &pid, &number, &end) == 2 && end &&
+         !name[length + (size_t)end] && pid > 0 && pid != getpid() && kill(pid, 0) && errno == ESRCH;
+}
+
+/* Removes what processes that were killed left behind. A living one whose pid means nothing here holds a lock. */
+static void remove_left_over(const char *target) {
+  const char *slash = strrchr(target, '/'), *base = slash ? slash + 1 : target;
+  char *folder = folder_of(target);
+  DIR *dir = folder ? opendir(folder) : NULL;
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    if (!is_left_over(entry->d_name, base)) continue;
+    int fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && errno == EISDIR) fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && unlinkat(dirfd(dir), entry->d_name, 0)) {
+      char *path = sw_path_join(folder, entry->d_name);
+      if (path) sw_remove_folder(path);
+      free(path);
+    }
+    if (fd >= 0) close(fd);
+  }
+  if (dir) closedir(dir);
+  free(folder);
+}
+
 char *sw_temporary_path(const char *path) {
   static atomic_int number;
   sw_buffer name = {0};
   char *target = target_of(path);
   if (!target) return NULL;
+  remove_left_over(target);
   int status = sw_buffer_print(&name, "%s.tmp-%d-%d", target, (int)getpid(), atomic_fetch_add(&number, 1));
   free(target);
   if (status) {
@@ -65,18 +119,39 @@ static int is_special(const char *path) {
   return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
 }
 
+int sw_is_inside(const char *path, const char *folder) {
+  char within[PATH_MAX], here[PATH_MAX];
+  if (!realpath(folder, within)) return 0;
+  char *there = sw_strdup(path); /* what exists of it: the rest cannot lead out */
+  while (there && !realpath(there, here)) {
+    char *up = folder_of(there);
+    const int end = !up || !strcmp(up, there);
+    free(there);
+    there = up;
+    if (end) break;
+  }
+  const size_t length = strlen(within);
+  const int found = there && !strncmp(here, within, length) && (!here[length] || here[length] == '/' || length == 1);
+  free(there);
+  return found;
+}
+
 int sw_check_output(const char *output, const char *const *inputs, int count) {
   struct stat out, in;
-  if (!output || !strcmp(output, "-") || stat(output, &out) || !S_ISREG(out.st_mode)) return 0;
-  for (int i = 0; i < count; i++)
-    if (inputs[i] && strcmp(inputs[i], "-") && !stat(inputs[i], &in) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+  if (!output || !strcmp(output, "-")) return 0;
+  const int regular = !stat(output, &out) && S_ISREG(out.st_mode);
+  for (int i = 0; i < count; i++) {
+    if (!inputs[i] || !strcmp(inputs[i], "-") || stat(inputs[i], &in)) continue;
+    if (regular && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
       return sw_fail("%s would be overwritten, but it is the input %s: give another -o", output, inputs[i]);
+    if (S_ISDIR(in.st_mode) && sw_is_inside(output, inputs[i]))
+      return sw_fail("%s lies in the input folder %s, so that the next run would read it: give another -o", output, inputs[i]);
+  }
   return 0;
 }
 
 static int sync_folder_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *folder = slash == path ? sw_strdup("/") : slash ? sw_strndup(path, (size_t)(slash - path)) : sw_strdup(".");
+  char *folder = folder_of(path);
   if (!folder) return -1;
   int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd >= 0) {
@@ -112,7 +187,7 @@ int sw_file_publish(const char *temporary, const char *path) {
 }
 
 int sw_output_open(sw_output *output, const char *path) {
-  *output = (sw_output){.path = sw_strdup(path)};
+  *output = (sw_output){.path = sw_strdup(strcmp(path, "-") ? path : "standard output")};
   if (!output->path) return -1;
   if (!strcmp(path, "-")) {
     output->file = stdout;
@@ -128,7 +203,10 @@ int sw_output_open(sw_output *output, const char *path) {
     if (!output->file) sw_fail("cannot write %s: %s", path, strerror(errno));
   } else if ((output->temporary = sw_temporary_path(path))) {
     output->file = fopen(output->temporary, "wbe");
-    if (!output->file) sw_fail("cannot write %s: %s", path, strerror(errno));
+    if (!output->file)
+      sw_fail("cannot write %s: %s", path, strerror(errno));
+    else
+      sw_temporary_lock(fileno(output->file));
   }
   if (!output->file) {
     sw_output_abandon(output);
@@ -164,6 +242,13 @@ void sw_output_abandon(sw_output *output) {
   }
   free(output->path);
   *output = (sw_output){0};
+}
+
+int sw_check_writable(const char *output) {
+  sw_output probe;
+  if (sw_output_open(&probe, output)) return -1;
+  sw_output_abandon(&probe);
+  return 0;
 }
 
 int sw_make_folders(const char *path) {

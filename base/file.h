@@ -21,8 +21,14 @@ int sw_output_commit(sw_output *output);
 /* Throws the temporary file away; does nothing after a commit or on a zeroed struct. */
 void sw_output_abandon(sw_output *output);
 
-/* The name of the temporary file for `path` ("<path>.tmp-<pid>-<n>", beside the target where path is a symbolic link); free() it. */
+/* The name of the temporary file or folder for `path` ("<path>.tmp-<pid>-<n>", beside the target where path is a symbolic link);
+ * free() it. Those that a process which is gone left for the same path are removed. */
 char *sw_temporary_path(const char *path);
+/* Tells processes that see no pid of ours, on another machine or in another container, that a temporary file or folder is in use; until
+ * `descriptor` is closed. A file system without locks is no reason to stop. */
+void sw_temporary_lock(int descriptor);
+/* Removes a folder that we made, with what we put into it. */
+void sw_remove_folder(const char *folder);
 /* fsync of an existing file, then rename over `path` (or what it links to), then fsync of the folder; removes `temporary` on failure.
  * A destination that is no regular file is refused. */
 int sw_file_publish(const char *temporary, const char *path);
@@ -30,8 +36,13 @@ int sw_file_publish(const char *temporary, const char *path);
 int sw_make_folders(const char *path);
 /* Joins with one '/'; free() it. */
 char *sw_path_join(const char *folder, const char *name);
-/* Refuses an output that is one of the inputs (the same file on disk, by any name); "-" and NULL are skipped. */
+/* 1 when `path`, which need not exist, is `folder` or lies below it, by any name. */
+int sw_is_inside(const char *path, const char *folder);
+/* Refuses an output that is one of the inputs (the same file on disk, by any name) or lies in one that is a folder, where the next run
+ * would read it; "-" and NULL are skipped. */
 int sw_check_output(const char *output, const char *const *inputs, int count);
+/* Fails where a file of that name could not be written, so that a long run need not find out at its end. */
+int sw_check_writable(const char *output);
 int sw_is_folder(const char *path);
 int sw_exists(const char *path);
 #endif

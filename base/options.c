@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,10 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
       sw_options_help(command);
       return 1;
     }
+    if (!strcmp(arg, "--version")) {
+      puts("skillwatch " SW_VERSION);
+      return 1;
+    }
     const char *value = NULL;
     size_t length = strlen(arg);
     int negated = 0;
@@ -120,4 +125,15 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
 int sw_exit_message(int status) {
   fprintf(stderr, "skillwatch: %s\n", sw_error());
   return status;
+}
+
+int sw_program(int argc, char **argv, int (*body)(int argc, char **argv)) {
+  signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
+  int status = body(argc, argv);
+  errno = 0;
+  int lost = fflush(stdout) || ferror(stdout);
+  if (!lost) lost = fclose(stdout) && errno != EBADF; /* closed from the start, and nothing was printed */
+  if (!lost || status != SW_EXIT_DONE) return status;
+  sw_fail("cannot write to standard output: %s", errno ? strerror(errno) : "write error");
+  return sw_exit_message(SW_EXIT_FAILED);
 }

@@ -27,7 +27,7 @@ typedef struct {
 
 /* Parses argv[1..]; what is no option goes to `operands` (after "--" everything does; "-" is an operand).
  * "--x value", "--x=value", "-x value" and "--no-x" (for flags) are understood.
- * Returns 0; 1 after --help was printed to stdout; -1 with sw_error set on wrong usage. */
+ * Returns 0; 1 after --help or --version was printed to stdout; -1 with sw_error set on wrong usage. */
 int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands);
 void sw_options_help(const sw_command *command);
 int sw_list_append(sw_list *list, const char *item);
@@ -37,4 +37,7 @@ void sw_list_close(sw_list *list);
 enum { SW_EXIT_DONE = 0, SW_EXIT_FAILED = 1, SW_EXIT_USAGE = 2, SW_EXIT_GATE = 3, SW_EXIT_AGAIN = 75 };
 /* Prints "skillwatch: <sw_error()>" to stderr and returns `status`. */
 int sw_exit_message(int status);
+/* What every main() does: runs `body` and returns its exit status, or 1 with a message where what it printed did not reach standard
+ * output. */
+int sw_program(int argc, char **argv, int (*body)(int argc, char **argv));
 #endif

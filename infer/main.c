@@ -1,7 +1,6 @@
 /* skillwatch-infer: one verb a job. */
 #include "infer/session.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,8 +21,7 @@ static void usage(FILE *to) {
               "tags.jsonl\n");
 }
 
-int main(int argc, char **argv) {
-  signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
+static int body(int argc, char **argv) {
   if (argc < 2) {
     usage(stderr);
     return SW_EXIT_USAGE;
@@ -41,3 +39,5 @@ int main(int argc, char **argv) {
   fprintf(stderr, "skillwatch: unknown job '%s' (see skillwatch infer --help)\n", argv[1]);
   return SW_EXIT_USAGE;
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

@@ -51,10 +51,9 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
       sw_check_output(o->rejected, inputs->items, inputs->count) || sw_check_output(o->rejected, &o->model, 1))
     return -1;
   if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
-  if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
-  return parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
+  return sw_device_check(o->device, o->threads) || parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
 int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
@@ -144,8 +143,8 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
   if (why && !s->options->quiet)
     fprintf(stderr, "skillwatch: %s.partial is not continued, %s; beginning anew\n", s->output, why);
   else if (s->before.rows && !s->options->quiet)
-    fprintf(stderr, "skillwatch: going on after %llu texts of an interrupted run\n",
-            (unsigned long long)s->before.rows);
+    fprintf(stderr, "skillwatch: going on after %llu text%s of an interrupted run\n", (unsigned long long)s->before.rows,
+            SW_S(s->before.rows));
   return 0;
 }
 
@@ -170,6 +169,34 @@ static char *rejected_path(const sw_infer_session *s) {
   return sw_buffer_take(&path);
 }
 
+/* Rows that go nowhere are told of here: the first few reasons, or the failure where no row at all could be used. */
+static int tell_rejected(const sw_infer_session *s, const sw_postings *postings, const char *aside, uint64_t used) {
+  const unsigned long long rejected = sw_postings_rejected(postings);
+  const char *reason;
+  if (!rejected) return 0;
+  if (used) {
+    for (size_t i = 0; !aside && !s->options->quiet && (reason = sw_postings_reason(postings, i)); i++)
+      fprintf(stderr, "skillwatch: %s\n", reason);
+    return 0;
+  }
+  sw_buffer text = {0};
+  for (size_t i = 0; i < (aside ? 1 : SW_REASONS) && (reason = sw_postings_reason(postings, i)); i++)
+    sw_buffer_print(&text, "%s%s", i ? "; " : "", reason);
+  sw_fail("%llu row%s, and none can be used: %s%s%s", rejected, SW_S(rejected), text.size ? text.data : "?",
+          aside ? "; all are in " : "", aside ? aside : "");
+  sw_buffer_close(&text);
+  return -1;
+}
+
+/* Closing may fail too, which matters less than the failure that has its message already. */
+static int close_after(sw_postings *postings) {
+  char *message = sw_strdup(sw_error());
+  sw_postings_close(postings);
+  if (message) sw_fail("%s", message);
+  free(message);
+  return -1;
+}
+
 int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
   const sw_infer_options *o = s->options;
   char *aside = NULL;
@@ -180,46 +207,42 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
     reading.rejected_path = aside;
   }
   sw_postings *postings = NULL;
-  int status = sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings);
-  free(aside);
-  if (status) return -1;
+  if (sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings)) {
+    free(aside);
+    return -1;
+  }
   sw_pipeline_options options = {.threads = s->threads,
                                  .batch_tokens = s->batch_tokens,
                                  .max_batch = s->max_batch,
                                  .dedup = o->dedup,
                                  .skip = s->before.rows,
                                  .progress = o->quiet ? NULL : s->verb};
-  status = sw_pipeline_run(postings, job, &options, counts);
+  int status = sw_pipeline_run(postings, job, &options, counts);
   *rejected = sw_postings_rejected(postings);
-  if (status == 0) {
-    counts->rows += s->before.rows;
-    counts->truncated += s->before.truncated;
-    counts->tokens += s->before.tokens;
-    counts->computed_tokens += s->before.computed_tokens;
-    return sw_postings_close(postings);
-  }
-  sw_buffer message = {0}; /* closing may fail too, which matters less than the first failure */
-  if (sw_buffer_print(&message, "%s", sw_error()) == 0) {
-    sw_postings_close(postings);
-    sw_fail("%s", message.data);
-  } else {
-    sw_postings_close(postings);
-  }
-  sw_buffer_close(&message);
-  return -1;
+  counts->rows += s->before.rows;
+  counts->truncated += s->before.truncated;
+  counts->tokens += s->before.tokens;
+  counts->computed_tokens += s->before.computed_tokens;
+  if (!status) status = tell_rejected(s, postings, aside, counts->rows);
+  free(aside);
+  return status ? close_after(postings) : sw_postings_close(postings);
 }
 
 void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t rejected) {
   if (!s->to_stdout) sw_journal_close(&s->journal, 1);
   const double seconds = sw_clock() - s->started, rate = (double)(c->rows - s->before.rows) / seconds;
   if (!s->options->quiet) {
-    fprintf(stderr, "%s: %llu texts, %llu tokens in %.1f s (%.0f texts/s)", s->verb, (unsigned long long)c->rows,
-            (unsigned long long)c->tokens, seconds, rate);
-    if (rejected) fprintf(stderr, ", %llu unusable rows set aside", (unsigned long long)rejected);
+    fprintf(stderr, "%s: %llu text%s, %llu token%s in %.1f s (%.0f texts/s)", s->verb, (unsigned long long)c->rows,
+            SW_S(c->rows), (unsigned long long)c->tokens, SW_S(c->tokens), seconds, rate);
+    if (rejected)
+      fprintf(stderr, ", %llu unusable row%s %s", (unsigned long long)rejected, SW_S(rejected),
+              s->to_stdout && !s->options->rejected ? "left out" : "set aside");
     fprintf(stderr, "\n");
+    const char *was = c->truncated == 1 ? "was" : "were";
     if (c->truncated)
-      fprintf(stderr, "%s: %llu of %llu texts were longer than %d tokens and were truncated\n", s->verb,
-              (unsigned long long)c->truncated, (unsigned long long)c->rows, s->model->config.max_seq_length);
+      fprintf(stderr, "%s: %llu of %llu text%s %s longer than %d tokens and %s truncated\n", s->verb,
+              (unsigned long long)c->truncated, (unsigned long long)c->rows, SW_S(c->rows), was,
+              s->model->config.max_seq_length, was);
   }
   if (s->options->json)
     fprintf(s->to_stdout ? stderr : stdout,

@@ -17,7 +17,7 @@ typedef struct {
 /* clang-format off */
 #define SW_INFER_COMMON_OPTIONS(o)                                                                                \
   {"model", 'm', SW_OPTION_TEXT, &(o).model, "FILE", "checkpoint (needed)"},                                      \
-  {"column", 0, SW_OPTION_TEXT, &(o).column, "NAME", "column or key of the text (else: description, text)"},      \
+  {"column", 0, SW_OPTION_TEXT, &(o).column, "NAME", "column or key of the text (else: description, text, the only one)"},      \
   {"id-column", 0, SW_OPTION_TEXT, &(o).id_column, "NAME", "column or key of the id (else: id, job_id, number)"}, \
   {"format", 0, SW_OPTION_TEXT, &(o).format, "F", "of inputs: auto, text (a posting a file), lines, csv, jsonl"}, \
   {"rejected", 0, SW_OPTION_TEXT, &(o).rejected, "FILE", "unusable rows go here (else: OUTPUT.rejected.jsonl)"},  \
@@ -50,7 +50,7 @@ typedef struct {
   double started;
 } sw_infer_session;
 
-/* Checks the common options (usage errors: no inputs, no model, bad names). Returns 0 or -1. */
+/* Checks the common options (usage errors: no inputs, no model, bad names, an output that is an input). Returns 0 or -1. */
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 /* Loads the model. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);

@@ -301,7 +301,7 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
   return status;
 }
 
-static int check(sw_tag_job *job, const sw_infer_options *o, int csv) {
+static int check(sw_tag_job *job, const sw_infer_options *o, const sw_list *inputs, int csv) {
   const size_t n = strlen(o->output);
   const int is_folder = n && o->output[n - 1] == '/', is_csv = csv || sw_infer_ends_in(o->output, ".csv");
   if (n == 0) return sw_fail("-o wants a name");
@@ -310,6 +310,10 @@ static int check(sw_tag_job *job, const sw_infer_options *o, int csv) {
     return sw_fail("-o %s: the name must end in .jsonl, .csv or / (a folder)", o->output);
   if (job->with_text && (is_folder || is_csv)) return sw_fail("--text is for JSON lines only");
   if (!(job->overlap >= 0 && job->overlap <= 0.9)) return sw_fail("--overlap wants a number from 0 to 0.9");
+  for (int i = 0; is_folder && i < inputs->count; i++)
+    if (strcmp(inputs->items[i], "-") && sw_is_inside(inputs->items[i], o->output))
+      return sw_fail("the input %s lies in the output folder %s, whose files would replace it: give another -o",
+                     inputs->items[i], o->output);
   job->format = is_folder ? SW_TAGS_FOLDER : is_csv ? SW_TAGS_CSV : SW_TAGS_JSONL;
   return 0;
 }
@@ -342,7 +346,7 @@ int sw_infer_tag(int argc, char **argv) {
   sw_list inputs = {0};
   int status = sw_options_parse(&command, argc, argv, &inputs);
   if (!status) status = sw_infer_check(&o, &inputs);
-  if (!status) status = check(&job, &o, csv);
+  if (!status) status = check(&job, &o, &inputs, csv);
   if (status)
     status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   else

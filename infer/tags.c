@@ -146,6 +146,7 @@ static int publish_file(sw_tag_job *job) {
 /* The files written so far, so that two postings of one date and id do not overwrite each other. */
 typedef struct {
   const char *folder;
+  char *temporary; /* a name within it */
   char **slots;
   size_t num_slots, used;
 } file_set;
@@ -176,17 +177,15 @@ static int add_name(file_set *set, const char *name) {
 }
 
 /* Renamed into place whole; the disk is told to keep all files once, at the end, and the journal stays until then. */
-static int write_content(const char *path, const char *content, size_t bytes) {
-  char *temporary = sw_temporary_path(path);
-  FILE *file = temporary ? fopen(temporary, "wbe") : NULL;
-  int status = file ? 0 : -1;
+static int write_content(const char *temporary, const char *path, const char *content, size_t bytes) {
   errno = 0;
+  FILE *file = fopen(temporary, "wbe");
+  int status = file ? 0 : -1;
   if (file && bytes && fwrite(content, bytes, 1, file) != 1) status = -1;
   if (file && fclose(file)) status = -1;
   if (!status) status = rename(temporary, path);
   if (status) sw_fail("cannot write %s: %s", path, errno ? strerror(errno) : "write error");
   if (status && file) unlink(temporary);
-  free(temporary);
   return status;
 }
 
@@ -205,7 +204,7 @@ static int write_file(file_set *set, const char *name, const char *content, size
     *slash = 0;
     status = sw_make_folders(path.data);
     *slash = '/';
-    if (!status) status = write_content(path.data, content, bytes);
+    if (!status) status = write_content(set->temporary, path.data, content, bytes);
   }
   sw_buffer_close(&path);
   return status;
@@ -233,7 +232,10 @@ static int write_files(void *context, const uint64_t counters[SW_JOURNAL_COUNTER
 int sw_tags_publish(sw_tag_job *job) {
   if (job->format != SW_TAGS_FOLDER) return publish_file(job);
   file_set set = {.folder = job->session.output};
-  int status = sw_make_folders(set.folder) || sw_journal_replay(&job->session.journal, write_files, &set) ? -1 : 0;
+  char *name = sw_path_join(set.folder, "tags");
+  int status = name && !sw_make_folders(set.folder) && (set.temporary = sw_temporary_path(name)) ? 0 : -1;
+  free(name);
+  if (!status) status = sw_journal_replay(&job->session.journal, write_files, &set);
   int folder = status ? -1 : open(set.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder >= 0) {
     if (syncfs(folder)) status = sw_fail("cannot write %s: %s", set.folder, strerror(errno));
@@ -241,5 +243,6 @@ int sw_tags_publish(sw_tag_job *job) {
   }
   for (size_t i = 0; i < set.num_slots; i++) free(set.slots[i]);
   free(set.slots);
+  free(set.temporary);
   return status;
 }

@@ -42,6 +42,7 @@ static int cpu_zero(sw_stream *stream, void *memory, size_t bytes) {
 static int cpu_synchronize(sw_stream *stream) { return 0; }
 static void cpu_close(sw_device *device) { free(device); }
 
+enum { MAX_THREADS = 1024 };
 enum isa { BASELINE, AVX2, AVX512, AMX, ISA_COUNT };
 static const char *const isa_names[ISA_COUNT] = {"baseline", "avx2", "avx512", "amx"};
 
@@ -113,11 +114,17 @@ static int cpu_open(sw_device **out) {
   return 0;
 }
 
+int sw_device_check(const char *name, int threads) {
+  if (threads < 0 || threads > MAX_THREADS) return sw_fail("--threads wants a number from 0 (one a core) to %d", MAX_THREADS);
+  if (!strcmp(name, "auto") || !strcmp(name, "cpu") || !strncmp(name, "cuda", 4)) return 0;
+  return sw_fail("--device %s: unknown device; use auto or cpu", name);
+}
+
 int sw_device_open(const char *name, sw_device **out) {
   *out = NULL;
-  if (!strcmp(name, "auto") || !strcmp(name, "cpu")) return cpu_open(out);
-  if (!strncmp(name, "cuda", 4)) return sw_fail("--device %s: this build has no CUDA backend; use --device cpu", name);
-  return sw_fail("--device %s: unknown device; use auto or cpu", name);
+  if (sw_device_check(name, 0)) return -1;
+  if (strncmp(name, "cuda", 4)) return cpu_open(out);
+  return sw_fail("--device %s: this build has no CUDA backend; use --device cpu", name);
 }
 
 void sw_device_close(sw_device *device) {
@@ -129,7 +136,7 @@ int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
     cpu_set_t set;
     threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
   }
-  if (threads > 1024) return sw_fail("--threads %d is too many (at most 1024)", threads);
+  if (threads > MAX_THREADS) return sw_fail("--threads %d is too many (at most %d)", threads, MAX_THREADS);
   *out = (sw_stream){.device = device, .threads = threads};
   return 0;
 }

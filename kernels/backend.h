@@ -82,6 +82,8 @@ struct sw_device {
  * asking for one the machine lacks is a failure. */
 int sw_device_open(const char *name, sw_device **out);
 void sw_device_close(sw_device *device);
+/* Checks --device and --threads without opening anything: names that are known, and 0 (one a core) to 1024. */
+int sw_device_check(const char *name, int threads);
 /* threads <= 0: one a core this process may use. */
 int sw_stream_open(sw_device *device, int threads, sw_stream *out);
 #endif

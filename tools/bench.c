@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/options.h"
 #include "base/progress.h"
+#include "engine/data/labels.h"
 #include "engine/store/checkpoint.h"
 #include "kernels/backend.h"
 
@@ -20,6 +21,7 @@ typedef struct {
   const char *checkpoint, *titles, *postings, *labels, *device;
   int threads, runs, json;
   char *folder, *programs; /* temporary folder; where the programs lie */
+  int told;                /* a program failed and has said why */
   json_t *results;
 } bench;
 
@@ -53,8 +55,10 @@ static int run_program(bench *b, const char *name, const char *const *args, sw_b
   while ((got = read(pipes[0], block, sizeof block)) > 0)
     if (sw_buffer_append(output, block, (size_t)got)) status = -1;
   close(pipes[0]);
-  if (child < 0 || waitpid(child, &state, 0) < 0 || !WIFEXITED(state) || WEXITSTATUS(state))
+  if (child < 0 || waitpid(child, &state, 0) < 0 || !WIFEXITED(state) || WEXITSTATUS(state)) {
+    b->told = child > 0 && WIFEXITED(state) && WEXITSTATUS(state) < 127;
     status = sw_fail("%s failed (status %d)", argv[0], WIFEXITED(state) ? WEXITSTATUS(state) : -1);
+  }
   free(argv[0]);
   return status;
 }
@@ -79,7 +83,6 @@ static int embed(bench *b, const char *what, const char *input, const char *form
     }
     json_decref(summary);
     sw_buffer_close(&text);
-    unlink(out);
   }
   free(out);
   char name[64];
@@ -106,28 +109,21 @@ static int last_rate(const char *path, double *rate) {
 }
 
 static int train(bench *b, const char *dtype) {
-  char threads[16], *out = sw_path_join(b->folder, "tagger.h5"), *last = sw_path_join(b->folder, "tagger.last.h5");
-  char *metrics = sw_path_join(b->folder, "tagger.metrics.jsonl"), *rejected = sw_path_join(b->folder, "tagger.rejected.jsonl");
-  int status = out && last && metrics && rejected ? 0 : -1;
+  char threads[16], *out = sw_path_join(b->folder, "tagger.h5"), *metrics = sw_path_join(b->folder, "tagger.metrics.jsonl");
+  int status = out && metrics ? 0 : -1;
   double best = 0, rate;
   snprintf(threads, sizeof threads, "%d", b->threads);
   for (int i = 0; !status && i < b->runs; i++) {
-    const char *args[] = {"ner",          "--base", b->checkpoint, "--data",  b->labels,   "-o",      out,         "--epochs", "1", "--batch-size",
-                          "32",           "--max-length", "128",   "--dtype", dtype,       "--threads", threads,   "--device", b->device,
-                          "--force",      "-q",     NULL};
+    const char *args[] = {"ner",          "--base", b->checkpoint, "--data",  b->labels,   "-o",      out,         "--epochs", "1",       "--batch-size",
+                          "32",           "--dtype", dtype,        "--threads", threads,   "--device", b->device, "--force", "-q",      NULL};
     sw_buffer text = {0};
     status = run_program(b, "skillwatch-train", args, &text);
     sw_buffer_close(&text);
     if (!status) status = last_rate(metrics, &rate);
     if (!status && rate > best) best = rate;
   }
-  const char *const files[] = {out, last, metrics, rejected};
-  for (int i = 0; i < 4; i++)
-    if (files[i]) unlink(files[i]);
   free(out);
-  free(last);
   free(metrics);
-  free(rejected);
   return status ? -1 : add_result(b, "train ner, 32 a batch", dtype, best, "tokens/s");
 }
 
@@ -145,14 +141,16 @@ static int tokenize(bench *b) {
                    : 0;
   for (int i = 0; !status && i < b->runs; i++) {
     double start = sw_clock(), tokens = 0;
-    for (char *line = text.data, *end; !status && line && *line; line = end + 1) {
-      end = strchr(line, '\n');
-      if (!end) end = line + strlen(line) - 1;
-      status = sw_tokenizer_encode(tokenizer, line, (size_t)(end - line), &encoding);
+    const char *line = text.data, *last = text.data + text.size, *end;
+    for (int number = 1; !status && line < last; line = end + 1, number++) {
+      end = memchr(line, '\n', (size_t)(last - line));
+      if (!end) end = last;
+      if (sw_tokenizer_encode(tokenizer, line, (size_t)(end - line), &encoding)) status = sw_fail_in("%s line %d", b->titles, number);
       tokens += (double)encoding.count;
     }
     double rate = tokens / (sw_clock() - start);
     if (rate > best) best = rate;
+    if (!status && !(tokens > 0)) status = sw_fail("%s holds no text to measure with", b->titles);
   }
   sw_encoding_close(&encoding);
   sw_buffer_close(&text);
@@ -183,7 +181,7 @@ static int run_all(bench *b) {
     return -1;
   }
   b->threads = stream.threads;
-  if (!b->json) printf("%s, %d threads, best of %d runs\n", device->name, b->threads, b->runs);
+  if (!b->json) printf("%s, %d thread%s, best of %d run%s\n", device->name, b->threads, SW_S(b->threads), b->runs, SW_S(b->runs));
   sw_device_close(device);
   if (!(b->programs = folder_of_this_program())) return -1;
   if (!mkdtemp(pattern)) return sw_fail("cannot make a temporary folder: %s", strerror(errno));
@@ -194,7 +192,7 @@ static int run_all(bench *b) {
     if (!status && b->postings) status = embed(b, "postings", b->postings, NULL, dtypes[d]);
     if (!status && b->labels) status = train(b, dtypes[d]);
   }
-  rmdir(pattern);
+  sw_remove_folder(pattern);
   if (!status && b->json) {
     status = json_dumpf(b->results, stdout, JSON_INDENT(1)) ? sw_fail("cannot write to standard output") : 0;
     putchar('\n');
@@ -202,7 +200,7 @@ static int run_all(bench *b) {
   return status;
 }
 
-int main(int argc, char **argv) {
+static int body(int argc, char **argv) {
   bench b = {.runs = 3, .device = "auto"};
   const sw_option options[] = {{"model", 'm', SW_OPTION_TEXT, &b.checkpoint, "CKPT", "base checkpoint, e.g. MiniLM"},
                                {"titles", 0, SW_OPTION_TEXT, &b.titles, "FILE", "one text a line: tokenizer and embedding of short texts"},
@@ -223,10 +221,14 @@ int main(int argc, char **argv) {
   if (!status && !b.checkpoint) status = sw_fail("-m is missing: a base checkpoint, made by skillwatch pull");
   if (!status && !b.titles && !b.postings && !b.labels) status = sw_fail("nothing to measure: give --titles, --postings or --data");
   if (!status && (b.runs < 1 || b.runs > 1000)) status = sw_fail("--runs must be from 1 to 1000");
+  if (!status) status = sw_device_check(b.device, b.threads);
+  if (!status && b.labels) status = sw_labels_check_output(NULL, &b.labels, 1); /* its weight */
   sw_list_close(&operands);
   if (status) return status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
-  if (!(b.results = json_array()) || run_all(&b)) code = sw_exit_message(SW_EXIT_FAILED);
+  if (!(b.results = json_array()) || run_all(&b)) code = b.told ? SW_EXIT_FAILED : sw_exit_message(SW_EXIT_FAILED);
   json_decref(b.results);
   free(b.programs);
   return code;
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

@@ -5,7 +5,6 @@
 #include "engine/learn/evaluate.h"
 #include "engine/store/json.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +110,7 @@ static void print_table(const eval *e, FILE *to) {
   json_object_foreach(layers, layer_name, layer) {
     fprintf(to, "%-*s %9s %9s %9s %9s\n", width + 2, layer_name, "precision", "recall", "F1", "support");
     json_object_foreach(json_object_get(layer, "labels"), label, row)
-        print_row(to, width, label[0] ? label : layer_name, row);
+        print_row(to, width, label, row);
     print_row(to, width, "micro", json_object_get(layer, "micro"));
     print_row(to, width, "macro", json_object_get(layer, "macro"));
     fprintf(to, "  %-*s %9.4f   loss %.4f\n\n", width, "accuracy", number(layer, "accuracy"), number(layer, "loss"));
@@ -123,9 +122,10 @@ static void print_table(const eval *e, FILE *to) {
     fprintf(to, "  %-*s %9.4f   loss %.4f\n\n", width, "accuracy", number(e->scores, "accuracy"),
             number(e->scores, "loss"));
   }
-  fprintf(to, "%zu examples, %llu tokens, decoded by %s", e->labels.num_examples,
-          (unsigned long long)sw_eval_set_tokens(e->set), json_string_value(json_object_get(e->scores, "decode")));
-  if (e->labels.rejected) fprintf(to, ", %zu rows set aside", e->labels.rejected);
+  const unsigned long long tokens = sw_eval_set_tokens(e->set);
+  fprintf(to, "%zu example%s, %llu token%s, decoded by %s", e->labels.num_examples, SW_S(e->labels.num_examples), tokens,
+          SW_S(tokens), json_string_value(json_object_get(e->scores, "decode")));
+  if (e->labels.rejected) fprintf(to, ", %zu row%s set aside", e->labels.rejected, SW_S(e->labels.rejected));
   if (e->labels.skipped_layers) fprintf(to, ", layers without a head left out: %s", e->labels.skipped_layers);
   fputc('\n', to);
 }
@@ -158,13 +158,12 @@ static int check(const eval_options *o, const sw_list *operands, sw_dtype *dtype
     return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);
   if (strcmp(o->decode, "viterbi") && strcmp(o->decode, "argmax"))
     return sw_fail("--decode %s is not known: use viterbi or argmax", o->decode);
-  if (o->threads < 0 || o->threads > 1024) return sw_fail("--threads wants a number from 0 to 1024");
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
-  return 0;
+  return sw_device_check(o->device, o->threads);
 }
 
-int main(int argc, char **argv) {
+static int body(int argc, char **argv) {
   eval_options o = {.output = "-", .device = "auto", .dtype = "fp32", .decode = "viterbi", .batch_tokens = 4096};
   const sw_option options[] = {
       {"model", 'm', SW_OPTION_TEXT, &o.model, "FILE", "checkpoint with token heads (needed)"},
@@ -187,7 +186,6 @@ int main(int argc, char **argv) {
       .example = "skillwatch eval -m ner.h5 --data samples/labels/test.jsonl",
       .options = options,
   };
-  signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
   sw_list operands = {0};
   sw_dtype dtype = SW_F32;
   int status = sw_options_parse(&command, argc, argv, &operands);
@@ -204,3 +202,5 @@ int main(int argc, char **argv) {
   sw_list_close(&o.data);
   return status;
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

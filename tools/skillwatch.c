@@ -143,7 +143,7 @@ static int unknown_verb(const char *verb) {
   sw_buffer near = {0};
   for (size_t i = 0; i < f.count; i++) {
     int far = distance(verb, f.names[i]), prefix = strlen(verb) > 1 && !strncmp(verb, f.names[i], strlen(verb));
-    if (prefix || (far <= 2 && far < (int)strlen(f.names[i])))
+    if (prefix || far <= ((int)strlen(verb) + 1) / 3) /* one slip in every three letters */
       sw_buffer_print(&near, "%s%s", near.size ? ", " : "", f.names[i]);
   }
   if (near.size)
@@ -155,7 +155,7 @@ static int unknown_verb(const char *verb) {
   return sw_exit_message(SW_EXIT_USAGE);
 }
 
-int main(int argc, char **argv) {
+static int body(int argc, char **argv) {
   if (argc < 2) {
     sw_fail("a verb is wanted, such as pull, train, infer or show (skillwatch --help lists them)");
     return sw_exit_message(SW_EXIT_USAGE);
@@ -185,3 +185,5 @@ int main(int argc, char **argv) {
   sw_buffer_close(&program);
   return failed ? sw_exit_message(SW_EXIT_FAILED) : unknown_verb(verb);
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

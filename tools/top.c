@@ -30,10 +30,12 @@ typedef struct {
   char **dates;
   int num_dates, *postings_of; /* [num_dates] */
   long postings, rejected;
+  json_t *layers; /* the keys: layers of the spans seen */
 } counts;
 
-/* Lower case, runs of white space as one space: "Machine  learning" and "machine learning" are one skill. */
-static char *fold(const char *text) {
+/* White space and control characters, which a terminal would obey, as one space; with `fold` in lower case: "Machine  learning" and
+ * "machine learning" are one skill. */
+static char *tidy(const char *text, int fold) {
   int32_t n = (int32_t)strlen(text), i = 0;
   sw_buffer out = {0};
   int space = 0;
@@ -41,7 +43,7 @@ static char *fold(const char *text) {
     UChar32 c;
     U8_NEXT((const uint8_t *)text, i, n, c);
     if (c < 0) continue;
-    if (u_isUWhiteSpace(c)) {
+    if (u_isUWhiteSpace(c) || u_charType(c) == U_CONTROL_CHAR) {
       space = out.size > 0;
       continue;
     }
@@ -50,7 +52,7 @@ static char *fold(const char *text) {
     UBool error = 0;
     if (space) bytes[length++] = ' ';
     space = 0;
-    c = u_foldCase(c, U_FOLD_CASE_DEFAULT);
+    if (fold) c = u_foldCase(c, U_FOLD_CASE_DEFAULT);
     U8_APPEND(bytes, length, 8, c, error);
     if (error || sw_buffer_append(&out, bytes, (size_t)length)) {
       sw_buffer_close(&out);
@@ -58,6 +60,17 @@ static char *fold(const char *text) {
     }
   }
   return sw_buffer_take(&out);
+}
+
+/* A bullet or a dash is no skill. */
+static int has_letter(const char *text) {
+  int32_t n = (int32_t)strlen(text), i = 0;
+  while (i < n) {
+    UChar32 c;
+    U8_NEXT((const uint8_t *)text, i, n, c);
+    if (c >= 0 && u_isalnum(c)) return 1;
+  }
+  return 0;
 }
 
 static unsigned hash(const char *s) {
@@ -84,7 +97,7 @@ static int grow_slots(counts *c) {
 
 static skill *find_skill(counts *c, const char *text) {
   if (2 * (c->count + 1) > c->num_slots && grow_slots(c)) return NULL;
-  char *key = fold(text);
+  char *key = tidy(text, 1);
   if (!key) return NULL;
   unsigned at = hash(key) & (unsigned)(c->num_slots - 1);
   for (; c->slots[at] >= 0; at = (at + 1) & (unsigned)(c->num_slots - 1))
@@ -103,7 +116,7 @@ static skill *find_skill(counts *c, const char *text) {
     c->capacity = capacity;
   }
   skill *s = &c->skills[c->count];
-  *s = (skill){.key = key, .name = sw_strdup(text), .last_posting = -1};
+  *s = (skill){.key = key, .name = tidy(text, 0), .last_posting = -1};
   if (!s->name) {
     free(key);
     return NULL;
@@ -128,17 +141,20 @@ static int find_date(counts *c, const char *date) {
 }
 
 static int count_posting(counts *c, const json_t *row, const char *layer) {
-  const char *date = json_string_value(json_object_get(row, "date"));
+  const char *of_row = json_string_value(json_object_get(row, "date"));
   const json_t *spans = json_object_get(row, "spans");
   if (!json_is_array(spans)) return 1;
-  int d = find_date(c, date && *date ? date : "undated");
+  char *date = tidy(of_row ? of_row : "", 0);
+  int d = date ? find_date(c, *date ? date : "undated") : -1;
+  free(date);
   if (d < 0) return -1;
   long posting = c->postings++;
   c->postings_of[d]++;
   for (size_t i = 0; i < json_array_size(spans); i++) {
     const json_t *span = json_array_get(spans, i);
     const char *text = json_string_value(json_object_get(span, "text")), *of = json_string_value(json_object_get(span, "layer"));
-    if (!text || (layer && (!of || strcmp(of, layer)))) continue;
+    if (of && json_object_set_new(c->layers, of, json_true())) return sw_fail("out of memory");
+    if (!text || !has_letter(text) || (layer && (!of || strcmp(of, layer)))) continue;
     skill *s = find_skill(c, text);
     if (!s) return -1;
     if (s->last_posting == posting) continue;
@@ -173,6 +189,18 @@ static int read_tags(counts *c, const char *path, const char *layer) {
   if (status >= 0 && ferror(file)) status = sw_fail("cannot read %s: %s", path, strerror(errno));
   if (file != stdin) fclose(file);
   return status < 0 ? -1 : 0;
+}
+
+/* A layer that no span has is a slip, and an empty table would hide it. */
+static int check_layer(const counts *c, const char *layer) {
+  if (!layer || !json_object_size(c->layers) || json_object_get(c->layers, layer)) return 0;
+  sw_buffer names = {0};
+  const char *name;
+  json_t *value;
+  json_object_foreach(c->layers, name, value) sw_buffer_print(&names, "%s%s", names.size ? ", " : "", name);
+  sw_fail("no span has the layer '%s'; the layers are: %s", layer, names.data);
+  sw_buffer_close(&names);
+  return -1;
 }
 
 static int at_date(const skill *s, int d) { return d < s->dates ? s->by_date[d] : 0; }
@@ -237,7 +265,7 @@ static int print_json(const counts *c, const int *order, int top) {
   return failed ? sw_fail("cannot write to standard output") : 0;
 }
 
-int main(int argc, char **argv) {
+static int body(int argc, char **argv) {
   const char *layer = NULL;
   int top = 15, json = 0;
   const sw_option options[] = {{"count", 'k', SW_OPTION_INT, &top, "N", "skills to show"},
@@ -245,15 +273,17 @@ int main(int argc, char **argv) {
                                {"json", 0, SW_OPTION_FLAG, &json, NULL, "print JSON"},
                                {0}};
   const sw_command command = {"skillwatch top TAGS.jsonl [...] [options]",
-                              "Counts in how many postings of each date a skill was tagged; the latest 8 dates are shown, --json gives all.",
+                              "Counts in how many postings of each date a skill was tagged; the latest 8 dates are shown, --json gives all. Spans without a\n"
+                              "letter or digit are no skills.",
                               "skillwatch top tags.jsonl -k 10 --layer knowledge", options};
   sw_list inputs = {0};
-  counts c = {0};
+  counts c = {.layers = json_object()};
   int *order = NULL, status = sw_options_parse(&command, argc, argv, &inputs), code = SW_EXIT_DONE;
   if (!status && !inputs.count) status = sw_fail("which tags? skillwatch infer tag -m CKPT POSTINGS -o tags.jsonl writes them");
   if (!status && top < 1) status = sw_fail("-k must be at least 1");
   if (status) code = status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
   for (int i = 0; !status && i < inputs.count; i++) status = read_tags(&c, inputs.items[i], layer);
+  if (!status) status = check_layer(&c, layer);
   if (!status && !(order = sw_alloc_array((unsigned long)c.num_dates, sizeof *order))) status = -1;
   if (!status) {
     for (int i = 0; i < c.num_dates; i++) order[i] = i;
@@ -265,8 +295,8 @@ int main(int argc, char **argv) {
       status = print_json(&c, order, top);
     else
       print_table(&c, order, top);
-    if (c.rejected) fprintf(stderr, "%ld lines are no tagged postings and were skipped\n", c.rejected);
-    if (!status && (fflush(stdout) || ferror(stdout))) status = sw_fail("cannot write to standard output: %s", strerror(errno));
+    if (c.rejected == 1) fprintf(stderr, "1 line is no tagged posting and was skipped\n");
+    if (c.rejected > 1) fprintf(stderr, "%ld lines are no tagged postings and were skipped\n", c.rejected);
     if (!status && !c.postings && c.rejected) status = sw_fail("no tagged posting was found: give the output of skillwatch infer tag");
   }
   if (status < 0 && code == SW_EXIT_DONE) code = sw_exit_message(SW_EXIT_FAILED);
@@ -281,6 +311,9 @@ int main(int argc, char **argv) {
   free(c.dates);
   free(c.postings_of);
   free(order);
+  json_decref(c.layers);
   sw_list_close(&inputs);
   return code;
 }
+
+int main(int argc, char **argv) { return sw_program(argc, argv, body); }

@@ -281,7 +281,7 @@ static int train(loop *l) {
   if (!status && stop) {
     l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
     status = write_checkpoint(l, l->last_path, 1);
-    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluations\n", o->patience);
+    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
   return status ? SW_EXIT_FAILED : SW_EXIT_DONE;
 }

@@ -1,7 +1,7 @@
 /* skillwatch-train: one verb a task. */
+#include "base/options.h"
 #include "train/tasks.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,23 +29,26 @@ static void limit_spinning(char **argv) {
   if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv);
 }
 
-int main(int argc, char **argv) {
-  limit_spinning(argv);
-  signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error with a message */
+static int body(int argc, char **argv) {
   if (argc < 2) {
     usage(stderr);
-    return 2;
+    return SW_EXIT_USAGE;
   }
   if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
     usage(stdout);
-    return 0;
+    return SW_EXIT_DONE;
   }
   if (!strcmp(argv[1], "--version")) {
     puts("skillwatch-train " SW_VERSION);
-    return 0;
+    return SW_EXIT_DONE;
   }
   for (int i = 0; i < TASKS; i++)
     if (!strcmp(argv[1], tasks[i].name)) return tasks[i].run(argc - 1, argv + 1);
   fprintf(stderr, "skillwatch: unknown task '%s' (see skillwatch train --help)\n", argv[1]);
-  return 2;
+  return SW_EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+  limit_spinning(argv);
+  return sw_program(argc, argv, body);
 }

@@ -228,9 +228,8 @@ static int read_labels(const ner_options *o, sw_labels *data, sw_labels *dev) {
 
 static int open_task(ner *t, const sw_labels *data, const sw_labels *dev, const sw_tokenizer *tokenizer, const ner_options *o) {
   const int positions = t->model->config.max_positions;
-  const int length = o->max_length < positions ? o->max_length : positions;
   if (data->num_layers > 64) return sw_fail("%zu label layers are too many (at most 64)", data->num_layers);
-  if (sw_token_set_open(data, tokenizer, length, 0, &t->set)) return -1;
+  if (sw_token_set_open(data, tokenizer, o->max_length, 0, &t->set)) return -1;
   if (!t->set.count) return sw_fail("the training data has no word to learn from");
   if (dev && sw_eval_set_open(dev, tokenizer, positions, &t->dev)) return -1;
   size_t room = (size_t)t->set.tokens; /* an upper bound on any batch */
@@ -270,9 +269,9 @@ static int check_options(ner_options *o) {
   if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
   if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0) return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
-  if (o->max_length < 3) return sw_fail("--max-length must be at least 3");
+  if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
   if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
-  if (o->threads < 0) return sw_fail("--threads cannot be negative");
+  if (sw_device_check(o->device, o->threads)) return -1;
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
   return sw_schedule_parse(o->schedule, &o->loop.schedule) || check_outputs(o) ? -1 : 0;
 }
@@ -289,9 +288,17 @@ static int train_ner(ner_options *o) {
   sw_model_config config;
   int status = SW_EXIT_FAILED;
   sw_checkpoint_init(&checkpoint);
-  if (sw_checkpoint_read(o->base, &checkpoint) || sw_device_open(o->device, &device) || sw_stream_open(device, o->threads, &stream) ||
-      sw_checkpoint_tokenizer(&checkpoint, &tokenizer) || read_labels(o, &data, &dev) ||
-      sw_model_config_parse(checkpoint.config, &config) || extend_lineage(&checkpoint))
+  if (sw_check_writable(o->loop.output) || sw_checkpoint_read(o->base, &checkpoint) ||
+      sw_model_config_parse(checkpoint.config, &config))
+    goto done;
+  if (!o->max_length) o->max_length = config.max_positions < 256 ? config.max_positions : 256;
+  if (o->max_length > config.max_positions) {
+    sw_fail("--max-length %d: %s takes at most %d tokens", o->max_length, o->base, config.max_positions);
+    status = SW_EXIT_USAGE;
+    goto done;
+  }
+  if (sw_device_open(o->device, &device) || sw_stream_open(device, o->threads, &stream) ||
+      sw_checkpoint_tokenizer(&checkpoint, &tokenizer) || read_labels(o, &data, &dev) || extend_lineage(&checkpoint))
     goto done;
   facts = facts_of(o, &data, o->dev.count ? &dev : NULL, checkpoint.parent_sha256, device->name);
   if (!facts) {
@@ -305,15 +312,17 @@ static int train_ner(ner_options *o) {
   t.model = model;
   if (open_task(&t, &data, o->dev.count ? &dev : NULL, tokenizer, o)) goto done;
   if (!o->loop.quiet) {
-    fprintf(stderr, "%s, %d threads, %s; %zu sentences, %llu tokens", device->name, stream.threads, o->dtype, data.num_examples,
-            (unsigned long long)t.set.tokens);
+    const size_t set_aside = data.rejected + dev.rejected;
+    fprintf(stderr, "%s, %d thread%s, %s; %zu sentence%s, %llu token%s", device->name, stream.threads, SW_S(stream.threads), o->dtype,
+            data.num_examples, SW_S(data.num_examples), (unsigned long long)t.set.tokens, SW_S(t.set.tokens));
     for (size_t k = 0; k < data.num_layers; k++) fprintf(stderr, "%s %s", k ? "," : "; layers:", data.layers[k].name);
     fputc('\n', stderr);
-    if (data.rejected + dev.rejected)
-      fprintf(stderr, "%zu rows could not be used: see the .rejected.jsonl file beside the output\n", data.rejected + dev.rejected);
+    if (set_aside)
+      fprintf(stderr, "%zu row%s could not be used: see the .rejected.jsonl file beside the output\n", set_aside, SW_S(set_aside));
     if (dev.skipped_layers) fprintf(stderr, "the layers %s of the --dev data are left out: the training data does not label them\n", dev.skipped_layers);
-    if (t.set.split) fprintf(stderr, "%llu sentences are longer than %d tokens and were split\n", (unsigned long long)t.set.split,
-                             o->max_length < config.max_positions ? o->max_length : config.max_positions);
+    if (t.set.split)
+      fprintf(stderr, "%llu sentence%s longer than %d tokens %s split\n", (unsigned long long)t.set.split, SW_S(t.set.split), o->max_length,
+              t.set.split == 1 ? "was" : "were");
   }
   sw_task task = {.name = "ner", .self = &t, .num_items = t.set.count, .lengths = t.lengths, .begin_step = begin_step, .batch = batch,
                   .ids = item_ids, .evaluate = t.dev ? evaluate : NULL,
@@ -321,7 +330,7 @@ static int train_ner(ner_options *o) {
                   .eval_batch = t.dev ? EVAL_BATCH : 0};
   status = sw_loop_run(&stream, model, &task, &o->loop, &checkpoint, facts);
 done:
-  if (status == SW_EXIT_FAILED) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
   close_task(&t);
   json_decref(facts);
   sw_model_close(model);
@@ -336,7 +345,7 @@ done:
 int sw_train_ner(int argc, char **argv) {
   ner_options o = {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,
                             .optimizer = SW_OPTIMIZER_DEFAULTS, .seed = 0, .log_every = 10},
-                   .device = "auto", .dtype = "fp32", .schedule = "linear", .max_length = 256};
+                   .device = "auto", .dtype = "fp32", .schedule = "linear"};
   const sw_option options[] = {
       {"base", 'b', SW_OPTION_TEXT, &o.base, "CKPT", "checkpoint to start from (skillwatch pull makes one)"},
       {"data", 'd', SW_OPTION_LIST, &o.data, "FILE[:W]", "labelled sentences, with a weight if wanted; may be repeated"},
@@ -349,7 +358,7 @@ int sw_train_ner(int argc, char **argv) {
       {"batch-tokens", 0, SW_OPTION_INT, &o.loop.batch_tokens, "N", "token budget of a batch"},
       {"batch-size", 0, SW_OPTION_INT, &o.loop.batch_size, "N", "sentences of a batch, instead of the token budget"},
       {"accumulate", 0, SW_OPTION_INT, &o.loop.accumulate, "N", "batches a step"},
-      {"max-length", 0, SW_OPTION_INT, &o.max_length, "N", "tokens of a sequence; longer sentences are split"},
+      {"max-length", 0, SW_OPTION_INT, &o.max_length, "N", "tokens of a sequence, longer sentences are split; 0 = 256, or the model's limit where that is less"},
       {"weight-decay", 0, SW_OPTION_DOUBLE, &o.loop.optimizer.weight_decay, "X", "AdamW's; not for biases and LayerNorm"},
       {"clip", 0, SW_OPTION_DOUBLE, &o.loop.optimizer.clip, "X", "largest gradient norm; 0 = never clip"},
       {"eval-every", 0, SW_OPTION_INT, &o.loop.eval_every, "N", "steps between evaluations; 0 = every epoch"},

@@ -165,7 +165,7 @@ static const char *layer_of(const char *key, int named) {
 static int from_tokens(sw_label_reader *r, json_t *row, json_t *tokens) {
   const char *key;
   json_t *value, *lists[SW_MAX_LAYERS];
-  size_t column;
+  size_t column = 0;
   int named = 0, status;
   json_object_foreach(row, key, value) named |= !strncmp(key, "tags_", 5);
   json_object_foreach(row, key, value) {

@@ -157,7 +157,8 @@ static int read_file(sw_label_reader *r, const char *input, struct sw_data_file 
   file->rejected = r->rejected;
   if (r->num_examples > first) return 0;
   if (!r->rejected) return sw_fail("%s is empty: it holds no labelled row", file->path);
-  return sw_fail("%s: no row can be used, %zu of %zu were set aside; line %llu: %s", file->path, r->rejected, r->rows,
+  return sw_fail("%s: no row can be used, %zu of %zu %s set aside; line %llu: %s", file->path, r->rejected, r->rows,
+                 r->rows == 1 ? "was" : "were",
                  (unsigned long long)r->first_line, r->first_reason);
 }
 

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "engine/data/piece_cache.h"
+#include "engine/data/stream.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -54,6 +55,9 @@ typedef struct {
   chunk chunks[IN_FLIGHT];
   uint64_t head, tail;
   int ended; /* the reader is done */
+  /* the reader's own */
+  chunk *reading; /* being filled; NULL where there is none */
+  double began;   /* when its first text came */
   char *error;
   atomic_int stop;
   sw_piece_cache cache; /* under cache_lock */
@@ -145,52 +149,84 @@ static int make_slices(chunk *c) {
 
 /* --- the reader --- */
 
-/* 1: a chunk was read; 0: nothing is left. */
-static int read_chunk(pipeline *p, chunk *c, uint64_t *skip) {
+/* Waits for a chunk to fill: 0; -1 where another thread has failed. */
+static int begin_chunk(pipeline *p) {
+  pthread_mutex_lock(&p->lock);
+  while (p->tail - p->head == IN_FLIGHT && !atomic_load(&p->stop)) pthread_cond_wait(&p->changed, &p->lock);
+  p->reading = &p->chunks[p->tail % IN_FLIGHT];
+  pthread_mutex_unlock(&p->lock);
+  return atomic_load(&p->stop) ? sw_fail("the run has failed") : 0;
+}
+
+/* Gives the chunk to the workers. */
+static int end_chunk(pipeline *p) {
+  chunk *c = p->reading;
+  sw_postings_progress(p->postings, &c->read_bytes, &c->total_bytes);
+  if (make_slices(c)) return -1;
+  pthread_mutex_lock(&p->lock);
+  c->stage = ENCODE;
+  c->next = 0;
+  c->pending = c->num_slices;
+  p->tail++;
+  pthread_cond_broadcast(&p->changed);
+  pthread_mutex_unlock(&p->lock);
+  return 0;
+}
+
+/* From within sw_postings_next, while a pipe gives nothing: what has come so far need not wait for a full chunk, and a run that has
+ * failed need not wait for more. */
+static int on_idle(void *context) {
+  pipeline *p = context;
+  if (atomic_load(&p->stop)) return sw_fail("the run has failed");
+  return p->reading->count && (end_chunk(p) || begin_chunk(p)) ? -1 : 0;
+}
+
+/* A chunk is full, or the first text of one that comes through a pipe has waited long enough. */
+static int is_full(const pipeline *p, size_t bytes) {
+  uint64_t done, total;
+  const chunk *c = p->reading;
+  if (c->count >= p->options.chunk_texts || bytes >= p->options.chunk_bytes) return 1;
+  sw_postings_progress(p->postings, &done, &total);
+  return !total && sw_clock() - p->began > SW_IDLE_MS / 1000.0;
+}
+
+static int read_all(pipeline *p) {
+  uint64_t skip = p->options.skip;
   size_t bytes = 0;
-  while (c->count < p->options.chunk_texts && bytes < p->options.chunk_bytes && !atomic_load(&p->stop)) {
+  if (begin_chunk(p)) return -1;
+  for (;;) {
     sw_posting posting;
     int status = sw_postings_next(p->postings, &posting);
     if (status < 0) return -1;
-    if (status == 0) break;
-    if (*skip) {
-      --*skip;
+    if (status == 0) return p->reading->count ? end_chunk(p) : 0;
+    if (skip) {
+      skip--;
       sw_posting_close(&posting);
       continue;
     }
+    if (!p->reading->count) {
+      bytes = 0;
+      p->began = sw_clock();
+    }
     bytes += posting.bytes;
-    if (add_item(c, &posting)) {
+    if (add_item(p->reading, &posting)) {
       sw_posting_close(&posting);
       return -1;
     }
+    if (atomic_load(&p->stop)) return -1;
+    if (is_full(p, bytes) && (end_chunk(p) || begin_chunk(p))) return -1;
   }
-  sw_postings_progress(p->postings, &c->read_bytes, &c->total_bytes);
-  return c->count ? make_slices(c) ? -1 : 1 : 0;
 }
 
 static void *reader(void *context) {
   pipeline *p = context;
-  uint64_t skip = p->options.skip;
-  for (;;) {
-    pthread_mutex_lock(&p->lock);
-    while (p->tail - p->head == IN_FLIGHT && !atomic_load(&p->stop)) pthread_cond_wait(&p->changed, &p->lock);
-    chunk *c = &p->chunks[p->tail % IN_FLIGHT];
-    pthread_mutex_unlock(&p->lock);
-    int status = atomic_load(&p->stop) ? 0 : read_chunk(p, c, &skip);
-    if (status < 0) fail(p);
-    pthread_mutex_lock(&p->lock);
-    if (status > 0) {
-      c->stage = ENCODE;
-      c->next = 0;
-      c->pending = c->num_slices;
-      p->tail++;
-    } else {
-      p->ended = 1;
-    }
-    pthread_cond_broadcast(&p->changed);
-    pthread_mutex_unlock(&p->lock);
-    if (status <= 0) return NULL;
-  }
+  sw_byte_stream_on_idle(on_idle, p);
+  if (read_all(p)) fail(p);
+  pthread_mutex_lock(&p->lock);
+  p->ended = 1;
+  pthread_cond_broadcast(&p->changed);
+  pthread_mutex_unlock(&p->lock);
+  return NULL;
 }
 
 /* --- the workers --- */

@@ -22,6 +22,7 @@ struct sw_postings {
   uint64_t index;    /* of the next row */
   uint64_t done;     /* bytes of the files that are finished */
   sw_rejects rejects;
+  char *reasons[SW_REASONS];
   char failure[1024]; /* the message, once reading has failed: it does not go on after that */
   /* of the open source, by its format */
   sw_csv csv;
@@ -133,6 +134,16 @@ static int next_line(sw_postings *p, sw_posting *out) {
   return give(out, &text, &id, &date);
 }
 
+/* The text or the id is not there: what was looked for, what there is, and how to choose. */
+static int fail_missing(const sw_postings *p, const char *kind, const char *name, const char *names) {
+  const int text = name != p->id_column;
+  if (text && !p->column)
+    return sw_fail("%s has no %s \"description\" or \"text\"; there are: %s. Choose the text's with --column NAME",
+                   path_of(p), kind, names);
+  return sw_fail("%s has no %s \"%s\"; there are: %s. Choose one with --%s NAME", path_of(p), kind, name, names,
+                 text ? "column" : "id-column");
+}
+
 /* --- CSV --- */
 /* A column that was not asked for by name: large and small letters are the same. */
 static int usual_column(const sw_csv *csv, const char *name) {
@@ -164,9 +175,7 @@ static int open_csv(sw_postings *p) {
   p->date_field = usual_column(csv, "date");
   if (!missing) return 0;
   char *columns = sw_csv_column_list(csv);
-  if (columns)
-    sw_fail("%s has no column \"%s\"; its columns are: %s. Name the right one with --column or --id-column", path_of(p),
-            missing, columns);
+  if (columns) fail_missing(p, "column", missing, columns);
   free(columns);
   sw_csv_close(csv);
   return -1;
@@ -203,12 +212,19 @@ static int open_jsonl(sw_postings *p) {
   return sw_rows_open(&p->rows, w, path_of(p), p->max_row);
 }
 
-static json_t *text_of(const sw_postings *p, const json_t *row) {
-  if (p->column) return json_object_get(row, p->column);
-  json_t *text = json_object_get(row, "description");
-  if (!text) text = json_object_get(row, "text");
-  if (!text && json_object_size(row) == 1) text = json_object_iter_value(json_object_iter((json_t *)row));
-  return text;
+/* The key of the text, which the row may lack. */
+static const char *text_key(const sw_postings *p, const json_t *row) {
+  if (p->column) return p->column;
+  if (json_object_get(row, "description")) return "description";
+  if (json_object_get(row, "text")) return "text";
+  return json_object_size(row) == 1 ? json_object_iter_key(json_object_iter((json_t *)row)) : "description";
+}
+
+static const char *kind_of(const json_t *value) {
+  static const char *const kinds[] = {[JSON_OBJECT] = "an object",  [JSON_ARRAY] = "a list", [JSON_STRING] = "a string",
+                                      [JSON_INTEGER] = "a number",  [JSON_REAL] = "a number", [JSON_TRUE] = "true",
+                                      [JSON_FALSE] = "false",       [JSON_NULL] = "null"};
+  return kinds[json_typeof(value)];
 }
 
 static int note_keys(sw_postings *p, json_t *row) {
@@ -230,15 +246,16 @@ static int note_keys(sw_postings *p, json_t *row) {
 static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *id, sw_buffer *date, char fault[160]) {
   if (!json_is_object(row)) return snprintf(fault, 160, "the row is no JSON object"), 1;
   if (p->objects++ == 0 && note_keys(p, row)) return -1;
-  json_t *value = text_of(p, row);
+  const char *key = text_key(p, row);
+  json_t *value = json_object_get(row, key);
   json_t *id_value = json_object_get(row, p->id_column ? p->id_column : "id");
   if (!id_value && !p->id_column) id_value = json_object_get(row, "job_id");
   if (id_value == value) id_value = NULL;
   p->with_text += value != NULL;
   p->with_id += id_value != NULL;
-  if (!value) return snprintf(fault, 160, "no key \"%.100s\"", p->column ? p->column : "description"), 1;
+  if (!value) return snprintf(fault, 160, "no key \"%.100s\"%s", key, p->column ? "" : " or \"text\""), 1;
   if (!json_is_string(value))
-    return snprintf(fault, 160, "\"%.100s\" is no string", p->column ? p->column : "the text"), 1;
+    return snprintf(fault, 160, "\"%.80s\" is %s, a text in quotes was expected", key, kind_of(value)), 1;
   if (fault_of(p, json_string_value(value), json_string_length(value), fault)) return 1;
   if (p->id_column && !json_is_string(id_value) && !json_is_integer(id_value))
     return snprintf(fault, 160, "\"%.100s\" is no string or whole number", p->id_column), 1;
@@ -263,10 +280,7 @@ static int next_jsonl(sw_postings *p, sw_posting *out) {
     const char *missing = p->objects && !p->with_text                 ? (p->column ? p->column : "description")
                           : p->objects && p->id_column && !p->with_id ? p->id_column
                                                                       : NULL;
-    if (!missing) return 0;
-    return sw_fail("%s: no row has the key \"%s\"; the keys of its first row are: %s. Name the right one with --column "
-                   "or --id-column",
-                   path_of(p), missing, p->first_keys);
+    return missing ? fail_missing(p, "row with the key", missing, p->first_keys) : 0;
   }
   if (status == SW_ROW_LONG) {
     snprintf(fault, sizeof fault, "the row is longer than %zu bytes", p->max_row);
@@ -335,6 +349,16 @@ int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_
   return 0;
 }
 
+static int keep_reason(sw_postings *p, uint64_t row) {
+  sw_buffer text = {0};
+  const int several = p->sources.count > 1;
+  if (p->rejects.count > SW_REASONS) return 0;
+  if (sw_buffer_print(&text, "row %llu%s%s%s: %s", (unsigned long long)row, several ? " (" : "", several ? path_of(p) : "",
+                      several ? ")" : "", p->rejects.reason))
+    return -1;
+  return (p->reasons[p->rejects.count - 1] = sw_buffer_take(&text)) ? 0 : -1;
+}
+
 static int fail_for_good(sw_postings *p) {
   snprintf(p->failure, sizeof p->failure, "%s", sw_error());
   return -1;
@@ -370,6 +394,7 @@ int sw_postings_next(sw_postings *p, sw_posting *out) {
     }
     out->index = p->index++;
     if (status == ROW) return 1;
+    if (keep_reason(p, out->index + 1)) return fail_for_good(p);
   }
 }
 
@@ -386,6 +411,9 @@ uint64_t sw_postings_rows(const sw_postings *p) {
 uint64_t sw_postings_rejected(const sw_postings *p) {
   return p->rejects.count;
 }
+const char *sw_postings_reason(const sw_postings *p, size_t index) {
+  return index < SW_REASONS ? p->reasons[index] : NULL;
+}
 
 void sw_postings_progress(const sw_postings *p, uint64_t *done, uint64_t *total) {
   const sw_byte_stream *open = p->csv.window.stream    ? p->csv.window.stream
@@ -401,6 +429,7 @@ int sw_postings_close(sw_postings *p) {
   int status = sw_rejects_commit(&p->rejects);
   sw_rejects_close(&p->rejects);
   sw_sources_close(&p->sources);
+  for (size_t i = 0; i < SW_REASONS; i++) free(p->reasons[i]);
   free(p->column);
   free(p->id_column);
   free(p);

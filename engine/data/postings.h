@@ -14,7 +14,7 @@ typedef enum { SW_POSTINGS_AUTO, SW_POSTINGS_TEXT, SW_POSTINGS_LINES, SW_POSTING
 
 typedef struct {
   sw_postings_format format;  /* AUTO: by file name (.csv .tsv .jsonl .json .txt, before .gz/.zst); standard input: lines */
-  const char *column;         /* CSV column or JSON key of the text; NULL: "description", "text" or the only column */
+  const char *column;         /* CSV column or JSON key of the text; NULL: "description", otherwise "text", otherwise the only one */
   const char *id_column;      /* NULL: "id" or "job_id" where present, otherwise the row number */
   const char *rejected_path;  /* rows that cannot be used go here as JSON lines with the reason; NULL: counted only */
   uint64_t max_text_bytes;    /* a longer text is rejected; 0: 8 MiB */
@@ -40,6 +40,10 @@ void sw_posting_close(sw_posting *posting);
 /* Rows seen so far, usable or not, and those set aside. */
 uint64_t sw_postings_rows(const sw_postings *postings);
 uint64_t sw_postings_rejected(const sw_postings *postings);
+/* "row 3: the text is empty", with the file where there are several: the reason of each of the first SW_REASONS rows set aside; NULL for
+ * an index behind them. Valid until the postings are closed. */
+enum { SW_REASONS = 3 };
+const char *sw_postings_reason(const sw_postings *postings, size_t index);
 /* Bytes read so far and in total (0 = unknown), of the files as they lie on disk: for the progress bar. */
 void sw_postings_progress(const sw_postings *postings, uint64_t *done, uint64_t *total);
 /* Finishes the rejected file (absent when nothing was rejected) and frees everything, also on failure. */

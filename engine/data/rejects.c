@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Bytes of the well-formed UTF-8 sequence (Unicode 15, table 3-7) at p; 0 where there is none. */
@@ -50,6 +51,7 @@ int sw_rejects_open(sw_rejects *r, const char *path) {
 
 int sw_rejects_add(sw_rejects *r, const char *file, uint64_t line, const char *reason, const void *row, size_t bytes) {
   r->count++;
+  snprintf(r->reason, sizeof r->reason, "%s", reason);
   if (!r->path) return 0;
   if (!r->output.file && sw_output_open(&r->output, r->path)) return -1;
   if (bytes > SW_REJECT_ROW_BYTES) {
@@ -73,7 +75,8 @@ int sw_rejects_add(sw_rejects *r, const char *file, uint64_t line, const char *r
 int sw_rejects_commit(sw_rejects *r) {
   if (!r->path) return 0;
   if (r->output.file) return sw_output_commit(&r->output);
-  if (strcmp(r->path, "-") && unlink(r->path) && errno != ENOENT && errno != ENOTDIR)
+  struct stat info;
+  if (strcmp(r->path, "-") && !lstat(r->path, &info) && S_ISREG(info.st_mode) && unlink(r->path))
     return sw_fail("cannot remove the old %s: %s", r->path, strerror(errno));
   return 0;
 }

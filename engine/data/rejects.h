@@ -11,6 +11,7 @@ enum { SW_REJECT_ROW_BYTES = 2048 };
 
 typedef struct {
   uint64_t count;
+  char reason[256]; /* of the last one */
   char *path;       /* owned; NULL: only counted */
   sw_output output; /* opened at the first row */
 } sw_rejects;
@@ -19,7 +20,7 @@ int sw_rejects_open(sw_rejects *rejects, const char *path);
 /* `line` is 1-based. `file`, `reason` and `row` may hold any bytes. */
 int sw_rejects_add(sw_rejects *rejects, const char *file, uint64_t line, const char *reason, const void *row,
                    size_t bytes);
-/* Publishes the file; where nothing was rejected, a file of that name from an earlier run is removed. `count` stays
+/* Publishes the file; where nothing was rejected, a file of that name from an earlier run is removed (a device is not). `count` stays
  * readable. */
 int sw_rejects_commit(sw_rejects *rejects);
 /* Throws away what was not committed and frees; may follow a commit. */

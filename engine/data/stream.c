@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -32,8 +33,27 @@ struct sw_byte_stream {
   size_t raw_bytes;
 };
 
+static _Thread_local struct {
+  int (*call)(void *context);
+  void *context;
+} idle;
+
+void sw_byte_stream_on_idle(int (*call)(void *context), void *context) {
+  idle.call = call;
+  idle.context = context;
+}
+
+static int wait_for_input(int fd) {
+  struct pollfd input = {.fd = fd, .events = POLLIN};
+  int ready;
+  while ((ready = poll(&input, 1, SW_IDLE_MS)) == 0 || (ready < 0 && errno == EINTR))
+    if (ready == 0 && idle.call(idle.context)) return -1;
+  return 0; /* what is wrong with the file, if anything, is what read() says */
+}
+
 static ssize_t read_some(sw_byte_stream *s, void *data, size_t capacity) {
   if (s->raw_ended) return 0;
+  if (idle.call && wait_for_input(s->fd)) return -1;
   ssize_t got;
   do got = read(s->fd, data, capacity > SSIZE_MAX ? SSIZE_MAX : capacity);
   while (got < 0 && errno == EINTR);
@@ -59,8 +79,17 @@ static int ends_with(const char *text, const char *end) {
   return n >= m && !strcmp(text + n - m, end);
 }
 
+/* Whether the first bytes begin like a compressed file: where they do not, a short first line need not wait for a second. */
+static int may_be_compressed(const unsigned char *raw, size_t bytes) {
+  static const unsigned char starts[3][2] = {{0x1f, 0x8b}, {0x28, 0xb5}, {0x50, 0x2a}};
+  if (!bytes) return 1;
+  for (int i = 0; i < 3; i++)
+    if ((raw[0] == starts[i][0] || (i == 2 && (raw[0] & 0xf0) == 0x50)) && (bytes < 2 || raw[1] == starts[i][1])) return 1;
+  return 0;
+}
+
 static int detect(sw_byte_stream *s) {
-  while (s->raw_end < 4) {
+  while (s->raw_end < 4 && may_be_compressed(s->raw, s->raw_end)) {
     ssize_t got = read_some(s, s->raw + s->raw_end, s->raw_bytes - s->raw_end);
     if (got < 0) return -1;
     if (got == 0) break;

@@ -15,6 +15,10 @@ int sw_byte_stream_open(const char *path, int hash, sw_byte_stream **out);
 /* Puts up to `capacity` (> 0) decompressed bytes into `data`: their number, 0 at the end, -1 on failure (read error,
  * damaged or truncated compressed data). Returns as soon as there is something, so that a slow pipe is not held up. */
 ssize_t sw_byte_stream_read(sw_byte_stream *stream, void *data, size_t capacity);
+/* Has the calling thread's streams call `idle` whenever a pipe or a terminal has given nothing for SW_IDLE_MS; where it returns -1, with
+ * sw_error() set, reading fails with that. NULL: they just wait. */
+enum { SW_IDLE_MS = 1000 };
+void sw_byte_stream_on_idle(int (*idle)(void *context), void *context);
 /* Bytes taken from the file so far, as they lie on disk, and its size (0 where unknown: pipes). */
 uint64_t sw_byte_stream_done(const sw_byte_stream *stream);
 uint64_t sw_byte_stream_size(const sw_byte_stream *stream);

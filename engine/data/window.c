@@ -58,7 +58,8 @@ int sw_window_open(sw_window *w, const char *path, int hash) {
     w->capacity = size > LEAST_BYTES ? size : LEAST_BYTES;
   w->data = sw_realloc_array(NULL, w->capacity, 1);
   int more = w->data ? 1 : -1;
-  while (more > 0 && w->end < 3) more = fill_once(w);
+  /* a byte order mark is looked for only where the first byte may begin one: a short first line need not wait for a second */
+  while (more > 0 && w->end < 3 && (!w->end || (unsigned char)w->data[0] >= 0xEF)) more = fill_once(w);
   if (more < 0) {
     sw_window_close(w);
     return -1;

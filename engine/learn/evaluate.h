@@ -31,7 +31,8 @@ uint64_t sw_eval_set_tokens(const sw_eval_set *set);
  * labels in the same order. A NaN or infinity among the log probabilities is a failure that names the example's file
  * and line. scores and json may each be NULL; *json is a new reference:
  *   {"micro": {"precision","recall","f1","support"}, "macro": {...}, "accuracy": x, "loss": x, "words": n,
- *    "decode": "viterbi", "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}} */
+ *    "decode": "viterbi", "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}}; a nameless label is called
+ * after its layer. */
 int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch,
                     sw_decode decode, sw_eval_scores *scores, json_t **json);
 #endif

@@ -4,14 +4,11 @@
 #include "engine/store/hdf.h"
 #include "engine/store/json.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -316,27 +313,6 @@ static int cut_to_size(const char *temporary, const char *path) {
   return status;
 }
 
-/* Removes "<path>.tmp-<pid>-<n>" files whose process is gone: it was killed while it wrote. A living writer, also one
- * on another machine that shares the folder, holds a lock on its file. */
-static void remove_stale(const char *path) {
-  const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-  char *folder = slash ? sw_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : sw_strdup(".");
-  DIR *dir = folder ? opendir(folder) : NULL;
-  size_t length = strlen(base);
-  for (struct dirent *entry; dir && (entry = readdir(dir));) {
-    int pid, number, end = 0;
-    if (strncmp(entry->d_name, base, length) ||
-        sscanf(entry->d_name + length, ".tmp-%d-%d%n", &pid, &number, &end) != 2 || !end ||
-        entry->d_name[length + (size_t)end] || pid <= 0 || pid == getpid() || kill(pid, 0) == 0 || errno != ESRCH)
-      continue;
-    int fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(dirfd(dir), entry->d_name, 0);
-    if (fd >= 0) close(fd);
-  }
-  if (dir) closedir(dir);
-  free(folder);
-}
-
 static int write_file(const char *temporary, const char *path, const sw_checkpoint *c,
                       const sw_checkpoint_texts *texts) {
   int status = -1;
@@ -356,7 +332,7 @@ static int write_file(const char *temporary, const char *path, const sw_checkpoi
     if (H5Fget_vfd_handle(file, H5P_DEFAULT, &handle) < 0 || !handle) {
       sw_fail("cannot write %s: HDF5 gives no file descriptor", path);
     } else {
-      flock(*(int *)handle, LOCK_EX | LOCK_NB); /* see remove_stale; a file system without locks is no reason to stop */
+      sw_temporary_lock(*(int *)handle);
       status = reserve(*(int *)handle, file_bytes(c, texts), path);
     }
     int reported = status != 0;
@@ -400,7 +376,6 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *c) {
                    ? -1
                    : 0;
   if (!status) {
-    remove_stale(path);
     sw_hdf_enter();
     status = write_file(temporary, path, c, &texts);
     sw_hdf_leave();

@@ -287,7 +287,7 @@ static int write_weights(const sw_checkpoint *c, const sw_head *head, const char
 
 /* --- the folder */
 
-static int choose_head(const sw_checkpoint *c, const char *name, const sw_head **out) {
+int sw_export_head(const sw_checkpoint *c, const char *name, const sw_head **out) {
   size_t count = 0;
   const sw_head *only = NULL;
   sw_buffer names = {0};
@@ -301,25 +301,15 @@ static int choose_head(const sw_checkpoint *c, const char *name, const sw_head *
     if (name && !strcmp(head->name, name)) *out = head;
   }
   int status = 0;
-  if (name && !*out)
+  if (name && !*out && strcmp(name, "none"))
     status = sw_fail("the checkpoint has no token head named %s; it has: %s", name, names.size ? names.data : "none");
+  if (!name && count > 1)
+    status = sw_fail("the checkpoint has %zu heads, and transformers' model takes one: choose with --head NAME (%s), or "
+                     "--head none for the encoder alone",
+                     count, names.data);
   if (!name && count == 1) *out = only;
   sw_buffer_close(&names);
   return status;
-}
-
-/* Removes a folder that we made, with what we put into it (two levels at most). */
-static void remove_folder(const char *folder) {
-  DIR *dir = opendir(folder);
-  for (struct dirent *entry; dir && (entry = readdir(dir));) {
-    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-    if (unlinkat(dirfd(dir), entry->d_name, 0) == 0) continue;
-    char *inside = sw_path_join(folder, entry->d_name);
-    if (inside) remove_folder(inside);
-    free(inside);
-  }
-  if (dir) closedir(dir);
-  rmdir(folder);
 }
 
 static int is_empty_folder(const char *folder) {
@@ -367,7 +357,7 @@ static int publish(const char *temporary, const char *folder) {
       if (rename(old, folder)) status = -2;
       errno = saved;
     } else {
-      remove_folder(old);
+      sw_remove_folder(old);
     }
   }
   if (status == -2)
@@ -378,12 +368,10 @@ static int publish(const char *temporary, const char *folder) {
   return status ? -1 : 0;
 }
 
-int sw_export_folder(const sw_checkpoint *c, const char *head_name, const char *folder_as_given, int force) {
-  const sw_head *head;
+int sw_export_folder(const sw_checkpoint *c, const sw_head *head, const char *folder_as_given, int force) {
   if (!sw_encoder_is_known(c->config))
     return sw_fail("only BERT and DistilBERT checkpoints can be exported, this one is of kind %s", c->kind);
   if (!c->vocab_size) return sw_fail("the checkpoint holds no vocabulary, so transformers could not use it");
-  if (choose_head(c, head_name, &head)) return -1;
   char *folder = sw_strdup(folder_as_given), *temporary = NULL;
   if (!folder) return -1;
   for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/';) folder[--n] = 0;
@@ -399,8 +387,11 @@ int sw_export_folder(const sw_checkpoint *c, const char *head_name, const char *
   else if ((temporary = sw_temporary_path(folder)) && mkdir(temporary, 0777))
     sw_fail("cannot write the folder %s: %s", folder, strerror(errno));
   else if (temporary) {
+    int descriptor = open(temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    sw_temporary_lock(descriptor);
     status = write_all(c, head, temporary) || publish(temporary, folder) ? -1 : 0;
-    if (status) remove_folder(temporary);
+    if (status) sw_remove_folder(temporary);
+    if (descriptor >= 0) close(descriptor);
   }
   free(temporary);
   free(folder);

@@ -198,7 +198,8 @@ static int fetch_modules(hub *h, char transformer[MAX_PATH]) {
 
 static int fetch_shards(hub *h, const char *prefix) {
   char name[MAX_PATH];
-  snprintf(name, sizeof name, "%s%s", prefix, "model.safetensors.index.json");
+  if (snprintf(name, sizeof name, "%s%s", prefix, "model.safetensors.index.json") >= (int)sizeof name)
+    return sw_fail("%s: the path %.64s is too long", h->id, prefix);
   char *path = sw_path_join(h->folder, name);
   json_t *index = path ? sw_json_read(path, SMALL_FILE) : NULL, *done = json_object(), *file;
   const char *tensor;

@@ -19,10 +19,11 @@ int sw_import_cached(const char *folder, const char *id, sw_checkpoint *out);
  * defaults of transformers filled in, kind "base" (or "ner" with the head "tags" for a token classifier), and its
  * origin in training["source"], with the tensors that were not taken over (heads of other tasks) in
  * training["source"]["left_out"]. On failure `out` is empty. */
-/* To a folder that transformers loads: AutoModel, or AutoModelForTokenClassification where there is exactly one token
- * head
- * (`head` picks one of several; NULL: the only one, or none), AutoModelForMaskedLM where there is that head and no
- * token head. SentenceTransformer loads it too. The folder appears complete or not at all; one that is not empty is
- * replaced only with `force`. */
-int sw_export_folder(const sw_checkpoint *checkpoint, const char *head, const char *folder, int force);
+/* The token head that --head means: by its name; "none": NULL, the encoder alone; NULL: the only one, NULL where there
+ * is none. Fails for an unknown name, and where there are several and none was named; the message lists them. */
+int sw_export_head(const sw_checkpoint *checkpoint, const char *name, const sw_head **head);
+/* To a folder that transformers loads: AutoModelForTokenClassification with a token head; without one (NULL)
+ * AutoModelForMaskedLM where there is that head, otherwise AutoModel. SentenceTransformer loads it too. The folder
+ * appears complete or not at all; one that is not empty is replaced only with `force`. */
+int sw_export_folder(const sw_checkpoint *checkpoint, const sw_head *head, const char *folder, int force);
 #endif

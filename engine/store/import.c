@@ -250,13 +250,14 @@ static int take_classifier(const sw_model_source *source, const json_t *architec
     return sw_fail("%s: id2label of config.json has %zu labels, classifier.weight %zu rows", source->what,
                    json_object_size(id2label), count);
   const char **labels = sw_alloc_array(count, sizeof *labels);
-  char *made = sw_alloc_array(count, 16);
+  enum { ROOM = 32 };
+  char *made = sw_alloc_array(count, ROOM);
   int status = labels && made ? 0 : -1;
   for (size_t i = 0; !status && i < count; i++) {
     char id[24];
     snprintf(id, sizeof id, "%zu", i);
-    snprintf(made + 16 * i, 16, "LABEL_%zu", i);
-    labels[i] = id2label ? sw_json_string(id2label, id) : made + 16 * i;
+    snprintf(made + ROOM * i, ROOM, "LABEL_%zu", i);
+    labels[i] = id2label ? sw_json_string(id2label, id) : made + ROOM * i;
     if (!labels[i] || !labels[i][0])
       status = sw_fail("%s: id2label of config.json has no label for \"%s\"", source->what, id);
   }

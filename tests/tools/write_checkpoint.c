@@ -16,7 +16,7 @@ static int write_one(const char *path, int n, int64_t kilobytes) {
   c.training = json_pack("{s:i}", "n", n);
   int status = c.kind && c.config && c.training ? 0 : sw_fail("out of memory");
   for (int i = 0; !status && i < 4; i++) {
-    char name[16];
+    char name[32];
     snprintf(name, sizeof name, "tensor.%d", i);
     sw_tensor *t = sw_tensors_add(&c.weights, name, SW_F32, 2, (int64_t[]){kilobytes, 64});
     if (!t) status = -1;

@@ -9,17 +9,18 @@
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { TEXTS = 3000, BATCH_TOKENS = 50, MAX_BATCH = 9 };
 
 typedef struct {
-  atomic_uint open, encoded, run, finished;
+  atomic_uint open, encoded, run, finished, written;
   atomic_uint_fast64_t run_tokens;
-  unsigned written;
   uint64_t skip;
   const char *fail_in; /* "encode" … at the `fail_at`th call */
   unsigned fail_at;
@@ -179,6 +180,54 @@ static void test_failures(void **state) {
       }
 }
 
+/* The reading end as a path, and the writing end. */
+static const char *open_pipe(int *writing) {
+  static char path[40];
+  int ends[2];
+  assert_int_equal(pipe(ends), 0);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", ends[0]);
+  *writing = ends[1];
+  return path;
+}
+
+typedef struct {
+  job *job;
+  int writing;
+} slow_writer;
+
+/* Two texts, and the next only when the results of these are written. */
+static void *write_slowly(void *context) {
+  slow_writer *w = context;
+  for (unsigned i = 0; i < 6; i += 2) {
+    dprintf(w->writing, "%u\n%u\n", i * 7 % 1001, (i + 1) * 7 % 1001);
+    while (w->job->written < i + 2) usleep(1000);
+  }
+  close(w->writing);
+  return NULL;
+}
+
+static void test_slow_pipe(void **state) {
+  job j = {0};
+  slow_writer w = {.job = &j};
+  const char *path = open_pipe(&w.writing);
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, write_slowly, &w), 0);
+  if (go(path, &j, 2, 1, 0, NULL)) fail_msg("%s", sw_error());
+  pthread_join(thread, NULL);
+  assert_int_equal(j.written, 6);
+}
+
+/* A failure ends the run though the pipe stays open and silent. */
+static void test_silent_pipe(void **state) {
+  job j = {.fail_in = "write", .fail_at = 1};
+  int writing;
+  const char *path = open_pipe(&writing);
+  dprintf(writing, "0\n7\n");
+  assert_int_equal(go(path, &j, 2, 1, 0, NULL), -1);
+  assert_string_equal(sw_error(), "write failed");
+  close(writing);
+}
+
 static void test_cache(void **state) {
   sw_random r = {.seed = test_seed("cache")};
   const size_t limits[] = {0, 1000, 20000, 1 << 20};
@@ -213,6 +262,7 @@ static void test_cache(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything_in_order), cmocka_unit_test(test_skip),
-                                     cmocka_unit_test(test_failures), cmocka_unit_test(test_cache)};
+                                     cmocka_unit_test(test_failures), cmocka_unit_test(test_slow_pipe),
+                                     cmocka_unit_test(test_silent_pipe), cmocka_unit_test(test_cache)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

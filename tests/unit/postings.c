@@ -162,9 +162,9 @@ static void csv(void **state) {
   expect(test_write_text("one.csv", "Occupation\nSmith\n\nCook\n"), NULL, "0 1 - Smith\n1 2 - Cook\n", 0);
   expect(test_write_text("two.tsv", "id\tText\nx\ta, b\n"), NULL, "0 x - a, b\n", 0);
   sw_postings_options wrong = {.column = "nope"}, wrong_id = {.column = "title", .id_column = "nope"};
-  refuse(test_path("jobs.csv"), &wrong, "has no column \"nope\"; its columns are: job_id, title, description, date");
-  refuse(test_path("jobs.csv"), &wrong_id, "has no column \"nope\"");
-  refuse(test_write_text("three.csv", "a,b\n1,2\n"), NULL, "has no column \"description\"; its columns are: a, b");
+  refuse(test_path("jobs.csv"), &wrong, "has no column \"nope\"; there are: job_id, title, description, date. Choose one with --column");
+  refuse(test_path("jobs.csv"), &wrong_id, "Choose one with --id-column");
+  refuse(test_write_text("three.csv", "a,b\n1,2\n"), NULL, "has no column \"description\" or \"text\"; there are: a, b. Choose the text's with --column");
   refuse(test_write_text("empty.csv", ""), NULL, "is empty");
   sw_postings_options small = {.max_text_bytes = 4};
   expect(test_write_text("small.csv", "text\nfour\nfives\nabc\n"), &small, "0 1 - four\n2 3 - abc\n", 1);
@@ -189,8 +189,8 @@ static void jsonl(void **state) {
       NULL, "0 1 - a\n1 2 - b\n3 4 - c\n", 1);
   sw_postings_options wrong = {.column = "nope"}, wrong_id = {.id_column = "nope"};
   refuse(test_path("rows.jsonl"), &wrong,
-         "no row has the key \"nope\"; the keys of its first row are: id, description, date");
-  refuse(test_path("rows.jsonl"), &wrong_id, "no row has the key \"nope\"");
+         "no row with the key \"nope\"; there are: id, description, date. Choose one with --column");
+  refuse(test_path("rows.jsonl"), &wrong_id, "Choose one with --id-column");
   expect(test_write_text("none.jsonl", ""), NULL, "", 0);
 }
 
