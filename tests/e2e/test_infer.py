@@ -307,6 +307,69 @@ def test_inputs():
     assert np.load(at("none-e.npy")).shape == (0, 32)
 
 
+def test_nothing_usable():
+    """Where no row can be used that is a failure, with the first reason; rows that go nowhere are told of on stderr."""
+    open(at("numbers.jsonl"), "w").write('{"text": 5}\n{"text": " "}\n{"a": "x", "b": "y"}\n{"text": null}\n')
+    for verb, model, out in (("embed", "base", "nothing.h5"), ("tag", "tagger", "nothing.jsonl"), ("tag", "tagger", "nothing/")):
+        args = [verb, "-m", at(model + ".h5"), at("numbers.jsonl")]
+        for more in ([], ["--quiet"]):
+            _, err = run(*args, "-o", tmp + "/" + out, *more, status=1)
+            assert '4 rows, and none can be used: row 1: "text" is a number' in err and out.rstrip("/") + ".rejected.jsonl" in err, err
+            _, err = run(*args, *more, status=1)
+            assert "4 rows" in err and "row 1: " in err and "row 2: the text is empty" in err and 'row 3: no key "description" or "text"' in err, err
+        assert not os.path.exists(tmp + "/" + out) and not os.path.exists(tmp + "/" + out.rstrip("/") + ".partial")
+        assert len(lines(tmp + "/" + out.rstrip("/") + ".rejected.jsonl")) == 4
+    with open(at("numbers.jsonl"), "a") as f: f.write('{"note": "only key"}\n')
+    out, err = run("embed", "-m", at("base.h5"), at("numbers.jsonl"))
+    assert json.loads(out)["id"] == "5" and "embed: 1 text, " in err and "4 unusable rows left out" in err, err
+    assert err.splitlines()[:3] == ['skillwatch: row 1: "text" is a number, a text in quotes was expected', "skillwatch: row 2: the text is empty",
+                                    'skillwatch: row 3: no key "description" or "text"'], err
+    _, err = run("embed", "-m", at("base.h5"), at("numbers.jsonl"), "--quiet")
+    assert not err
+    # what is no regular file is not removed where nothing was rejected
+    os.mkfifo(at("aside"))
+    run("embed", "-m", at("base.h5"), "-", "--rejected", at("aside"), "--quiet", stdin=b"python\n")
+    assert os.path.exists(at("aside"))
+
+
+def test_places():
+    """An output that the next run would read, or that would replace what it reads, is wrong usage."""
+    texts = dated_folder()
+    files = lambda: sorted(os.path.join(d, n) for d, _, names in os.walk(at("postings")) for n in names)
+    before, model = files(), ["-m", at("tagger.h5")]
+    os.symlink(at("postings"), at("link"))
+    day = at("postings", "2026-01-05")
+    for args in ([at("postings"), "-o", at("postings", "tags.jsonl")], [at("postings"), "-o", at("postings", "no", "such", "tags.jsonl")],
+                 [at("postings") + "/", "-o", at("link", "tags.jsonl")], [at("link"), "-o", at("postings", "tags.csv")],
+                 [at("postings"), "-o", at("postings") + "/"], [at("postings"), "-o", at("postings", "tags") + "/"],
+                 [at("postings"), "-o", at("t.jsonl"), "--rejected", at("postings", "bad.jsonl")],
+                 [day, "-o", at("postings") + "/"], [os.path.join(day, "1.txt"), "-o", at("postings") + "/"]):
+        _, err = run("tag", *model, *args, status=2)
+        assert "lies in the " in err, (args, err)
+    assert files() == before
+    os.makedirs(at("postings-tags"), exist_ok=True)  # beside it, with a name that begins the same
+    run("tag", *model, at("postings"), "-o", at("postings-tags", "tags.jsonl"), "--quiet")
+    assert len(lines(at("postings-tags", "tags.jsonl"))) == len(texts)
+
+
+def test_slow_pipe():
+    """What came through a pipe is answered while the pipe waits; a failure does not wait for the pipe to close."""
+    for verb, model in (("embed", "base"), ("tag", "tagger")):
+        p = subprocess.Popen([INFER, verb, "-m", at(model + ".h5"), "-", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for i in range(3):
+            p.stdin.write(b"c\n" if i == 0 else b"python and java\nsql\n")  # a line shorter than any file's magic number comes first
+            p.stdin.flush()
+            for _ in range(1 if i == 0 else 2): assert json.loads(p.stdout.readline())  # would wait for ever
+        p.stdin.close()
+        assert p.wait() == 0 and not p.stdout.read()
+        with open("/dev/full", "wb") as full:
+            p = subprocess.Popen([INFER, verb, "-m", at(model + ".h5"), "-", "--quiet"], stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE)
+            p.stdin.write(b"python\n")
+            p.stdin.flush()
+            assert p.wait(timeout=120) == 1 and b"No space left" in p.stderr.read()
+            p.stdin.close()
+
+
 def kill_midway(args, partial, enough):
     p = subprocess.Popen([INFER, *map(str, args)], stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
@@ -372,7 +435,7 @@ def test_bad_input():
     write_csv(at("in.csv"), [(i, text(6)) for i in range(40)])
     base, source = ["-m", at("base.h5")], [at("in.csv"), "--column", "title"]
     for args in ([], ["embed"], ["embed", *base], ["embed", *source], ["embed", *base, *source, "-o", "v.xyz"], ["fly"],
-                 ["embed", *base, *source, "--threads", "-1"], ["embed", *base, *source, "--dtype", "fp8"], ["embed", *base, *source, "--nope"],
+                 ["embed", *base, *source, "--threads", "-1"], ["embed", *base, *source, "--device", "tpu"], ["embed", *base, *source, "--dtype", "fp8"], ["embed", *base, *source, "--nope"],
                  ["embed", *base, *source, "--format", "pdf"], ["tag", *base, *source, "-o", "t.h5"], ["embed", *base, *source, "--batch-tokens", "x"]):
         p = subprocess.run([INFER, *args], capture_output=True)
         assert p.returncode == 2 and p.stderr and not p.stdout, args
@@ -387,10 +450,10 @@ def test_bad_input():
     fails("embed", "-m", at("none.h5"), *source, says="none.h5")
     fails("embed", "-m", at("in.csv"), *source, says="in.csv")
     fails("tag", *base, *source, says="no token head; train one with: skillwatch train ner")
-    fails("embed", *base, at("in.csv"), "--column", "nope", "-o", at("x.h5"), says="nope")
+    fails("embed", *base, at("in.csv"), "--column", "nope", "-o", at("x.h5"), says='no column "nope"; there are: id, title. Choose one with --column')
+    fails("embed", *base, at("in.csv"), "-o", at("x.h5"), says='no column "description" or "text"; there are: id, title. Choose the text\'s with --column')
     fails("embed", *base, at("missing.csv"), "-o", at("x.h5"), says="missing.csv")
     fails("embed", *base, *source, "-o", at("no", "folder", "x.h5"), says="x.h5")
-    fails("embed", *base, *source, "--device", "tpu", says="tpu")
     os.makedirs(at("folder.h5"), exist_ok=True)
     fails("embed", *base, *source, "-o", at("folder.h5"), says="folder.h5")
     fails("embed", "-m", at("broken.h5"), *source, "-o", at("x.h5"), says="row ")
