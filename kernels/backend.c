@@ -1,5 +1,6 @@
 #include "kernels/backend.h"
 #include "base/error.h"
+#include "kernels/module.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -120,11 +121,28 @@ int sw_device_check(const char *name, int threads) {
   return sw_fail("--device %s: unknown device; use auto or cpu", name);
 }
 
+/* "cuda:1" -> the module "cuda", device 1 */
+static int module_device_open(const char *name, sw_device **out) {
+  char backend[32];
+  const char *colon = strchr(name, ':');
+  size_t length = colon ? (size_t)(colon - name) : strlen(name);
+  char *end = NULL;
+  long index = colon ? strtol(colon + 1, &end, 10) : 0;
+  if (length >= sizeof backend || (colon && (end == colon + 1 || *end || index < 0 || index > 1023)))
+    return sw_fail("--device %s: the number of a device is missing or wrong; skillwatch devices lists them", name);
+  memcpy(backend, name, length);
+  backend[length] = 0;
+  const sw_module *module = sw_module_open(backend);
+  return module ? module->open((int)index, out) : -1;
+}
+
 int sw_device_open(const char *name, sw_device **out) {
   *out = NULL;
-  if (sw_device_check(name, 0)) return -1;
-  if (strncmp(name, "cuda", 4)) return cpu_open(out);
-  return sw_fail("--device %s: this build has no CUDA backend; use --device cpu", name);
+  if (!strcmp(name, "cpu")) return cpu_open(out);
+  if (!strncmp(name, "cuda", 4)) return module_device_open(name, out);
+  if (strcmp(name, "auto")) return sw_fail("--device %s: unknown device; use auto, cpu or cuda[:N]", name);
+  if (!module_device_open("cuda", out)) return 0;
+  return cpu_open(out);
 }
 
 void sw_device_close(sw_device *device) {
@@ -137,6 +155,6 @@ int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
     threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
   }
   if (threads > MAX_THREADS) return sw_fail("--threads %d is too many (at most %d)", threads, MAX_THREADS);
-  *out = (sw_stream){.device = device, .threads = threads};
+  *out = (sw_stream){.device = device, .threads = threads, .handle = device->stream};
   return 0;
 }

@@ -18,7 +18,7 @@ typedef struct sw_device sw_device;
 typedef struct sw_stream {
   sw_device *device;
   int threads;   /* CPU: threads an operator may use, >= 1; results do not depend on it */
-  void *handle;  /* the backend's own */
+  void *handle;  /* the backend's own: CUDA's stream */
 } sw_stream;
 
 /* Dropout by counters, identical on every backend. Element i of a tensor is kept where word (i & 3) of
@@ -68,9 +68,11 @@ struct sw_device {
   const char *backend;  /* "cpu" */
   char name[96];        /* "cpu (avx512, amx)": for people */
   const sw_operators *operators;
+  void *stream;         /* the handle of streams opened on it; NULL on the CPU */
   /* 64-byte aligned device memory, not initialised; NULL with the message set */
   void *(*alloc)(sw_device *device, size_t bytes);
   void (*release)(sw_device *device, void *memory);
+  /* Copies are in the stream's order. copy_in has read `host` when it returns; `host` holds copy_out's bytes after synchronize. */
   int (*copy_in)(sw_stream *stream, void *device_memory, const void *host, size_t bytes);
   int (*copy_out)(sw_stream *stream, void *host, const void *device_memory, size_t bytes);
   int (*zero)(sw_stream *stream, void *device_memory, size_t bytes);
@@ -78,7 +80,8 @@ struct sw_device {
   void (*close)(sw_device *device);
 };
 
-/* Opens "auto", "cpu" (later "cuda[:N]"). SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests);
+/* Opens "cpu", "cuda[:N]" or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
+ * works, otherwise the CPU; then, where a module is installed, one line on stderr says why. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests);
  * asking for one the machine lacks is a failure. */
 int sw_device_open(const char *name, sw_device **out);
 void sw_device_close(sw_device *device);

@@ -82,6 +82,19 @@ double kt_random_normal(kt *t) { return sqrt(-2 * log(kt_random(t))) * cos(6.283
 
 /* --- tensors --- */
 static int on_cpu(const kt *t) { return !strcmp(t->device->backend, "cpu"); }
+static int emulated(const kt *t) { return !strcmp(t->device->backend, "cuda-emulated"); }
+
+/* The emulator lets AddressSanitizer watch the ends of its allocations itself: reads beyond them are seen too. */
+static size_t guard_of(const kt *t) {
+#ifdef KT_ASAN
+  if (emulated(t)) return 0;
+#endif
+  return GUARD;
+}
+static void to_host(const kt *t, void *host, const void *memory, size_t bytes, const char *name) {
+  sw_stream stream = t->stream;
+  if (t->device->copy_out(&stream, host, memory, bytes) || t->device->synchronize(&stream)) die(name);
+}
 
 /* AddressSanitizer then also sees a kernel that only reads a guard. */
 static void poison(kt *t, kt_tensor *x, int on) {
@@ -100,13 +113,14 @@ kt_tensor *kt_bytes(kt *t, const char *name, size_t bytes) {
   kt_tensor *x = host_alloc(sizeof *x);
   snprintf(x->name, sizeof x->name, "%s", name);
   x->bytes = bytes;
-  x->block = t->device->alloc(t->device, bytes + 2 * GUARD);
+  const size_t guard = guard_of(t);
+  x->block = t->device->alloc(t->device, bytes + 2 * guard);
   if (!x->block) die(name);
-  x->data = x->block + GUARD;
-  unsigned char *image = host_alloc(bytes + 2 * GUARD);
-  memset(image, guard_byte, bytes + 2 * GUARD);
-  memset(image + GUARD, 0xff, bytes);
-  if (t->device->copy_in(&t->stream, x->block, image, bytes + 2 * GUARD)) die(name);
+  x->data = x->block + guard;
+  unsigned char *image = host_alloc(bytes + 2 * guard);
+  memset(image, guard_byte, bytes + 2 * guard);
+  memset(image + guard, 0xff, bytes);
+  if (t->device->copy_in(&t->stream, x->block, image, bytes + 2 * guard)) die(name);
   free(image);
   poison(t, x, 1);
   x->next = t->tensors;
@@ -158,7 +172,7 @@ void kt_upload(kt *t, kt_tensor *x) {
 }
 void kt_download(kt *t, kt_tensor *x) {
   unsigned char *raw = host_alloc(x->bytes);
-  if (t->device->synchronize(&t->stream) || t->device->copy_out(&t->stream, raw, x->data, x->bytes)) die(x->name);
+  to_host(t, raw, x->data, x->bytes, x->name);
   for (int64_t i = 0; i < x->count; i++) {
     float f;
     sw_bf16 h;
@@ -195,16 +209,17 @@ void kt_clear(kt *t) {
     kt_tensor *x = t->tensors;
     t->tensors = x->next;
     if (x->block) {
-      unsigned char *image = host_alloc(x->bytes + 2 * GUARD);
+      const size_t guard = guard_of(t);
+      unsigned char *image = host_alloc(x->bytes + 2 * guard);
       poison(t, x, 0);
-      if (t->device->copy_out(&t->stream, image, x->block, x->bytes + 2 * GUARD)) die(x->name);
-      long before = 0, after = 0; /* distance of the nearest broken byte */
-      for (long i = GUARD; i >= 1; i--) {
-        if (image[GUARD - i] != guard_byte) before = i;
-        if (image[GUARD + x->bytes + (size_t)i - 1] != guard_byte) after = i;
+      to_host(t, image, x->block, x->bytes + 2 * guard, x->name);
+      size_t before = 0, after = 0; /* distance of the nearest broken byte */
+      for (size_t i = guard; i >= 1; i--) {
+        if (image[guard - i] != guard_byte) before = i;
+        if (image[guard + x->bytes + i - 1] != guard_byte) after = i;
       }
       free(image);
-      kt_check(t, !before && !after, "%s: written outside, %ld bytes %s its %s", x->name, before ? before : after,
+      kt_check(t, !before && !after, "%s: written outside, %zu bytes %s its %s", x->name, before ? before : after,
                before ? "before" : "beyond", before ? "start" : "end");
       t->device->release(t->device, x->block);
     }
@@ -267,7 +282,7 @@ double kt_largest(const double *x, int64_t count) {
 
 static unsigned char *raw_copy(kt *t, const kt_tensor *x) {
   unsigned char *raw = host_alloc(x->bytes);
-  if (t->device->synchronize(&t->stream) || t->device->copy_out(&t->stream, raw, x->data, x->bytes)) die(x->name);
+  to_host(t, raw, x->data, x->bytes, x->name);
   return raw;
 }
 static int same_bytes(kt *t, const char *what, const unsigned char *a, const unsigned char *b, size_t bytes, size_t element) {
@@ -290,29 +305,44 @@ int kt_same_bits(kt *t, const char *what, const kt_tensor *a, const kt_tensor *b
   return kt_same_bits_at(t, what, a, 0, b, 0, a->host ? a->count : (int64_t)a->bytes);
 }
 
-void kt_with_threads(kt *t, const char *what, kt_run_fn *run, void *argument, kt_tensor *const *outputs, int count) {
+/* The ways in which a device may run the same work: numbers of threads on the CPU, orders of threads in the emulator. */
+static const char *set_way(kt *t, int way) {
   static const int threads[] = {1, 1, 2, 3};
+  static const char *const names[] = {"1 thread", "1 thread again", "2 threads", "3 threads"};
+  static const char *const orders[] = {"forward", "reversed", "random:1", "random:2", "random:3"};
+  if (emulated(t)) {
+    if (way >= 5) return NULL;
+    setenv("SW_CUDA_EMULATOR_ORDER", orders[way], 1);
+    return orders[way];
+  }
+  if (way >= 4) return NULL;
+  t->stream.threads = threads[way];
+  return names[way];
+}
+
+void kt_with_threads(kt *t, const char *what, kt_run_fn *run, void *argument, kt_tensor *const *outputs, int count) {
   int before = t->stream.threads;
   unsigned char **start = host_alloc((size_t)count * sizeof *start), **first = host_alloc((size_t)count * sizeof *first);
   for (int i = 0; i < count; i++) start[i] = raw_copy(t, outputs[i]);
-  for (int r = 0; r < 4; r++) {
+  const char *name;
+  for (int way = 0; (name = set_way(t, way)); way++) {
     char label[128];
-    t->stream.threads = threads[r];
     for (int i = 0; i < count; i++)
       if (t->device->copy_in(&t->stream, outputs[i]->data, start[i], outputs[i]->bytes)) die(what);
     run(t, argument);
     for (int i = 0; i < count; i++) {
       unsigned char *now = raw_copy(t, outputs[i]);
-      if (r == 0) {
+      if (way == 0) {
         first[i] = now;
         continue;
       }
-      snprintf(label, sizeof label, "%s: %s, run %d with %d threads", what, outputs[i]->name, r + 1, threads[r]);
+      snprintf(label, sizeof label, "%s: %s, %s", what, outputs[i]->name, name);
       same_bytes(t, label, first[i], now, outputs[i]->bytes, outputs[i]->host ? sw_dtype_bytes(outputs[i]->dtype) : 1);
       free(now);
     }
   }
   t->stream.threads = before;
+  if (emulated(t)) unsetenv("SW_CUDA_EMULATOR_ORDER");
   for (int i = 0; i < count; i++) {
     free(start[i]);
     free(first[i]);

@@ -12,7 +12,7 @@
  *     return kt_close(&t);
  *   }
  *
- * Environment: SW_TEST_BACKEND (default cpu), SW_TEST_SEED (default: the time; printed), SKILLWATCH_CPU_ISA.
+ * Environment: SW_TEST_BACKEND (default cpu; cuda, cuda-emulated), SW_TEST_SEED (default: the time; printed), SKILLWATCH_CPU_ISA.
  * Arguments: --bench (t.bench = 1), -v (prints the largest error of every comparison).
  * The harness itself exits with status 1 when memory or the device fails: it is never linked into a program. */
 #ifndef SW_TESTS_KERNEL_TEST_H
@@ -94,7 +94,8 @@ int kt_same_bits_at(kt *t, const char *what, const kt_tensor *a, int64_t a_first
 /* Largest |x|, for absolute tolerances that follow the scale. */
 double kt_largest(const double *x, int64_t count);
 
-/* Runs with 1, 1, 2 and 3 threads; before each run the outputs are as they were at the call; all must agree bit for bit. */
+/* Runs with 1, 1, 2 and 3 threads (in the emulator: with threads in forward, reversed and three random orders); before each run the outputs
+ * are as they were at the call; all must agree bit for bit. */
 typedef void kt_run_fn(kt *t, void *argument);
 void kt_with_threads(kt *t, const char *what, kt_run_fn *run, void *argument, kt_tensor *const *outputs, int count);
 

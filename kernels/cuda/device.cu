@@ -1,0 +1,193 @@
+/* The CUDA backend: devices, their memory, the stream, copies through a ring of pinned memory, and the table of operators. */
+#include "kernels/cuda/cuda.cuh"
+extern "C" {
+#include "kernels/module.h"
+}
+#include "kernels/cuda/operators.cuh"
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#ifdef SW_CUDA_EMULATED
+static const char backend_name[] = "cuda-emulated";
+#else
+static const char backend_name[] = "cuda";
+#endif
+
+/* Copies to and from pageable host memory go through pinned slots, so that they neither block nor wait for the kernels before
+ * them. A slot that brings results holds them until its host memory may be written: at the next synchronize, or when its turn comes again. */
+enum { SLOTS = 8 };
+static const size_t SLOT_BYTES = 1 << 20;
+struct slot {
+  char *memory;
+  cudaEvent_t done;
+  int busy;
+  void *destination; /* host, for copies out; NULL for copies in */
+  size_t bytes;
+};
+
+struct cuda_device {
+  sw_device base;
+  int index;
+  cudaStream_t stream;
+  slot slots[SLOTS];
+  int next;
+};
+static cuda_device *cuda_of(sw_device *device) { return reinterpret_cast<cuda_device *>(device); }
+
+static void *cuda_alloc(sw_device *device, size_t bytes) {
+  void *memory = nullptr;
+  size_t free_bytes = 0, total = 0;
+  cudaSetDevice(cuda_of(device)->index);
+  cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 1);
+  if (error == cudaSuccess) return memory;
+  cudaGetLastError(); /* forget it: running out of memory leaves the device usable */
+  if (error == cudaErrorMemoryAllocation && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess)
+    sw_fail("%s: out of memory: %zu bytes wanted, %zu free; use a smaller --batch-tokens", device->name, bytes, free_bytes);
+  else
+    sw_cuda_check(error, "allocating memory");
+  return nullptr;
+}
+static void cuda_release(sw_device *, void *memory) { cudaFree(memory); }
+
+static int finish_slot(slot *s) {
+  if (!s->busy) return 0;
+  s->busy = 0;
+  if (sw_cuda_check(cudaEventSynchronize(s->done), "waiting for a copy")) return -1;
+  if (s->destination) memcpy(s->destination, s->memory, s->bytes);
+  return 0;
+}
+static slot *take_slot(cuda_device *d) {
+  slot *s = &d->slots[d->next];
+  d->next = (d->next + 1) % SLOTS;
+  return finish_slot(s) ? nullptr : s;
+}
+static int send(cuda_device *d, cudaStream_t stream, slot *s, void *destination, size_t bytes) {
+  s->destination = destination;
+  s->bytes = bytes;
+  s->busy = 1;
+  return sw_cuda_check(cudaEventRecord(s->done, stream), "recording a copy");
+}
+static int cuda_copy_in(sw_stream *stream, void *device_memory, const void *host, size_t bytes) {
+  cuda_device *d = cuda_of(stream->device);
+  for (size_t at = 0, here; at < bytes; at += here) {
+    here = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
+    slot *s = take_slot(d);
+    if (!s) return -1;
+    memcpy(s->memory, (const char *)host + at, here);
+    if (sw_cuda_check(cudaMemcpyAsync((char *)device_memory + at, s->memory, here, cudaMemcpyHostToDevice, sw_cuda_stream(stream)),
+                      "copying to the device") ||
+        send(d, sw_cuda_stream(stream), s, nullptr, here))
+      return -1;
+  }
+  return 0;
+}
+static int cuda_copy_out(sw_stream *stream, void *host, const void *device_memory, size_t bytes) {
+  cuda_device *d = cuda_of(stream->device);
+  for (size_t at = 0, here; at < bytes; at += here) {
+    here = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
+    slot *s = take_slot(d);
+    if (!s) return -1;
+    if (sw_cuda_check(cudaMemcpyAsync(s->memory, (const char *)device_memory + at, here, cudaMemcpyDeviceToHost, sw_cuda_stream(stream)),
+                      "copying from the device") ||
+        send(d, sw_cuda_stream(stream), s, (char *)host + at, here))
+      return -1;
+  }
+  return 0;
+}
+static int cuda_zero(sw_stream *stream, void *device_memory, size_t bytes) {
+  return bytes ? sw_cuda_check(cudaMemsetAsync(device_memory, 0, bytes, sw_cuda_stream(stream)), "zeroing memory") : 0;
+}
+static int cuda_synchronize(sw_stream *stream) {
+  cuda_device *d = cuda_of(stream->device);
+  if (sw_cuda_check(cudaStreamSynchronize(sw_cuda_stream(stream)), "running on the device")) return -1;
+  for (int i = 0; i < SLOTS; i++)
+    if (finish_slot(&d->slots[(d->next + i) % SLOTS])) return -1;
+  return 0;
+}
+static void cuda_close(sw_device *device) {
+  cuda_device *d = cuda_of(device);
+  cudaSetDevice(d->index);
+  if (d->stream) cudaStreamSynchronize(d->stream);
+  if (sw_cuda_linear_close) sw_cuda_linear_close();
+  for (slot &s : d->slots) {
+    if (s.done) cudaEventDestroy(s.done);
+    if (s.memory) cudaFreeHost(s.memory);
+  }
+  if (d->stream) cudaStreamDestroy(d->stream);
+  free(d);
+}
+
+static const sw_operators operators = {
+#define X(name) sw_cuda_##name,
+    SW_OPERATOR_LIST(X)
+#undef X
+};
+
+static int cuda_count() {
+  int count = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  return error == cudaSuccess ? count : (cudaGetLastError(), sw_cuda_check(error, "looking for devices"));
+}
+static int cuda_describe(int index, sw_device_info *info) {
+  cudaDeviceProp p;
+  size_t free_bytes = 0, total = 0;
+  if (sw_cuda_check(cudaSetDevice(index), "choosing the device") || sw_cuda_check(cudaGetDeviceProperties(&p, index), "asking the device") ||
+      sw_cuda_check(cudaMemGetInfo(&free_bytes, &total), "asking the device"))
+    return -1;
+  *info = sw_device_info();
+  snprintf(info->name, sizeof info->name, "%.95s", p.name);
+  info->major = p.major;
+  info->minor = p.minor;
+  info->multiprocessors = p.multiProcessorCount;
+  info->memory = total;
+  info->memory_free = free_bytes;
+  return 0;
+}
+static int open_device(cuda_device *d) {
+  sw_device_info info;
+  if (cuda_describe(d->index, &info)) return -1;
+  if (info.major < 8)
+    return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed: use --device cpu", info.name, info.major, info.minor);
+  snprintf(d->base.name, sizeof d->base.name, "%s:%d (%.70s)", backend_name, d->index, info.name);
+  if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream")) return -1;
+  for (slot &s : d->slots)
+    if (sw_cuda_check(cudaHostAlloc((void **)&s.memory, SLOT_BYTES, cudaHostAllocDefault), "allocating pinned memory") ||
+        sw_cuda_check(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming), "making an event"))
+      return -1;
+  d->base.stream = d->stream;
+  return 0;
+}
+static int cuda_open(int index, sw_device **out) {
+  int count = cuda_count();
+  if (count < 0) return -1;
+  if (index < 0 || index >= count) return sw_fail("--device %s:%d: there are %d devices; skillwatch devices lists them", backend_name, index, count);
+  cuda_device *d = static_cast<cuda_device *>(calloc(1, sizeof *d));
+  if (!d) return sw_fail("out of memory");
+  d->index = index;
+  d->base.backend = backend_name;
+  d->base.operators = &operators;
+  d->base.alloc = cuda_alloc;
+  d->base.release = cuda_release;
+  d->base.copy_in = cuda_copy_in;
+  d->base.copy_out = cuda_copy_out;
+  d->base.zero = cuda_zero;
+  d->base.synchronize = cuda_synchronize;
+  d->base.close = cuda_close;
+  if (open_device(d)) {
+    cuda_close(&d->base);
+    return -1;
+  }
+  *out = &d->base;
+  return 0;
+}
+
+#ifdef SW_CUDA_EMULATED
+#define BUILT_WITH "the emulator"
+#else
+#define SW_TEXT_OF(x) #x
+#define SW_TEXT(x) SW_TEXT_OF(x)
+#define BUILT_WITH "CUDA " SW_TEXT(__CUDACC_VER_MAJOR__) "." SW_TEXT(__CUDACC_VER_MINOR__)
+#endif
+extern "C" __attribute__((visibility("default"))) const sw_module sw_backend_module;
+extern "C" const sw_module sw_backend_module = {SW_MODULE_API, backend_name, BUILT_WITH, cuda_count, cuda_describe, cuda_open};
