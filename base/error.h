@@ -7,6 +7,10 @@
 int sw_fail(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 /* Puts "context: " before the present message; always returns -1. */
 int sw_fail_in(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+/* sw_fail where memory ran out: the message begins with that. sw_error_is_memory: 1 where it was the last failure of the calling thread,
+ * so that data is not blamed for it. */
+int sw_fail_memory(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+int sw_error_is_memory(void);
 /* The calling thread's last message; "" when there was none. Valid until the thread's next failure. */
 const char *sw_error(void);
 

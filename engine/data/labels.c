@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "engine/data/label_rows.h"
 #include "engine/data/rows.h"
+#include "engine/store/json.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -69,7 +70,11 @@ static int read_json(sw_label_reader *r, sw_window *w) {
   int status;
   while ((status = sw_rows_next(&rows, &text, &bytes, &line)) > 0) {
     json_error_t error;
-    json_t *row = status == SW_ROW ? json_loadb(text, bytes, 0, &error) : NULL;
+    json_t *row = NULL;
+    if (status == SW_ROW && sw_json_row(text, bytes, 0, &row, &error)) {
+      status = sw_fail_in("%s, line %llu", r->path, (unsigned long long)line);
+      break;
+    }
     sw_row_begin(r);
     if (status == SW_ROW_LONG)
       sw_bad_row(r, "longer than %d bytes", (int)SW_MAX_ROW_BYTES);

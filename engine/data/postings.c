@@ -3,6 +3,7 @@
 #include "engine/data/csv.h"
 #include "engine/data/rows.h"
 #include "engine/data/sources.h"
+#include "engine/store/json.h"
 #include "engine/text/words.h"
 
 #include <errno.h>
@@ -85,14 +86,14 @@ static int next_text(sw_postings *p, sw_posting *out) {
   if (strcmp(p->source->path, "-") && access(p->source->path, R_OK))
     return sw_fail("cannot open %s: %s", p->source->path, strerror(errno));
   sw_window w;
-  if (sw_window_open(&w, p->source->path, 0)) return set_aside(p, 1, sw_error(), "", 0);
+  if (sw_window_open(&w, p->source->path, 0)) return sw_error_is_memory() ? -1 : set_aside(p, 1, sw_error(), "", 0);
   int more = 1, result;
   while (more > 0 && w.end - w.start <= p->max_text) more = sw_window_fill(&w);
   const char *data = w.data + w.start;
   size_t bytes = w.end - w.start;
   char reason[160];
   if (more < 0) {
-    result = set_aside(p, 1, sw_error(), data, bytes);
+    result = sw_error_is_memory() ? -1 : set_aside(p, 1, sw_error(), data, bytes);
   } else if (fault_of(p, data, bytes, reason)) {
     result = set_aside(p, 1, reason, data, bytes);
   } else {
@@ -287,7 +288,9 @@ static int next_jsonl(sw_postings *p, sw_posting *out) {
     return set_aside(p, line, fault, bytes_of_row, bytes);
   }
   json_error_t error;
-  json_t *row = json_loadb(bytes_of_row, bytes, 0, &error);
+  json_t *row;
+  if (sw_json_row(bytes_of_row, bytes, 0, &row, &error))
+    return sw_fail_in("%s, line %llu", path_of(p), (unsigned long long)line);
   if (!row) {
     snprintf(fault, sizeof fault, "broken JSON: %.100s (byte %d)", error.text, error.position);
     return set_aside(p, line, fault, bytes_of_row, bytes);

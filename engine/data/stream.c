@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum { MOST_RAW_BYTES = 256 * 1024, LEAST_RAW_BYTES = 4096 };
 typedef enum { PLAIN, GZIP, ZSTANDARD } compression;
@@ -98,7 +99,7 @@ static int detect(sw_byte_stream *s) {
   const unsigned char *raw = s->raw;
   if (s->raw_end >= 2 && raw[0] == 0x1f && raw[1] == 0x8b) {
     s->kind = GZIP;
-    if (inflateInit2(&s->zlib, 15 + 16) != Z_OK) return sw_fail("cannot start reading %s: out of memory", s->path);
+    if (inflateInit2(&s->zlib, 15 + 16) != Z_OK) return sw_fail_memory("%s cannot be decompressed", s->path);
     s->zlib_open = 1;
   } else if (s->raw_end >= 4 && raw[0] == 0x28 && raw[1] == 0xb5 && raw[2] == 0x2f && raw[3] == 0xfd) {
     s->kind = ZSTANDARD;
@@ -112,7 +113,7 @@ static int detect(sw_byte_stream *s) {
   if (s->kind == ZSTANDARD) {
     s->zstd = ZSTD_createDStream();
     if (!s->zstd || ZSTD_isError(ZSTD_initDStream(s->zstd)))
-      return sw_fail("cannot start reading %s: out of memory", s->path);
+      return sw_fail_memory("%s cannot be decompressed", s->path);
   }
   return 0;
 }
@@ -181,7 +182,7 @@ static ssize_t read_gzip(sw_byte_stream *s, void *data, size_t capacity) {
       s->inside = 0;
       if (inflateReset(&s->zlib) != Z_OK) return sw_fail("cannot go on reading %s", s->path);
     } else if (status == Z_MEM_ERROR) {
-      return sw_fail("cannot read %s: out of memory", s->path);
+      return sw_fail_memory("%s cannot be decompressed", s->path);
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
       return sw_fail("%s is damaged: %s (gzip)", s->path, s->zlib.msg ? s->zlib.msg : "bad data");
     }
@@ -198,6 +199,7 @@ static ssize_t read_zstd(sw_byte_stream *s, void *data, size_t capacity) {
     if (!more && !s->inside) return 0;
     ZSTD_inBuffer in = {s->raw, s->raw_end, s->raw_start};
     size_t left = ZSTD_decompressStream(s->zstd, &out, &in);
+    if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation) return sw_fail_memory("%s cannot be decompressed", s->path);
     if (ZSTD_isError(left)) return sw_fail("%s is damaged: %s (Zstandard)", s->path, ZSTD_getErrorName(left));
     s->raw_start = in.pos;
     s->inside = left != 0;

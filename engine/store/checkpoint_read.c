@@ -294,7 +294,7 @@ static int read_json(reader *r, const char *name, char **text, json_t **value) {
   free(block);
   if (!*text) return -1;
   *value = sw_json_parse(*text, strlen(*text), where);
-  return *value ? 0 : sw_fail_in("%s is damaged", r->path);
+  return *value ? 0 : sw_fail_in("%s cannot be read", r->path);
 }
 
 /* --- groups */
@@ -302,7 +302,7 @@ static int read_json(reader *r, const char *name, char **text, json_t **value) {
 typedef struct {
   size_t count, capacity;
   char **names;
-  int bad; /* a link that is not hard, or too many of them */
+  int bad; /* 1: a link that is not hard, or too many of them; -1: memory ran out, and the message says so */
 } names;
 
 static herr_t collect_name(hid_t group, const char *name, const H5L_info_t *info, void *data) {
@@ -314,10 +314,12 @@ static herr_t collect_name(hid_t group, const char *name, const H5L_info_t *info
   if (list->count == list->capacity) {
     char **items =
         sw_realloc_array(list->names, list->capacity = list->capacity ? 2 * list->capacity : 64, sizeof *items);
-    if (!items) return -1;
+    if (!items) return list->bad = -1;
     list->names = items;
   }
-  return (list->names[list->count] = sw_strdup(name)) ? (list->count++, 0) : -1;
+  if (!(list->names[list->count] = sw_strdup(name))) return list->bad = -1;
+  list->count++;
+  return 0;
 }
 
 static void close_names(names *list) {
@@ -337,6 +339,7 @@ static int list_group(const reader *r, hid_t group, const char *where, names *li
   H5_index_t index = order & H5P_CRT_ORDER_TRACKED ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME;
   int failed = H5Literate(group, index, H5_ITER_INC, NULL, collect_name, list) < 0, bad = list->bad;
   if (failed || bad) close_names(list);
+  if (bad < 0) return -1;
   if (bad) return foreign(r, where, "too many members, or a link to another place");
   return failed ? damaged(r, where, "its members cannot be listed") : 0;
 }

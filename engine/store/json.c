@@ -3,16 +3,49 @@
 #include "base/file.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Where jansson gets no memory it may speak of an invalid token, or go on with half a string: we look for ourselves. */
+static _Thread_local int refused;
+
+static void *take(size_t bytes) {
+  void *p = malloc(bytes);
+  if (!p) refused = 1;
+  return p;
+}
+
+static void watch_memory(void) {
+  json_set_alloc_funcs(take, free);
+}
+
+static void begin(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_memory);
+  refused = 0;
+}
+
+int sw_json_row(const char *text, size_t bytes, size_t flags, json_t **out, json_error_t *error) {
+  begin();
+  *out = json_loadb(text ? text : "", bytes, flags, error);
+  if (!refused) return 0;
+  json_decref(*out);
+  *out = NULL;
+  return sw_fail_memory("JSON of %zu bytes cannot be read", bytes);
+}
+
 json_t *sw_json_parse(const char *text, size_t bytes, const char *what) {
   json_error_t error;
-  json_t *value = json_loadb(text ? text : "", bytes, JSON_REJECT_DUPLICATES, &error);
-  if (!value && json_error_code(&error) == json_error_numeric_overflow)
-    value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
-  if (!value) sw_fail("%s is not valid JSON: line %d: %s", what, error.line, error.text);
+  json_t *value;
+  int status = sw_json_row(text, bytes, JSON_REJECT_DUPLICATES, &value, &error);
+  if (!status && !value && json_error_code(&error) == json_error_numeric_overflow)
+    status = sw_json_row(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &value, &error);
+  if (status)
+    sw_fail_in("%s", what);
+  else if (!value)
+    sw_fail("%s is not valid JSON: line %d: %s", what, error.line, error.text);
   return value;
 }
 
@@ -47,23 +80,28 @@ static int digits_needed(const json_t *value) {
   return digits;
 }
 
+/* json_dumps with as many digits as `value` needs. */
+static char *dump(const json_t *value, size_t flags) {
+  begin();
+  char *text = json_dumps(value, JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)) | flags);
+  if (!text && !refused) sw_fail("a JSON value cannot be written: it is not valid");
+  if (!refused) return text;
+  free(text);
+  sw_fail_memory("a JSON value cannot be written");
+  return NULL;
+}
+
 char *sw_json_canonical(const json_t *value) {
-  char *text =
-      json_dumps(value, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
-  if (!text) sw_fail("a JSON value cannot be written: it is not valid, or memory has run out");
-  return text;
+  return dump(value, JSON_COMPACT);
 }
 
 char *sw_json_pretty(const json_t *value) {
-  char *text =
-      json_dumps(value, JSON_SORT_KEYS | JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits_needed(value)));
-  char *longer = text ? realloc(text, strlen(text) + 2) : NULL;
-  if (!longer) {
+  char *text = dump(value, JSON_INDENT(2));
+  char *longer = text ? sw_realloc_array(text, strlen(text) + 2, 1) : NULL;
+  if (longer)
+    strcat(longer, "\n");
+  else
     free(text);
-    sw_fail("a JSON value cannot be written: it is not valid, or memory has run out");
-    return NULL;
-  }
-  strcat(longer, "\n");
   return longer;
 }
 

@@ -11,6 +11,9 @@
 json_t *sw_json_parse(const char *text, size_t bytes, const char *what);
 /* The same of a file of at most `limit` bytes. */
 json_t *sw_json_read(const char *path, size_t limit);
+/* Parses one row of many, where a bad one is set aside: 0 with *out, which is NULL where the row is not valid JSON and
+ * `error` says why; -1 where memory ran out, which is no fault of the row. */
+int sw_json_row(const char *text, size_t bytes, size_t flags, json_t **out, json_error_t *error);
 /* Sorted keys, no spaces, UTF-8, as few digits as give every real number back exactly; free() it, NULL on failure. */
 char *sw_json_canonical(const json_t *value);
 /* The same, indented by two spaces with a line break at the end: for files that people read. */
