@@ -251,9 +251,9 @@ int sw_infer_embed(int argc, char **argv) {
   };
   const sw_command command = {
       .usage = "skillwatch infer embed -m CHECKPOINT INPUTS... [options]",
-      .summary = "Turns texts into vectors. INPUTS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz or\n"
-                 ".zst; - for standard input, one text a line. A text longer than the model's max_seq_length is\n"
-                 "truncated, and counted. The output appears when all is done; until then the work is kept in\n"
+      .summary = "Turns texts into vectors. INPUTS: " SW_INFER_INPUTS
+                 "A text longer than the model's max_seq_length is truncated, and counted.\n"
+                 "The output appears when all is done; until then the work is kept in\n"
                  "OUTPUT.partial, and an interrupted run goes on from there.",
       .example = "skillwatch infer embed -m base.h5 titles.csv --column title --prefix 'Job title: ' -o vectors.h5",
       .options = options,

@@ -13,6 +13,12 @@ typedef struct {
   ((sw_infer_options){                                                                                                 \
       .output = "-", .format = "auto", .device = "auto", .threads = 0, .batch_tokens = 4096, .dedup = 1, .resume = 1})
 
+/* What INPUTS are, for --help. */
+#define SW_INFER_INPUTS                                                                                                \
+  "<date>/<n>.txt folders, text, CSV and JSONL files, plain,\n"                                                         \
+  ".gz or .zst; - for standard input, one text a line. The text of a row is its column or key\n"                        \
+  "\"description\", otherwise \"text\", otherwise the only one there is.\n"
+
 /* Rows of the option table. */
 /* clang-format off */
 #define SW_INFER_COMMON_OPTIONS(o)                                                                                \

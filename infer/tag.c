@@ -334,8 +334,8 @@ int sw_infer_tag(int argc, char **argv) {
   };
   const sw_command command = {
       .usage = "skillwatch infer tag -m CHECKPOINT POSTINGS... [options]",
-      .summary = "Finds skills in postings. POSTINGS: <date>/<n>.txt folders, text, CSV and JSONL files, plain, .gz\n"
-                 "or .zst; - for standard input, one text a line. One JSON object a posting, in input order:\n"
+      .summary = "Finds skills in postings. POSTINGS: " SW_INFER_INPUTS
+                 "One JSON object a posting, in input order:\n"
                  "  {\"id\", \"date\", \"spans\": [{\"start\", \"end\", \"text\", \"label\", \"layer\", \"score\"}]}\n"
                  "Offsets are Unicode code points; score is the mean probability of the span's tags. The output\n"
                  "appears when all is done; until then the work is kept in OUTPUT.partial, and an interrupted run\n"

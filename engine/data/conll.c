@@ -113,7 +113,7 @@ static int parse_sentence(sw_label_reader *r, const conll *c, const sentence *s,
       size_t count = split(line, bytes, columns);
       if (!count || is_comment(c, columns, count)) continue;
       *bad_line = number;
-      if (count != c->num_columns) return sw_bad_row(r, "%zu columns, the file has %zu", count, c->num_columns);
+      if (count != c->num_columns) return sw_bad_row(r, "%zu column%s, the file has %zu", count, SW_S(count), c->num_columns);
       if (pass == 0) {
         if (is_blank(columns[0].text, columns[0].bytes)) return sw_bad_row(r, "an empty word");
         if (sw_row_word(r, columns[0].text, columns[0].bytes, 0)) return -1;

@@ -261,7 +261,8 @@ int sw_csv_next(sw_csv *csv, sw_rejects *rejects, uint64_t *line) {
       w->line += newlines;
       continue;
     }
-    snprintf(csv->bad_reason, sizeof csv->bad_reason, "%zu columns, %zu were expected", count, csv->num_columns);
+    snprintf(csv->bad_reason, sizeof csv->bad_reason, "%zu column%s, %zu %s expected", count, SW_S(count), csv->num_columns,
+             csv->num_columns == 1 ? "was" : "were");
     /* With one or two columns nearly every line of a text makes sense, so there is nothing to search for. */
     if (newlines > 1 && csv->num_columns > 2) {
       return begin_bad(csv, used) ? -1 : search(csv, rejects);

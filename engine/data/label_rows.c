@@ -173,8 +173,8 @@ static int from_tokens(sw_label_reader *r, json_t *row, json_t *tokens) {
     if (!layer) continue;
     if (!json_is_array(value)) return sw_bad_row(r, "\"%.60s\" is no array", key);
     if (json_array_size(value) != json_array_size(tokens))
-      return sw_bad_row(r, "%zu tokens but %zu tags in \"%.60s\"", json_array_size(tokens), json_array_size(value),
-                        key);
+      return sw_bad_row(r, "%zu token%s but %zu tag%s in \"%.60s\"", json_array_size(tokens), SW_S(json_array_size(tokens)),
+                        json_array_size(value), SW_S(json_array_size(value)), key);
     if ((status = sw_row_column(r, layer, strlen(layer), 0, &column))) return status;
     lists[column] = value;
   }

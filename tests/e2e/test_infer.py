@@ -172,7 +172,12 @@ def test_tag_formats():
     rows = list(csv.DictReader(open(at("tags.csv"), newline="", encoding="utf-8")))
     assert [(r["id"], r["date"], int(r["start"]), int(r["end"]), r["text"], r["label"], r["layer"], float(r["score"])) for r in rows] == \
         [(i, d, s["start"], s["end"], s["text"], s["label"], s["layer"], s["score"]) for i, d, s in spans]
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    os.makedirs(at("skills"))
+    open(at("skills", f"tags.tmp-{gone.pid}-0"), "w").close()  # of a run that was killed while it published
     run("tag", "-m", at("tagger.h5"), at("postings"), "-o", at("skills") + "/", "--quiet")
+    assert sorted(os.listdir(at("skills"))) == ["2026-01-05", "2026-01-12"]
     for t in tags:
         got = open(at("skills", t["id"] + ".txt"), encoding="utf-8").read().splitlines()
         assert got == [s["text"].replace("\n", " ") for s in t["spans"]], t["id"]

@@ -99,7 +99,7 @@ static void rejected_file(void **state) {
   snprintf(wanted, sizeof wanted,
            "{\"file\": \"%s\", \"line\": 2, \"reason\": \"stray quote: a quote is never closed\", \"row\": "
            "\"1,\\\"st\\\\xffray\"}\n"
-           "{\"file\": \"%s\", \"line\": 4, \"reason\": \"1 columns, 3 were expected\", \"row\": \"short\"}\n",
+           "{\"file\": \"%s\", \"line\": 4, \"reason\": \"1 column, 3 were expected\", \"row\": \"short\"}\n",
            path, path);
   assert_string_equal(text, wanted);
   free(text);

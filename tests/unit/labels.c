@@ -211,7 +211,7 @@ static void rejected(void **state) {
   static const struct {
     const char *row, *reason;
   } cases[] = {
-      {"{\"tokens\": [\"a\", \"b\"], \"tags_x\": [\"O\"]}", "2 tokens but 1 tags in \"tags_x\""},
+      {"{\"tokens\": [\"a\", \"b\"], \"tags_x\": [\"O\"]}", "2 tokens but 1 tag in \"tags_x\""},
       {"{\"tokens\": [\"a\"], \"tags_x\": [\"X\"]}", "unknown tag \"X\" at token 1 of layer x"},
       {"{\"tokens\": [\"a\"], \"tags_x\": [\"B-\"]}", "unknown tag \"B-\""},
       {"{\"tokens\": [\"a\"], \"tags_x\": [1]}", "tag 1 of layer x is no string"},
