@@ -5,7 +5,8 @@
  *    cu_seqlens[batch + 1] (int32, cu_seqlens[0] = 0). Parameters and their gradients are fp32.
  *  - gradients of activations are overwritten (unless an argument says "accumulate"); gradients of parameters are added to.
  *  - the result for one row (one token, one sequence) has the same bits whatever else is in the batch and however many threads run.
- *  - nothing is allocated: where an operator needs scratch, <operator>_workspace says how many bytes, and the caller owns them.
+ *  - nothing is allocated: where an operator needs scratch, <operator>_workspace says how many bytes, and the caller owns them
+ *    (SW_SUM_WORKSPACE bytes for those that add up one number over a tensor).
  *  - returns 0, or -1 with sw_error() set. All pointers are device memory unless marked host. */
 #ifndef SW_KERNELS_BACKEND_H
 #define SW_KERNELS_BACKEND_H
@@ -30,6 +31,8 @@ typedef struct {
   uint64_t seed;
   uint32_t site, step;
 } sw_dropout;
+
+enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its contents mean nothing before and after a call */
 
 #include "kernels/attention/attention.h"
 #include "kernels/adamw/adamw.h"

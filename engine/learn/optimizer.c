@@ -12,6 +12,7 @@ struct sw_optimizer {
   sw_optimizer_options options;
   int64_t steps; /* updates done */
   float *m, *v;  /* device arenas, parameters' offsets */
+  double *squares; /* device: sum of the gradient's squares; 64 bytes on, the operator's scratch */
   sw_gradients gradients;
   sw_adamw_tensor *tensors; /* every dense parameter, then one place for the word rows' gradient */
   int num_tensors;
@@ -53,7 +54,8 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
     if (model->parameters[i].sparse_rows) o->words = &model->parameters[i];
   o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
   if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
-      !(o->gradients.values = device_zeroed(stream, arena)) || !(o->last_step = device_zeroed(stream, vocab * 4)) ||
+      !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
+      !(o->last_step = device_zeroed(stream, vocab * 4)) ||
       !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
       !(o->touched = device->alloc(device, vocab * 4)))
     return -1;
@@ -101,7 +103,8 @@ int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_opt
 void sw_optimizer_close(sw_optimizer *o) {
   if (!o) return;
   sw_device *device = o->stream.device;
-  void *const owned[] = {o->m, o->v, o->gradients.values, o->last_step, o->gradients.word_rows, o->touched, o->merged, o->device_slots};
+  void *const owned[] = {o->m,       o->v,      o->squares,     o->gradients.values, o->last_step, o->gradients.word_rows,
+                         o->touched, o->merged, o->device_slots};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
     if (owned[i]) device->release(device, owned[i]);
   free(o->gradients.word_ids);
@@ -193,7 +196,9 @@ int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
   const int32_t *ids = o->accumulate > 1 ? o->merged_ids : o->gradients.word_ids;
   double squares;
   o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = row_gradients, .count = rows * o->model->config.hidden_size};
-  if (SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, &squares)) return -1;
+  if (SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, o->squares, o->squares + 8) ||
+      o->stream.device->copy_out(&o->stream, &squares, o->squares, sizeof squares) || o->stream.device->synchronize(&o->stream))
+    return -1;
   *norm = sqrt(squares);
   if (!isfinite(*norm)) return sw_fail("the gradient is not finite (norm %g)", *norm);
   float scale = 1;

@@ -84,7 +84,7 @@ static sw_attention_desc attention_shape(const sw_model *model, int batch, int64
 /* The largest scratch that any operator of a run can ask for. */
 static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *most) {
   size_t bytes;
-  *most = 0;
+  *most = SW_SUM_WORKSPACE;
   for (int k = 0; k < SW_PRODUCTS; k++) {
     sw_linear_desc desc = sw_model_product_desc(model, &model->layers[0], k, tokens);
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
@@ -374,7 +374,7 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
   sw_linear_desc linear = sw_model_head_desc(model, head, run->tokens);
   return head_logits(run, head, run->head_input) ||
                  SW_RUN(&run->stream, cross_entropy, &desc, run->logits, run->labels, NULL, row_weights ? run->row_weights : NULL, loss,
-                        run->logits) ||
+                        run->logits, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->head_input, gradients->values + weight,
                         gradients->values + bias, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_state, !first, run->workspace)

@@ -31,7 +31,7 @@ typedef struct {
   sw_adamw_step step;
   float grad_scale;   /* every gradient is multiplied by it first (clipping) */
 } sw_adamw_desc;
-/* `list` is a host array. */
+/* `list` is a host array, read before the call returns. */
 typedef int sw_adamw_fn(sw_stream *stream, const sw_adamw_desc *desc, const sw_adamw_tensor *list);
 
 typedef struct {
@@ -42,15 +42,18 @@ typedef struct {
   int64_t step;       /* t of this update, from 1 */
   int64_t first_step; /* history[0] holds the scalars of this step */
 } sw_adamw_rows_desc;
-/* p, m, v [rows, hidden]; last_step [rows]: the step each row has seen; history (host) [step - first_step + 1].
+/* p, m, v [rows, hidden]; last_step [rows]: the step each row has seen; history [step - first_step + 1].
  * g [count, hidden]: each of the `count` distinct rows touched[i] is brought to step - 1, then updated with its gradient.
  * g = NULL: nothing is updated, rows are brought to `step` itself by replaying what they missed: those in touched (before a forward
- * reads them), or every row where touched = NULL too (before saving). */
+ * reads them), or every row where touched = NULL too (before saving).
+ * The CPU refuses rows outside the table, touched twice, or whose last_step is outside the history; a GPU ignores the first, must not be
+ * given the second, and fills the third with NaN. */
 typedef int sw_adamw_rows_fn(sw_stream *stream, const sw_adamw_rows_desc *desc, const sw_adamw_step *history, float *p, float *m, float *v,
                              int32_t *last_step, const int32_t *touched, int64_t count, const float *g);
 
-/* *sum (host) = sum of squares over all tensors' g, in double, in a fixed order (p, m, v are not used). */
-typedef int sw_sum_squares_fn(sw_stream *stream, int tensors, const sw_adamw_tensor *list, double *sum);
+/* *sum (device) = sum of squares over all tensors' g, in double, in a fixed order (p, m, v are not used). `list` as for adamw;
+ * workspace: SW_SUM_WORKSPACE bytes. */
+typedef int sw_sum_squares_fn(sw_stream *stream, int tensors, const sw_adamw_tensor *list, double *sum, void *workspace);
 
 /* Conversion between fp32 and bf16 (round to nearest even). */
 typedef int sw_cast_fn(sw_stream *stream, int64_t count, sw_dtype from, const void *x, sw_dtype to, void *y);

@@ -264,7 +264,8 @@ static double squares(const float *g, int64_t n) {
 }
 
 /* The chunks are dealt to a fixed number of slots, which are added in order: the threads have no part in the order. */
-int SW_CPU(sum_squares)(sw_stream *stream, int tensors, const sw_adamw_tensor *list, double *sum) {
+int SW_CPU(sum_squares)(sw_stream *stream, int tensors, const sw_adamw_tensor *list, double *sum, void *workspace) {
+  (void)workspace;
   int64_t chunks, elements;
   if (count_chunks("sum_squares", tensors, list, &chunks, &elements)) return -1;
   double slots[SLOTS];

@@ -75,7 +75,8 @@ static double cross_entropy_row(const float *l, int classes, int label, double w
 }
 
 int SW_CPU(cross_entropy)(sw_stream *stream, const sw_loss_desc *desc, const float *logits, const int32_t *labels,
-                          const float *class_weights, const float *row_weights, double *loss, float *dlogits) {
+                          const float *class_weights, const float *row_weights, double *loss, float *dlogits, void *workspace) {
+  (void)workspace;
   const sw_loss_desc d = *desc;
   if (check_shape("cross_entropy", &d)) return -1;
   for (int64_t i = 0; i < d.rows; i++)
@@ -146,7 +147,8 @@ static double bce_row(const float *l, const float *t, int classes, float factor,
 }
 
 int SW_CPU(sigmoid_bce)(sw_stream *stream, const sw_loss_desc *desc, const float *logits, const float *targets, const float *row_weights,
-                        double *loss, float *dlogits) {
+                        double *loss, float *dlogits, void *workspace) {
+  (void)workspace;
   const sw_loss_desc d = *desc;
   if (check_shape("sigmoid_bce", &d)) return -1;
   double rows[ROWS], total = *loss;

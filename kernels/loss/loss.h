@@ -14,12 +14,13 @@ typedef struct {
   float scale;
 } sw_loss_desc;
 
-/* labels [rows] int32; class_weights [classes] or NULL; row_weights [rows] or NULL; loss: one double, += the unscaled sum, the rows
- * added in order; dlogits [rows, classes] or NULL, overwritten (zeros for ignored rows), may be the same buffer as logits. */
+/* labels [rows] int32; class_weights [classes] or NULL; row_weights [rows] or NULL; loss: one double, += the unscaled sum, the
+ * rows added in a fixed order; dlogits [rows, classes] or NULL, overwritten (zeros for ignored rows), may be the same buffer as logits;
+ * workspace: SW_SUM_WORKSPACE bytes. The CPU refuses a label out of range; a GPU makes the loss and the row's gradient NaN. */
 typedef int sw_cross_entropy_fn(sw_stream *stream, const sw_loss_desc *desc, const float *logits, const int32_t *labels,
-                                const float *class_weights, const float *row_weights, double *loss, float *dlogits);
+                                const float *class_weights, const float *row_weights, double *loss, float *dlogits, void *workspace);
 typedef int sw_sigmoid_bce_fn(sw_stream *stream, const sw_loss_desc *desc, const float *logits, const float *targets,
-                              const float *row_weights, double *loss, float *dlogits);
+                              const float *row_weights, double *loss, float *dlogits, void *workspace);
 /* y [rows, classes] = logits - log sum exp(logits); may be in place. */
 typedef int sw_log_softmax_fn(sw_stream *stream, const sw_loss_desc *desc, const float *logits, float *y);
 #endif

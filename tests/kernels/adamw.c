@@ -121,7 +121,7 @@ static void dense_special(kt *t) {
 /* --- rows: the same bits as the dense update with zero gradients for the rows that were not touched --- */
 typedef struct {
   sw_adamw_rows_desc desc;
-  sw_adamw_step *history;
+  sw_adamw_step *history; /* device */
   float *p, *m, *v;
   int32_t *last_step, *touched;
   int64_t count;
@@ -164,11 +164,12 @@ static void sparse(kt *t, int rows, int hidden, int steps, int per_step, double 
   kt_tensor *last = kt_bytes(t, "last_step", (size_t)rows * 4);
   if (t->device->copy_in(&t->stream, last->data, zeros, last->bytes)) exit(1);
   rows_job j = {.desc = {rows, hidden, decays, 0.75f, 0, first}, .p = p->data, .m = m->data, .v = v->data, .last_step = last->data};
-  j.history = calloc((size_t)steps, sizeof *j.history);
+  j.history = kt_bytes(t, "history", (size_t)steps * sizeof *j.history)->data;
   for (int k = 0; k < steps; k++) {
     /* a schedule: another learning rate every step, the last ones of it 0 */
     s.lr = 5e-3 * (k > steps - 3 ? 0 : 1 - (double)k / steps);
-    whole.desc.step = j.history[k] = step_of(&s, first + k);
+    whole.desc.step = step_of(&s, first + k);
+    if (t->device->copy_in(&t->stream, j.history + k, &whole.desc.step, sizeof *j.history)) exit(1);
     int n = kt_below(t, 5) ? per_step : 0; /* sometimes nothing is touched */
     for (int i = 0; i < n;) { /* mostly low row numbers, as word frequencies are; distinct */
       chosen[i] = kt_below(t, 1 + kt_below(t, rows));
@@ -208,7 +209,6 @@ static void sparse(kt *t, int rows, int hidden, int steps, int per_step, double 
   }
   free(zeros);
   free(chosen);
-  free(j.history);
   kt_clear(t);
 }
 
@@ -217,8 +217,9 @@ static void bad_input(kt *t) {
   kt_tensor *p = kt_new(t, "p", SW_F32, 12), *last = kt_bytes(t, "last_step", 12);
   kt_fill(t, p, 0);
   if (t->device->copy_in(&t->stream, last->data, (int32_t[]){4, 5, 2}, 12)) exit(1);
-  sw_adamw_step history[4] = {{0}};
-  rows_job j = {.desc = {3, 4, 1, 1, 6, 4}, .history = history, .p = p->data, .m = p->data, .v = p->data, .last_step = last->data, .g = p->data};
+  kt_tensor *history = kt_bytes(t, "history", 4 * sizeof(sw_adamw_step));
+  if (t->device->zero(&t->stream, history->data, history->bytes)) exit(1);
+  rows_job j = {.desc = {3, 4, 1, 1, 6, 4}, .history = history->data, .p = p->data, .m = p->data, .v = p->data, .last_step = last->data, .g = p->data};
 #define TRY(n, ...)                                                                                                              \
   SW_RUN(&t->stream, adamw_rows, &j.desc, j.history, j.p, j.m, j.v, j.last_step, kt_int32(t, "touched", n, (int32_t[]){__VA_ARGS__}), n, j.g)
   kt_fails(t, TRY(2, 0, 3), "touched[1] is 3, outside the table of 3 rows");
@@ -232,7 +233,7 @@ static void bad_input(kt *t) {
   kt_fails(t, TRY(1, 0), "out of range");
 #undef TRY
   int32_t now[3];
-  if (t->device->copy_out(&t->stream, now, last->data, 12)) exit(1);
+  if (t->device->copy_out(&t->stream, now, last->data, 12) || t->device->synchronize(&t->stream)) exit(1);
   kt_check(t, now[0] == 4 && now[1] == 5 && now[2] == 2, "a refused call has changed last_step to %d %d %d", now[0], now[1], now[2]);
   kt_clear(t);
 }
@@ -241,17 +242,20 @@ static void bad_input(kt *t) {
 typedef struct {
   int tensors;
   sw_adamw_tensor list[8];
-  kt_tensor *sum;
+  kt_tensor *sum, *workspace;
 } squares_job;
 static void run_squares(kt *t, void *argument) {
   squares_job *j = argument;
-  double sum = -1;
-  kt_ok(t, SW_RUN(&t->stream, sum_squares, j->tensors, j->list, &sum));
-  if (t->device->copy_in(&t->stream, j->sum->data, &sum, sizeof sum)) exit(1);
+  kt_ok(t, SW_RUN(&t->stream, sum_squares, j->tensors, j->list, j->sum->data, j->workspace->data));
+}
+static double result_of(kt *t, const squares_job *j) {
+  double sum;
+  if (t->device->copy_out(&t->stream, &sum, j->sum->data, sizeof sum) || t->device->synchronize(&t->stream)) exit(1);
+  return sum;
 }
 static void sums(kt *t, int tensors, const int64_t *counts, int whole_numbers) {
   kt_case(t, "sum of squares of %d tensors", tensors);
-  squares_job j = {.tensors = tensors, .sum = kt_bytes(t, "sum", 8)};
+  squares_job j = {.tensors = tensors, .sum = kt_bytes(t, "sum", 8), .workspace = kt_bytes(t, "workspace", SW_SUM_WORKSPACE)};
   long double want = 0;
   for (int i = 0; i < tensors; i++) {
     kt_tensor *g = kt_new(t, "g", SW_F32, counts[i]);
@@ -263,23 +267,21 @@ static void sums(kt *t, int tensors, const int64_t *counts, int whole_numbers) {
     j.list[i] = (sw_adamw_tensor){.g = g->data, .count = counts[i]};
   }
   kt_with_threads(t, "sum", run_squares, &j, &j.sum, 1);
-  double sum;
-  if (t->device->copy_out(&t->stream, &sum, j.sum->data, sizeof sum)) exit(1);
-  double allowed = whole_numbers ? 0 : 1e-13 * (double)want;
+  double sum = result_of(t, &j), allowed = whole_numbers ? 0 : 1e-13 * (double)want;
   kt_check(t, fabs(sum - (double)want) <= allowed, "%.17g, want %.17g", sum, (double)want);
   kt_clear(t);
 }
 static void squares_of_nan(kt *t) {
   kt_case(t, "sum of squares with NaN");
   kt_tensor *g = kt_new(t, "g", SW_F32, 40001);
+  squares_job j = {.tensors = 1, .list = {{.g = g->data, .count = g->count}}, .sum = kt_bytes(t, "sum", 8),
+                   .workspace = kt_bytes(t, "workspace", SW_SUM_WORKSPACE)};
   for (int at = 0; at <= 40000; at += 20000) {
     kt_fill(t, g, 1);
     g->host[at] = NAN;
     kt_upload(t, g);
-    sw_adamw_tensor list = {.g = g->data, .count = g->count};
-    double sum = 0;
-    kt_ok(t, SW_RUN(&t->stream, sum_squares, 1, &list, &sum));
-    kt_check(t, isnan(sum), "%g", sum);
+    run_squares(t, &j);
+    kt_check(t, isnan(result_of(t, &j)), "%g", result_of(t, &j));
   }
   kt_clear(t);
 }
@@ -328,16 +330,18 @@ static void bench(kt *t) {
     j.desc.grad_scale = 1;
     for (int i = 0; i < 5; i++) kt_normal(t, j.g[i], 0, 0.01), elements += (double)counts[i];
     kt_report(t, "adamw 23 M elements", kt_seconds(t, run_adamw, &j), 0, elements * 28);
-    squares_job q = {.tensors = 5, .sum = kt_bytes(t, "sum", 8)};
+    squares_job q = {.tensors = 5, .sum = kt_bytes(t, "sum", 8), .workspace = kt_bytes(t, "workspace", SW_SUM_WORKSPACE)};
     memcpy(q.list, j.list, sizeof q.list);
     kt_report(t, "sum_squares 23 M elements", kt_seconds(t, run_squares, &q), 0, elements * 4);
     /* 1500 rows of the word table a step; then all 30522, of which most were never touched */
-    sw_adamw_step *history = calloc(101, sizeof *history);
-    for (int k = 0; k < 101; k++) history[k] = step_of(&s, 1 + k);
+    sw_adamw_step steps[101];
+    for (int k = 0; k < 101; k++) steps[k] = step_of(&s, 1 + k);
+    kt_tensor *history = kt_bytes(t, "history", sizeof steps);
+    if (t->device->copy_in(&t->stream, history->data, steps, sizeof steps)) exit(1);
     int32_t *touched = malloc(1500 * 4);
     for (int i = 0; i < 1500; i++) touched[i] = i * 20;
     kt_tensor *last = kt_bytes(t, "last_step", 30522 * 4);
-    rows_job r = {.desc = {30522, 384, 1, 1, 1, 1}, .history = history, .p = j.p[0]->data, .m = j.m[0]->data, .v = j.v[0]->data,
+    rows_job r = {.desc = {30522, 384, 1, 1, 1, 1}, .history = history->data, .p = j.p[0]->data, .m = j.m[0]->data, .v = j.v[0]->data,
                   .last_step = last->data, .touched = kt_int32(t, "touched", 1500, touched), .count = 1500, .g = j.g[1]->data};
     kt_fill(t, j.m[0], 0);
     kt_fill(t, j.v[0], 0);
@@ -367,7 +371,6 @@ static void bench(kt *t) {
       a = fmin(a, sw_clock() - b);
     }
     kt_report(t, "cast fp32 to bf16", a, 0, (double)counts[0] * 6);
-    free(history);
     free(touched);
     kt_clear(t);
   }
