@@ -110,7 +110,10 @@ static void show_numbers(const char *title, const json_t *value, const char *pat
   json_t *item;
   json_object_foreach((json_t *)value, name, item) {
     sw_buffer longer = {0}; /* without a name: a checkpoint of 0.1 left the only label of a layer unnamed */
-    if (sw_buffer_print(&longer, "%s%s%s", path, path[0] && name[0] ? "." : "", name)) return;
+    if (sw_buffer_print(&longer, "%s%s%s", path, path[0] && name[0] ? "." : "", name)) {
+      sw_buffer_close(&longer);
+      return;
+    }
     if (json_is_object(item) && depth < 4) {
       show_numbers(title, item, longer.data, depth + 1, left);
     } else if (json_is_number(item) && --*left >= 0) {

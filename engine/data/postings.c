@@ -357,8 +357,10 @@ static int keep_reason(sw_postings *p, uint64_t row) {
   const int several = p->sources.count > 1;
   if (p->rejects.count > SW_REASONS) return 0;
   if (sw_buffer_print(&text, "row %llu%s%s%s: %s", (unsigned long long)row, several ? " (" : "", several ? path_of(p) : "",
-                      several ? ")" : "", p->rejects.reason))
+                      several ? ")" : "", p->rejects.reason)) {
+    sw_buffer_close(&text);
     return -1;
+  }
   return (p->reasons[p->rejects.count - 1] = sw_buffer_take(&text)) ? 0 : -1;
 }
 
