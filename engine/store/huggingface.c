@@ -6,15 +6,15 @@
 #include "engine/store/safetensors.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 static int folder_has(void *self, const char *name) {
-  char *path = sw_path_join(self, name);
-  int found = path && sw_exists(path) && !sw_is_folder(path);
-  free(path);
-  return found;
+  char path[PATH_MAX]; /* no longer path can exist */
+  return snprintf(path, sizeof path, "%s/%s", (const char *)self, name) < PATH_MAX && sw_exists(path) && !sw_is_folder(path);
 }
 
 static int folder_read(void *self, const char *name, size_t limit, sw_buffer *out) {

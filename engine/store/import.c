@@ -362,8 +362,10 @@ int sw_import_source(const sw_model_source *source, const char *format, const ch
   if (!status) {
     out->kind = sw_strdup(out->num_heads ? "ner" : "base");
     out->training = json_pack("{s:{s:s, s:s}}", "source", "format", format, "name", name);
-    if (!out->kind || !out->training ||
-        (json_array_size(left_out) && json_object_set(json_object_get(out->training, "source"), "left_out", left_out)))
+    if (!out->kind)
+      status = -1;
+    else if (!out->training ||
+             (json_array_size(left_out) && json_object_set(json_object_get(out->training, "source"), "left_out", left_out)))
       status = sw_fail("out of memory, or the name of the source is not valid UTF-8");
   }
   json_decref(left_out);
