@@ -46,6 +46,7 @@ typedef struct {
   int64_t tokens_done;
   double seconds;    /* spent in steps: without evaluation and checkpoints */
   json_t *best_metrics;
+  double *sums;      /* [num_heads] losses of a step */
 } loop;
 
 static volatile sig_atomic_t stop_signal;
@@ -204,16 +205,20 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
       const int32_t *ids;
       int32_t n;
       task->ids(task->self, items[i], &ids, &n);
-      if (sw_optimizer_refresh(l->optimizer, ids, n)) return -1;
+      sw_optimizer_touch(l->optimizer, ids, n);
       l->tokens_done += n;
     }
+    if (sw_optimizer_refresh(l->optimizer, NULL, 0)) return -1;
     sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)l->at.micro_step++);
-    if (task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), loss, &used)) return -1;
-    if (!isfinite(*loss)) return sw_fail("the loss is not a number");
+    if (task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), &used)) return -1;
     if (used && sw_optimizer_collect(l->optimizer)) return -1;
     any |= used;
   }
   *rate = sw_schedule_rate(&l->schedule, l->at.step);
+  if (any && sw_optimizer_measure(l->optimizer)) return -1;
+  if (sw_run_losses(l->run, l->sums) || l->model->device->synchronize(l->stream)) return -1; /* the one wait of a step */
+  *loss = task->loss(task->self, l->sums);
+  if (!isfinite(*loss)) return sw_fail("the loss is not a number");
   if (any && sw_optimizer_step(l->optimizer, *rate, norm)) return -1;
   l->at.step++;
   l->at.batch = (int64_t)last;
@@ -358,7 +363,8 @@ static int open_loop(loop *l) {
                    sw_exists(o->output) ? o->output : l->last_path);
   l->order = sw_alloc_array(l->task->num_items, sizeof *l->order);
   l->starts = sw_alloc_array(l->task->num_items + 1, sizeof *l->starts);
-  if (!l->order || !l->starts) return -1;
+  l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
+  if (!l->order || !l->starts || !l->sums) return -1;
   int64_t steps = plan_all(l, &max_tokens, &max_batch);
   l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
   if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
@@ -395,6 +401,7 @@ int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop
   json_decref(l.best_metrics);
   free(l.order);
   free(l.starts);
+  free(l.sums);
   free(l.last_path);
   free(l.metrics_path);
   return status;

@@ -35,8 +35,10 @@ typedef struct sw_task {
   const int32_t *lengths;  /* [num_items] tokens */
   /* The items of a whole step, before its first batch: normalisers. */
   int (*begin_step)(void *self, const uint32_t *items, size_t count);
-  /* Forward, loss, backward of one batch; *loss += its part of the step's (normalised) loss. *used = 0 when it held no label. */
-  int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, double *loss, int *used);
+  /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. */
+  int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, int *used);
+  /* The step's (normalised) loss from the heads' sums over its batches. */
+  double (*loss)(void *self, const double *sums);
   /* The distinct or repeated token ids of a batch, for the word table's refresh. */
   void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;

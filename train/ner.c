@@ -45,7 +45,7 @@ static int begin_step(void *self, const uint32_t *items, size_t count) {
   return 0;
 }
 
-static int batch(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, double *loss, int *used) {
+static int batch(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, int *used) {
   ner *t = self;
   double totals[64];
   step_weights(t, items, count, totals);
@@ -72,12 +72,17 @@ static int batch(void *self, sw_run *run, const uint32_t *items, size_t count, s
       memcpy(t->labels + at, s->labels + h * (size_t)s->length, (size_t)s->length * sizeof *s->labels);
       at += s->length;
     }
-    double sum = 0;
-    if (sw_run_token_loss(run, h, t->labels, t->weights, t->scales[h], first, &sum, gradients)) return -1;
-    *loss += sum * (double)t->scales[h];
+    if (sw_run_token_loss(run, h, t->labels, t->weights, t->scales[h], first, gradients)) return -1;
     first = 0;
   }
   return sw_run_backward(run, gradients);
+}
+
+static double step_loss(void *self, const double *sums) {
+  const ner *t = self;
+  double loss = 0;
+  for (size_t h = 0; h < t->set.num_layers; h++) loss += sums[h] * (double)t->scales[h];
+  return loss;
 }
 
 static void item_ids(void *self, uint32_t item, const int32_t **ids, int32_t *count) {
@@ -325,7 +330,7 @@ static int train_ner(ner_options *o) {
               t.set.split == 1 ? "was" : "were");
   }
   sw_task task = {.name = "ner", .self = &t, .num_items = t.set.count, .lengths = t.lengths, .begin_step = begin_step, .batch = batch,
-                  .ids = item_ids, .evaluate = t.dev ? evaluate : NULL,
+                  .ids = item_ids, .loss = step_loss, .evaluate = t.dev ? evaluate : NULL,
                   .eval_tokens = t.dev ? (config.max_positions > EVAL_TOKENS ? config.max_positions : EVAL_TOKENS) : 0,
                   .eval_batch = t.dev ? EVAL_BATCH : 0};
   status = sw_loop_run(&stream, model, &task, &o->loop, &checkpoint, facts);

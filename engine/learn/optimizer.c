@@ -19,12 +19,15 @@ struct sw_optimizer {
 
   const sw_parameter *words;
   int32_t *last_step;        /* device [vocab] */
-  sw_adamw_step *history;    /* scalars of steps first_step .. steps */
-  int64_t first_step, history_capacity;
+  sw_adamw_step *history;    /* device [HISTORY]: scalars of steps first_step .. steps */
+  int64_t first_step;
+  sw_adamw_step last;        /* of step `steps` */
   int32_t *touched;          /* device: ids of the rows handed to the operator */
   int64_t max_touched;
   uint32_t *mark, generation; /* host [vocab]: which ids were seen in this pass */
   int32_t *ids;              /* host: distinct ids of a pass */
+  int64_t num_ids;
+  double host_squares;       /* a copy of *squares, there once the device is synchronised */
 
   /* word gradients of a step, over its micro-batches */
   float *merged;             /* device [max_touched, hidden]; unused when a step is one micro-batch */
@@ -34,6 +37,8 @@ struct sw_optimizer {
   int64_t merged_count;
   int micro_batches, accumulate;
 };
+
+enum { HISTORY = 4096 }; /* steps; then every row is brought up to date and the history starts anew */
 
 static void *device_zeroed(sw_stream *stream, size_t bytes) {
   void *p = stream->device->alloc(stream->device, bytes);
@@ -57,7 +62,7 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
       !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
       !(o->last_step = device_zeroed(stream, vocab * 4)) ||
       !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
-      !(o->touched = device->alloc(device, vocab * 4)))
+      !(o->touched = device->alloc(device, vocab * 4)) || !(o->history = device->alloc(device, HISTORY * sizeof *o->history)))
     return -1;
   o->gradients.word_ids = sw_alloc_array((size_t)max_tokens, sizeof(int32_t));
   o->mark = sw_alloc_array(vocab, sizeof(uint32_t));
@@ -80,6 +85,7 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
                                                      .g = o->gradients.values + p->offset, .count = (int64_t)p->count, .decays = p->decays};
   }
   o->first_step = 1;
+  o->generation = 1;
   return 0;
 }
 
@@ -104,14 +110,13 @@ void sw_optimizer_close(sw_optimizer *o) {
   if (!o) return;
   sw_device *device = o->stream.device;
   void *const owned[] = {o->m,       o->v,      o->squares,     o->gradients.values, o->last_step, o->gradients.word_rows,
-                         o->touched, o->merged, o->device_slots};
+                         o->touched, o->merged, o->device_slots, o->history};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
     if (owned[i]) device->release(device, owned[i]);
   free(o->gradients.word_ids);
   free(o->mark);
   free(o->ids);
   free(o->tensors);
-  free(o->history);
   free(o->merged_ids);
   free(o->slot_of);
   free(o->slots);
@@ -132,15 +137,20 @@ static int update_rows(sw_optimizer *o, const int32_t *ids, int64_t count, const
                 ids ? o->touched : NULL, count, gradients);
 }
 
-int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
-  if (o->steps < o->first_step) return 0; /* no step since every row was current */
-  int64_t distinct = 0;
-  o->generation++;
+void sw_optimizer_touch(sw_optimizer *o, const int32_t *ids, int64_t count) {
   for (int64_t i = 0; i < count; i++) {
     if (o->mark[ids[i]] == o->generation) continue;
     o->mark[ids[i]] = o->generation;
-    o->ids[distinct++] = ids[i];
+    o->ids[o->num_ids++] = ids[i];
   }
+}
+
+int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
+  sw_optimizer_touch(o, ids, count);
+  const int64_t distinct = o->num_ids;
+  o->num_ids = 0;
+  o->generation++;
+  if (o->steps < o->first_step) return 0; /* no step since every row was current */
   return update_rows(o, o->ids, distinct, NULL, 1);
 }
 
@@ -175,31 +185,38 @@ static int empty_gradients(sw_optimizer *o) {
   return 0;
 }
 
+/* The scalars of the next step, also for rows that see it later. */
 static int remember_step(sw_optimizer *o, double rate) {
-  int64_t place = o->steps + 1 - o->first_step;
-  if (place >= o->history_capacity) {
-    int64_t capacity = o->history_capacity ? 2 * o->history_capacity : 256;
-    sw_adamw_step *history = sw_realloc_array(o->history, (unsigned long)capacity, sizeof *history);
-    if (!history) return -1;
-    o->history = history;
-    o->history_capacity = capacity;
-  }
+  if (o->steps + 1 - o->first_step >= HISTORY && sw_optimizer_settle(o)) return -1;
   o->steps++;
-  o->history[place] =
-      sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->steps);
-  return 0;
+  o->last = sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->steps);
+  return o->stream.device->copy_in(&o->stream, o->history + (o->steps - o->first_step), &o->last, sizeof o->last);
+}
+
+/* The word rows' gradient of a step. */
+static float *row_gradients(sw_optimizer *o, const int32_t **ids, int64_t *rows) {
+  const int merged = o->accumulate > 1;
+  *ids = merged ? o->merged_ids : o->gradients.word_ids;
+  *rows = merged ? o->merged_count : o->gradients.unique;
+  return merged ? o->merged : o->gradients.word_rows;
+}
+
+int sw_optimizer_measure(sw_optimizer *o) {
+  const int32_t *ids;
+  int64_t rows;
+  float *g = row_gradients(o, &ids, &rows);
+  o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = g, .count = rows * o->model->config.hidden_size};
+  return SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, o->squares, o->squares + 8) ||
+                 o->stream.device->copy_out(&o->stream, &o->host_squares, o->squares, sizeof o->host_squares)
+             ? -1
+             : 0;
 }
 
 int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
-  const int64_t rows = o->accumulate > 1 ? o->merged_count : o->gradients.unique;
-  float *row_gradients = o->accumulate > 1 ? o->merged : o->gradients.word_rows;
-  const int32_t *ids = o->accumulate > 1 ? o->merged_ids : o->gradients.word_ids;
-  double squares;
-  o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = row_gradients, .count = rows * o->model->config.hidden_size};
-  if (SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, o->squares, o->squares + 8) ||
-      o->stream.device->copy_out(&o->stream, &squares, o->squares, sizeof squares) || o->stream.device->synchronize(&o->stream))
-    return -1;
-  *norm = sqrt(squares);
+  const int32_t *ids;
+  int64_t rows;
+  float *g = row_gradients(o, &ids, &rows);
+  *norm = sqrt(o->host_squares);
   if (!isfinite(*norm)) return sw_fail("the gradient is not finite (norm %g)", *norm);
   float scale = 1;
   if (o->options.clip > 0) { /* torch.nn.utils.clip_grad_norm_ */
@@ -207,8 +224,8 @@ int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
     if (ratio < 1) scale = (float)ratio;
   }
   if (remember_step(o, learning_rate)) return -1;
-  sw_adamw_desc desc = {.tensors = o->num_tensors, .step = o->history[o->steps - o->first_step], .grad_scale = scale};
-  if (SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, row_gradients, scale) || empty_gradients(o)) return -1;
+  sw_adamw_desc desc = {.tensors = o->num_tensors, .step = o->last, .grad_scale = scale};
+  if (SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, g, scale) || empty_gradients(o)) return -1;
   return sw_model_prepare(&o->stream, o->model);
 }
 

@@ -18,13 +18,16 @@ int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_opt
                       sw_optimizer **out);
 void sw_optimizer_close(sw_optimizer *optimizer);
 
-/* Brings the word rows of these ids up to date. */
+/* Brings the word rows of these ids up to date, and of those given to sw_optimizer_touch since the last refresh. */
 int sw_optimizer_refresh(sw_optimizer *optimizer, const int32_t *ids, int64_t count);
+void sw_optimizer_touch(sw_optimizer *optimizer, const int32_t *ids, int64_t count);
 /* Where the losses and sw_run_backward put gradients. After each backward, call sw_optimizer_collect. */
 sw_gradients *sw_optimizer_gradients(sw_optimizer *optimizer);
 int sw_optimizer_collect(sw_optimizer *optimizer);
+/* Starts measuring the gradient's norm; sw_optimizer_step may follow once the device is synchronised. */
+int sw_optimizer_measure(sw_optimizer *optimizer);
 /* Clips, updates all parameters, prepares the model's weights, and empties the gradients. *norm: the global norm before clipping.
- * A norm that is NaN or infinite is a failure, and nothing is updated. */
+ * A norm that is NaN or infinite is a failure, and nothing is updated. Does not wait for the device. */
 int sw_optimizer_step(sw_optimizer *optimizer, double learning_rate, double *norm);
 /* Brings every word row up to date. */
 int sw_optimizer_settle(sw_optimizer *optimizer);

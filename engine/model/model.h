@@ -94,11 +94,13 @@ typedef struct {
 
 /* Dropout of this forward: masks depend on (seed, step) only. Set before sw_run_forward; p comes from the configuration (0 turns off). */
 void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step);
-/* After a forward: cross entropy of head h over the tokens. labels (host) [tokens], SW_IGNORE where there is none; row_weights (host)
- * [tokens] or NULL; gradients are those of scale * sum. *loss += the unscaled weighted sum. Heads add up: `first` is 1 for the first head
- * of a forward. Parameter gradients of the head are added to `gradients`. */
-int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first, double *loss,
+/* After a forward: cross entropy of head h over the tokens. labels (host) [tokens], SW_IGNORE where there is none, otherwise one of the
+ * head's; row_weights (host) [tokens] or NULL; gradients are those of scale * sum. The unscaled weighted sum is added to the head's loss, which
+ * stays on the device. Heads add up: `first` is 1 for the first head of a forward. Parameter gradients of the head are added to `gradients`. */
+int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first,
                       sw_gradients *gradients);
+/* sums (host) [num_heads]: the heads' losses since the last call, which start anew at 0; there once the device is synchronised. */
+int sw_run_losses(sw_run *run, double *sums);
 /* Back through the encoder from what the losses left. Dense gradients are added to gradients->values; the word table's are
  * written to word_rows/word_ids (the caller merges them over accumulated batches). */
 int sw_run_backward(sw_run *run, sw_gradients *gradients);

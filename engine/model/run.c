@@ -5,6 +5,7 @@
  *   u = gelu(pre), pre = y1 Wup^T + b;  f = u Wdown^T + b;  z2 = y1 + dropout(f);  y2 = LayerNorm(z2)
  * Inference keeps one set of these buffers for all layers; training keeps what backward reads, for every layer. */
 #include "base/error.h"
+#include "engine/data/labels.h"
 #include "engine/model/internal.h"
 
 #include <math.h>
@@ -41,6 +42,7 @@ struct sw_run {
   int head_dropout_ran;
   int32_t *labels;
   float *row_weights;
+  double *losses; /* a head each */
   /* dropout */
   int dropout_enabled;
   uint64_t seed;
@@ -81,6 +83,16 @@ static sw_attention_desc attention_shape(const sw_model *model, int batch, int64
                              .scale = 1 / sqrtf((float)size), .dtype = model->dtype};
 }
 
+static sw_embedding_desc embedding_shape(const sw_model *model, int64_t tokens) {
+  const sw_model_config *c = &model->config;
+  return (sw_embedding_desc){.tokens = tokens, .hidden = c->hidden_size, .vocab_size = c->vocab_size, .max_positions = c->max_positions,
+                             .type_vocab_size = c->type_vocab_size, .eps = c->layer_norm_eps, .dtype = model->dtype};
+}
+
+static sw_layernorm_desc layernorm_shape(const sw_model *model, int64_t tokens) {
+  return (sw_layernorm_desc){.tokens = tokens, .hidden = model->config.hidden_size, .eps = model->config.layer_norm_eps, .dtype = model->dtype};
+}
+
 /* The largest scratch that any operator of a run can ask for. */
 static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *most) {
   size_t bytes;
@@ -97,6 +109,13 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
   }
   sw_attention_desc attention = attention_shape(model, batch, tokens, model->config.max_positions);
   if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
+  if (bytes > *most) *most = bytes;
+  if (!model->training) return 0;
+  sw_embedding_desc embedding = embedding_shape(model, tokens);
+  if (SW_RUN(stream, embedding_workspace, &embedding, &bytes)) return -1;
+  if (bytes > *most) *most = bytes;
+  sw_layernorm_desc layernorm = layernorm_shape(model, tokens);
+  if (SW_RUN(stream, layernorm_workspace, &layernorm, &bytes)) return -1;
   if (bytes > *most) *most = bytes;
   return 0;
 }
@@ -149,6 +168,7 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
     run->d_context = take(&a, th, e);
     run->labels = take(&a, tokens, 4);
     run->row_weights = take(&a, tokens, 4);
+    run->losses = take(&a, (int64_t)model->num_heads + 1, 8);
     run->sorted = take(&a, tokens, 4);
     run->segments = take(&a, tokens + 1, 4);
   }
@@ -187,7 +207,8 @@ static int open_run(sw_run *run) {
   }
   if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
   if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
-  return place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes);
+  if (place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes)) return -1;
+  return run->training ? model->device->zero(&run->stream, run->losses, model->num_heads * sizeof(double)) : 0;
 }
 
 int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out) {
@@ -257,10 +278,9 @@ static int accept_batch(sw_run *run, const sw_batch *batch) {
 }
 
 static sw_embedding_desc embedding_desc(const sw_run *run) {
-  const sw_model_config *c = &run->model->config;
-  return (sw_embedding_desc){.tokens = run->tokens, .hidden = c->hidden_size, .vocab_size = c->vocab_size,
-                             .max_positions = c->max_positions, .type_vocab_size = c->type_vocab_size, .eps = c->layer_norm_eps,
-                             .dtype = run->model->dtype, .dropout = dropout_of(run, c->hidden_dropout, SITE_EMBEDDING)};
+  sw_embedding_desc desc = embedding_shape(run->model, run->tokens);
+  desc.dropout = dropout_of(run, run->model->config.hidden_dropout, SITE_EMBEDDING);
+  return desc;
 }
 
 static sw_attention_desc attention_desc(const sw_run *run, int layer) {
@@ -270,9 +290,9 @@ static sw_attention_desc attention_desc(const sw_run *run, int layer) {
 }
 
 static sw_layernorm_desc layernorm_desc(const sw_run *run, int layer, int second) {
-  const sw_model_config *c = &run->model->config;
-  return (sw_layernorm_desc){.tokens = run->tokens, .hidden = c->hidden_size, .eps = c->layer_norm_eps, .dtype = run->model->dtype,
-                             .dropout = dropout_of(run, c->hidden_dropout, SITE_LAYERS + 3 * (uint32_t)layer + 1 + (uint32_t)second)};
+  sw_layernorm_desc desc = layernorm_shape(run->model, run->tokens);
+  desc.dropout = dropout_of(run, run->model->config.hidden_dropout, SITE_LAYERS + 3 * (uint32_t)layer + 1 + (uint32_t)second);
+  return desc;
 }
 
 /* y = activation(x W^T + b) with product `k` of a layer */
@@ -353,7 +373,7 @@ int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
 /* --- backward --- */
 void *sw_run_state_gradient(sw_run *run) { return run->d_state; }
 
-int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first, double *loss,
+int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float *row_weights, float scale, int first,
                       sw_gradients *gradients) {
   const sw_model *model = run->model;
   const sw_model_head *head = &model->heads[h];
@@ -368,18 +388,27 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
       run->head_dropout_ran = 1;
     }
   }
+  for (int64_t i = 0; i < run->tokens; i++)
+    if (labels[i] != SW_IGNORE && (labels[i] < 0 || labels[i] >= head->num_labels))
+      return sw_fail("token %lld has label %d; head '%s' has %d", (long long)i, labels[i], head->name, head->num_labels);
   if (model->device->copy_in(&run->stream, run->labels, labels, (size_t)run->tokens * 4)) return -1;
   if (row_weights && model->device->copy_in(&run->stream, run->row_weights, row_weights, (size_t)run->tokens * 4)) return -1;
-  sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels, .ignore = -100, .scale = scale};
+  sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
   sw_linear_desc linear = sw_model_head_desc(model, head, run->tokens);
   return head_logits(run, head, run->head_input) ||
-                 SW_RUN(&run->stream, cross_entropy, &desc, run->logits, run->labels, NULL, row_weights ? run->row_weights : NULL, loss,
-                        run->logits, run->workspace) ||
+                 SW_RUN(&run->stream, cross_entropy, &desc, run->logits, run->labels, NULL, row_weights ? run->row_weights : NULL,
+                        run->losses + h, run->logits, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->head_input, gradients->values + weight,
                         gradients->values + bias, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_state, !first, run->workspace)
              ? -1
              : 0;
+}
+
+int sw_run_losses(sw_run *run, double *sums) {
+  sw_device *device = run->model->device;
+  const size_t bytes = run->model->num_heads * sizeof(double);
+  return device->copy_out(&run->stream, sums, run->losses, bytes) || device->zero(&run->stream, run->losses, bytes) ? -1 : 0;
 }
 
 /* From g (gradient of the product's output) to the gradients of its parameters. */
@@ -404,12 +433,12 @@ static int backward_layer(sw_run *run, int i, const void *x, float *g) {
   void *d = run->d_state, *branch = run->d_hidden;
   void *pre = layer->product[SW_UP].activation == SW_NO_ACTIVATION ? NULL : s->pre;
   return SW_RUN(&run->stream, layernorm_backward, &norm2, d, s->z2, v + layer->norm2_gamma, s->mean2, s->rstd2, d, branch,
-                g + layer->norm2_gamma, g + layer->norm2_beta) ||
+                g + layer->norm2_gamma, g + layer->norm2_beta, run->workspace) ||
                  weight_gradient(run, layer, SW_DOWN, branch, s->up, g) ||
                  input_gradient(run, layer, SW_DOWN, branch, NULL, run->d_up, 0) ||
                  input_gradient(run, layer, SW_UP, run->d_up, pre, d, 1) || weight_gradient(run, layer, SW_UP, run->d_up, s->y1, g) ||
                  SW_RUN(&run->stream, layernorm_backward, &norm1, d, s->z1, v + layer->norm1_gamma, s->mean1, s->rstd1, d, branch,
-                        g + layer->norm1_gamma, g + layer->norm1_beta) ||
+                        g + layer->norm1_gamma, g + layer->norm1_beta, run->workspace) ||
                  weight_gradient(run, layer, SW_OUTPUT, branch, s->context, g) ||
                  input_gradient(run, layer, SW_OUTPUT, branch, NULL, run->d_context, 0) ||
                  SW_RUN(&run->stream, attention_backward, &attention, run->cu_seqlens, s->qkv, s->context, s->lse, run->d_context,
@@ -456,5 +485,5 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
     return -1;
   return SW_RUN(&run->stream, embedding_backward, &desc, run->positions, NULL, run->d_state, run->z0, model->values + at.gamma, run->mean0,
                 run->rstd0, run->sorted, run->segments, unique, gradients->word_rows, g + at.position,
-                at.type == SIZE_MAX ? NULL : g + at.type, g + at.gamma, g + at.beta);
+                at.type == SIZE_MAX ? NULL : g + at.type, g + at.gamma, g + at.beta, run->workspace);
 }

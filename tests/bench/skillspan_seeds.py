@@ -1,7 +1,8 @@
 """SkillSpan's knowledge tags with three seeds: dev F1 of `skillwatch train ner` beside the peer's finetune_ner.py, the same settings on both sides
 (batches of 32 sentences, AdamW, linear decay without warm-up, weight decay 0.01, clipping at 1).
 
-usage: skillspan_seeds.py PEERS_FOLDER DATA_FOLDER CHECKPOINT [--epochs 3] [--lr 5e-5] [--seeds 0,1,2] [--dtype fp32]
+usage: skillspan_seeds.py PEERS_FOLDER DATA_FOLDER CHECKPOINT [--epochs 3] [--lr 5e-5] [--seeds 0,1,2] [--dtype fp32] [--grouped]
+--grouped: the peer's batches hold sentences of similar length, which takes it a third of the time.
 Run it with the Python that has the peer's packages; prints one row a seed, the means and whether ours is within 0.01 of the peer's mean or above it.
 """
 import argparse, json, os, re, subprocess, sys, tempfile
@@ -9,7 +10,7 @@ import argparse, json, os, re, subprocess, sys, tempfile
 ap = argparse.ArgumentParser()
 ap.add_argument("peers"), ap.add_argument("data"), ap.add_argument("checkpoint")
 ap.add_argument("--epochs", type=int, default=3), ap.add_argument("--lr", type=float, default=5e-5)
-ap.add_argument("--seeds", default="0,1,2"), ap.add_argument("--dtype", default="fp32")
+ap.add_argument("--seeds", default="0,1,2"), ap.add_argument("--dtype", default="fp32"), ap.add_argument("--grouped", action="store_true")
 ap.add_argument("--bin", default=os.environ.get("SW_BIN", "build/release/bin"))
 a = ap.parse_args()
 MARK = 0.01
@@ -25,7 +26,7 @@ def ours(folder, seed):
 
 
 def peer(seed):
-    out = subprocess.run([sys.executable, os.path.join(a.peers, "finetune_ner.py"), str(a.epochs), str(a.lr), a.dtype, str(seed), "cpu"],
+    out = subprocess.run([sys.executable, os.path.join(a.peers, "finetune_ner.py"), str(a.epochs), str(a.lr), a.dtype, str(seed), "cpu", *(["grouped"] if a.grouped else [])],
                          capture_output=True, text=True)
     if out.returncode: sys.exit(f"finetune_ner.py: {out.stderr[-800:]}")
     return float(re.findall(r"F1 ([\d.]+)", out.stdout)[-1])

@@ -1,6 +1,6 @@
 /* For tests/parity/test_model.py: runs a checkpoint on given token ids and writes states, log probabilities, gradients and the losses
  * of some training steps as safetensors.
- * usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16]
+ * usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16 [DEVICE]]
  * BATCH.json: {"sequences": [[id, ...], ...], "labels": [[label, ...], ...]} for the first head */
 #include "base/error.h"
 #include "engine/learn/optimizer.h"
@@ -43,22 +43,39 @@ static int add(sw_tensors *out, const char *prefix, const char *name, int rank, 
   return 0;
 }
 
-static int dump_gradients(const sw_model *model, const sw_gradients *g, sw_tensors *out) {
+/* Device memory in fp32 on the host; free() it. */
+static float *fetch(sw_stream *stream, const void *memory, sw_dtype dtype, int64_t count) {
+  float *values = sw_alloc_array((size_t)count + 1, sizeof *values);
+  sw_bf16 *halves = (sw_bf16 *)values;
+  if (!values || stream->device->copy_out(stream, values, memory, (size_t)count * sw_dtype_bytes(dtype)) || stream->device->synchronize(stream)) {
+    free(values);
+    return NULL;
+  }
+  for (int64_t i = count; dtype == SW_BF16 && i-- > 0;) values[i] = sw_bf16_to_f32(halves[i]); /* from the end: they share the memory */
+  return values;
+}
+
+static int dump_gradients(sw_stream *stream, const sw_model *model, const sw_gradients *g, sw_tensors *out) {
+  const int64_t hidden = model->config.hidden_size;
+  float *values = fetch(stream, g->values, SW_F32, (int64_t)model->values_count), *rows = fetch(stream, g->word_rows, SW_F32, g->unique * hidden);
+  if (!values || !rows) return -1;
   for (size_t i = 0; i < model->num_parameters; i++) {
     const sw_parameter *p = &model->parameters[i];
     int64_t shape[4] = {p->shape[0], p->shape[1]};
     if (!p->sparse_rows) {
-      if (add(out, "grad/", p->name, p->rank, shape, g->values + p->offset)) return -1;
+      if (add(out, "grad/", p->name, p->rank, shape, values + p->offset)) return -1;
       continue;
     }
     float *dense = sw_alloc_array(p->count, sizeof *dense);
     if (!dense) return -1;
     for (int64_t u = 0; u < g->unique; u++)
-      memcpy(dense + g->word_ids[u] * p->shape[1], g->word_rows + u * p->shape[1], (size_t)p->shape[1] * sizeof(float));
+      memcpy(dense + g->word_ids[u] * p->shape[1], rows + u * p->shape[1], (size_t)p->shape[1] * sizeof(float));
     int status = add(out, "grad/", p->name, p->rank, shape, dense);
     free(dense);
     if (status) return -1;
   }
+  free(values);
+  free(rows);
   return 0;
 }
 
@@ -77,18 +94,19 @@ static int dump(const char *const *argv) {
   const sw_dtype dtype = argv[6] && !strcmp(argv[6], "bf16") ? SW_BF16 : SW_F32;
   sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
   sw_checkpoint_init(&checkpoint);
-  if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels) || sw_device_open("cpu", &device) ||
+  if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels) || sw_device_open(argv[6] && argv[7] ? argv[7] : "cpu", &device) ||
       sw_stream_open(device, 0, &stream) || sw_model_open(&stream, &checkpoint, dtype, 1, &model) ||
       sw_run_open(&stream, model, batch.tokens, batch.batch, 1, &run) ||
       sw_optimizer_open(&stream, model, &options, batch.tokens, 1, &optimizer))
     return -1;
   const int64_t n = batch.tokens, h = model->config.hidden_size, c = model->heads[0].num_labels;
   const void *states;
-  float *host = sw_alloc_array((size_t)(n * (h > c ? h : c)), sizeof *host);
+  float *host = sw_alloc_array((size_t)(n * c), sizeof *host), *last;
   float *losses = sw_alloc_array((size_t)steps + 1, sizeof *losses);
-  if (!host || !losses || sw_run_forward(run, &batch, &states)) return -1;
-  for (int64_t i = 0; i < n * h; i++) host[i] = dtype == SW_F32 ? ((const float *)states)[i] : sw_bf16_to_f32(((const sw_bf16 *)states)[i]);
-  if (add(&out, "", "states", 2, (int64_t[4]){n, h}, host) || sw_run_token_log_probs(run, 0, host) ||
+  if (!host || !losses || sw_run_forward(run, &batch, &states) || !(last = fetch(&stream, states, dtype, n * h))) return -1;
+  int failed = add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
+  free(last);
+  if (failed || sw_run_token_log_probs(run, 0, host) ||
       add(&out, "", "log_probs", 2, (int64_t[4]){n, c}, host))
     return -1;
   int64_t labelled = 0;
@@ -97,11 +115,12 @@ static int dump(const char *const *argv) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
     double loss = 0, norm;
     if (sw_optimizer_refresh(optimizer, batch.ids, n) || sw_run_forward(run, &batch, NULL) ||
-        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, &loss, g) || sw_run_backward(run, g))
+        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, g) || sw_run_backward(run, g) || sw_run_losses(run, &loss) ||
+        sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
     losses[s] = (float)(loss / (double)labelled);
-    if (s == 0 && dump_gradients(model, g, &out)) return -1;
-    if (sw_optimizer_collect(optimizer) || sw_optimizer_step(optimizer, lr, &norm)) return -1;
+    if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
+    if (sw_optimizer_step(optimizer, lr, &norm)) return -1;
   }
   if (add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
   free(host);
@@ -119,7 +138,7 @@ static int dump(const char *const *argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 6) return fprintf(stderr, "usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16]\n"), 2;
+  if (argc < 6) return fprintf(stderr, "usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16 [DEVICE]]\n"), 2;
   if (dump((const char *const *)argv)) return fprintf(stderr, "%s\n", sw_error()), 1;
   return 0;
 }
