@@ -280,9 +280,8 @@ void emu_mma_exchange(unsigned, const uint64_t (*in)[4], uint64_t (*out)[4], con
 /* --- the scheduler --- */
 static void thread_main() {
   for (;;) { /* entered anew for every block */
-    (*body)();
+    (*body)(); /* copies that nobody waited for never land */
     thread *t = self();
-    if (!t->open_copies.empty() || !t->groups.empty()) emu_async_wait(0);
     t->state = DONE;
     live_threads--;
     try_barrier();
