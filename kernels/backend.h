@@ -46,8 +46,8 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 
 /* One row an operator: dispatch, the support list, the tests and the micro-benchmark are made from it. */
 #define SW_OPERATOR_LIST(X)                                                                                                      \
-  X(embedding_forward) X(embedding_backward)                                                                                     \
-  X(layernorm_forward) X(layernorm_backward)                                                                                     \
+  X(embedding_workspace) X(embedding_forward) X(embedding_backward)                                                              \
+  X(layernorm_workspace) X(layernorm_forward) X(layernorm_backward)                                                              \
   X(linear_weight_bytes) X(linear_prepare) X(linear_workspace) X(linear_forward) X(linear_backward_input)                        \
   X(linear_backward_weight)                                                                                                      \
   X(attention_workspace) X(attention_forward) X(attention_backward)                                                              \

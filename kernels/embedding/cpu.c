@@ -4,6 +4,7 @@
 #include "kernels/layernorm/row.h"
 
 sw_embedding_forward_fn SW_CPU(embedding_forward);
+sw_embedding_workspace_fn SW_CPU(embedding_workspace);
 sw_embedding_backward_fn SW_CPU(embedding_backward);
 
 typedef struct {
@@ -149,10 +150,17 @@ SW_INLINE void position_and_type(const job *j, int column, sw_dtype dtype) {
 SW_OF_DTYPE(SW_F32, f32)
 SW_OF_DTYPE(SW_BF16, bf16)
 
+int SW_CPU(embedding_workspace)(sw_stream *stream, const sw_embedding_desc *desc, size_t *bytes) {
+  (void)stream;
+  if (check(desc)) return -1;
+  *bytes = row_slices_bytes(desc->tokens, desc->hidden);
+  return 0;
+}
+
 int SW_CPU(embedding_backward)(sw_stream *stream, const sw_embedding_desc *desc, const int32_t *positions,
                                const int32_t *type_ids, void *dy, const void *z, const float *gamma, const float *mean,
                                const float *rstd, const int32_t *sorted_tokens, const int32_t *segments, int64_t unique,
-                               float *dword_rows, float *dposition, float *dtype_table, float *dgamma, float *dbeta) {
+                               float *dword_rows, float *dposition, float *dtype_table, float *dgamma, float *dbeta, void *workspace) {
   if (check(desc)) return -1;
   job j = {.desc = desc,
            .positions = positions,
@@ -170,7 +178,7 @@ int SW_CPU(embedding_backward)(sw_stream *stream, const sw_embedding_desc *desc,
   int64_t tokens = desc->tokens;
   int hidden = desc->hidden, f32 = desc->dtype == SW_F32;
   row_slices slices = row_slices_of(tokens, hidden);
-  float partial[SW_SLICE_FLOATS];
+  float *partial = workspace;
 #pragma omp parallel num_threads(stream->threads) if (tokens * hidden > 16384)
   {
 #pragma omp for schedule(static)

@@ -23,6 +23,8 @@ typedef int sw_embedding_forward_fn(sw_stream *stream, const sw_embedding_desc *
                                     const int32_t *positions, const int32_t *type_ids, const float *word,
                                     const float *position, const float *type, const float *gamma, const float *beta,
                                     void *z, void *y, float *mean, float *rstd);
+/* Scratch for backward with at most desc->tokens tokens. */
+typedef int sw_embedding_workspace_fn(sw_stream *stream, const sw_embedding_desc *desc, size_t *bytes);
 /* dy [tokens, hidden] becomes dz in place. The distinct ids of the batch are numbered 0 .. unique-1 in increasing
  * order: sorted_tokens [tokens] lists the tokens by id (stable), those of the u-th distinct id at [segments[u],
  * segments[u+1]). dword_rows [unique, hidden] is overwritten; dposition, dtype_table (NULL where there is no table),
@@ -31,5 +33,5 @@ typedef int sw_embedding_backward_fn(sw_stream *stream, const sw_embedding_desc 
                                      const int32_t *type_ids, void *dy, const void *z, const float *gamma,
                                      const float *mean, const float *rstd, const int32_t *sorted_tokens,
                                      const int32_t *segments, int64_t unique, float *dword_rows, float *dposition,
-                                     float *dtype_table, float *dgamma, float *dbeta);
+                                     float *dtype_table, float *dgamma, float *dbeta, void *workspace);
 #endif

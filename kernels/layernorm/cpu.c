@@ -6,6 +6,7 @@
 #include "kernels/isa.h"
 
 sw_layernorm_forward_fn SW_CPU(layernorm_forward);
+sw_layernorm_workspace_fn SW_CPU(layernorm_workspace);
 sw_layernorm_backward_fn SW_CPU(layernorm_backward);
 
 typedef struct {
@@ -87,9 +88,16 @@ static __attribute__((noinline)) void backward_bf16(const job *j, int64_t a, int
   backward_slice(j, a, b, dgamma, dbeta, SW_BF16);
 }
 
+int SW_CPU(layernorm_workspace)(sw_stream *stream, const sw_layernorm_desc *desc, size_t *bytes) {
+  (void)stream;
+  if (check(desc)) return -1;
+  *bytes = row_slices_bytes(desc->tokens, desc->hidden);
+  return 0;
+}
+
 int SW_CPU(layernorm_backward)(sw_stream *stream, const sw_layernorm_desc *desc, const void *dy, const void *z,
                                const float *gamma, const float *mean, const float *rstd, void *dz, void *dx,
-                               float *dgamma, float *dbeta) {
+                               float *dgamma, float *dbeta, void *workspace) {
   if (check(desc)) return -1;
   if (!dx && desc->dropout.p > 0) return sw_fail("layernorm backward: dx is NULL while dropout is %g", desc->dropout.p);
   job j = {
@@ -97,7 +105,7 @@ int SW_CPU(layernorm_backward)(sw_stream *stream, const sw_layernorm_desc *desc,
   int64_t tokens = desc->tokens;
   int hidden = desc->hidden;
   row_slices slices = row_slices_of(tokens, hidden);
-  float partial[SW_SLICE_FLOATS];
+  float *partial = workspace;
 #pragma omp parallel for num_threads(stream->threads) schedule(static) if (tokens * hidden > 16384)
   for (int s = 0; s < slices.count; s++) {
     int64_t first = s * slices.tokens, last = first + slices.tokens < tokens ? first + slices.tokens : tokens;

@@ -20,10 +20,12 @@ typedef struct {
  * both NULL. */
 typedef int sw_layernorm_forward_fn(sw_stream *stream, const sw_layernorm_desc *desc, void *x, const void *residual,
                                     const float *gamma, const float *beta, void *y, float *mean, float *rstd);
+/* Scratch for backward with at most desc->tokens tokens. */
+typedef int sw_layernorm_workspace_fn(sw_stream *stream, const sw_layernorm_desc *desc, size_t *bytes);
 /* dy, z [tokens, hidden]; dz [tokens, hidden] = gradient of the residual branch; dx [tokens, hidden] = gradient of x,
  * that is dz through the dropout mask; dx may be NULL when p = 0 (it equals dz). dz may be dy. dgamma, dbeta [hidden]
  * are added to. */
 typedef int sw_layernorm_backward_fn(sw_stream *stream, const sw_layernorm_desc *desc, const void *dy, const void *z,
                                      const float *gamma, const float *mean, const float *rstd, void *dz, void *dx,
-                                     float *dgamma, float *dbeta);
+                                     float *dgamma, float *dbeta, void *workspace);
 #endif

@@ -105,12 +105,20 @@ typedef struct {
   int64_t tokens; /* of a slice */
   int count;
 } row_slices;
+SW_INLINE int row_most_slices(int hidden) {
+  return SW_SLICE_FLOATS / (2 * hidden) < SW_SLICES ? SW_SLICE_FLOATS / (2 * hidden) : SW_SLICES;
+}
 SW_INLINE row_slices row_slices_of(int64_t tokens, int hidden) {
-  int most = SW_SLICE_FLOATS / (2 * hidden) < SW_SLICES ? SW_SLICE_FLOATS / (2 * hidden) : SW_SLICES;
+  int most = row_most_slices(hidden);
   row_slices s = {.tokens = (tokens + most - 1) / most};
   if (s.tokens < SW_SLICE_TOKENS) s.tokens = SW_SLICE_TOKENS;
   s.count = (int)((tokens + s.tokens - 1) / s.tokens);
   return s;
+}
+/* Of their partial sums, for as many tokens or fewer (which may make more slices, but never more than this). */
+SW_INLINE size_t row_slices_bytes(int64_t tokens, int hidden) {
+  int64_t slices = (tokens + SW_SLICE_TOKENS - 1) / SW_SLICE_TOKENS, most = row_most_slices(hidden);
+  return (size_t)(slices < most ? slices : most) * 2 * (size_t)hidden * sizeof(float);
 }
 /* partial [slices, 2, hidden] */
 SW_INLINE void row_add_slices(const float *partial, int slices, int hidden, float *dgamma, float *dbeta) {

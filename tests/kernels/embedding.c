@@ -10,7 +10,7 @@ typedef struct {
   int32_t *ids, *positions, *type_ids, *sorted, *segments; /* on the device */
   int64_t unique;
   kt_tensor *word, *position, *type, *gamma, *beta, *z, *y, *mean, *rstd;
-  kt_tensor *dy, *dword, *dposition, *dtype_table, *dgamma, *dbeta;
+  kt_tensor *dy, *dword, *dposition, *dtype_table, *dgamma, *dbeta, *workspace;
   int training;
 } layer;
 
@@ -27,7 +27,12 @@ static void backward(kt *t, void *argument) {
   layer *l = argument;
   kt_ok(t, SW_RUN(&t->stream, embedding_backward, &l->desc, l->positions, l->type_ids, l->dy->data, l->z->data,
                   l->gamma->data, l->mean->data, l->rstd->data, l->sorted, l->segments, l->unique, l->dword->data,
-                  l->dposition->data, data_of(l->dtype_table), l->dgamma->data, l->dbeta->data));
+                  l->dposition->data, data_of(l->dtype_table), l->dgamma->data, l->dbeta->data, l->workspace->data));
+}
+static kt_tensor *workspace_of(kt *t, const sw_embedding_desc *desc) {
+  size_t bytes = 0;
+  kt_ok(t, SW_RUN(&t->stream, embedding_workspace, desc, &bytes));
+  return kt_bytes(t, "workspace", bytes);
 }
 static double *copy_of(kt *t, const kt_tensor *from) {
   if (!from) return NULL;
@@ -125,6 +130,7 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
   l.dposition = kt_new(t, "dposition", SW_F32, POSITIONS * hidden);
   l.dtype_table = types ? kt_new(t, "dtype_table", SW_F32, (int64_t)types * hidden) : NULL;
   l.dgamma = kt_new(t, "dgamma", SW_F32, hidden), l.dbeta = kt_new(t, "dbeta", SW_F32, hidden);
+  l.workspace = workspace_of(t, &l.desc);
   kt_normal(t, l.dy, 0, 1);
   kt_normal(t, l.dposition, 0, 1);
   if (types) kt_normal(t, l.dtype_table, 0, 1);
@@ -296,6 +302,7 @@ static void bench(kt *t) {
     l.dposition = kt_new(t, "dposition", SW_F32, TABLE * HIDDEN);
     l.dtype_table = kt_new(t, "dtype", SW_F32, 2 * HIDDEN), l.dgamma = kt_new(t, "dgamma", SW_F32, HIDDEN);
     l.dbeta = kt_new(t, "dbeta", SW_F32, HIDDEN);
+    l.workspace = workspace_of(t, &l.desc);
     kt_tensor *all[] = {l.word, l.position,  l.type,        l.gamma,  l.beta,
                         l.dy,   l.dposition, l.dtype_table, l.dgamma, l.dbeta};
     for (int i = 0; i < 10; i++) kt_uniform(t, all[i], 0, 1);

@@ -6,7 +6,7 @@
 
 typedef struct {
   sw_layernorm_desc desc;
-  kt_tensor *x, *residual, *gamma, *beta, *y, *mean, *rstd, *dy, *z, *dz, *dx, *dgamma, *dbeta;
+  kt_tensor *x, *residual, *gamma, *beta, *y, *mean, *rstd, *dy, *z, *dz, *dx, *dgamma, *dbeta, *workspace;
   int training;
 } layer;
 
@@ -19,7 +19,12 @@ static void forward(kt *t, void *argument) {
 static void backward(kt *t, void *argument) {
   layer *l = argument;
   kt_ok(t, SW_RUN(&t->stream, layernorm_backward, &l->desc, l->dy->data, l->z->data, l->gamma->data, l->mean->data,
-                  l->rstd->data, l->dz->data, l->dx ? l->dx->data : NULL, l->dgamma->data, l->dbeta->data));
+                  l->rstd->data, l->dz->data, l->dx ? l->dx->data : NULL, l->dgamma->data, l->dbeta->data, l->workspace->data));
+}
+static kt_tensor *workspace_of(kt *t, const sw_layernorm_desc *desc) {
+  size_t bytes = 0;
+  kt_ok(t, SW_RUN(&t->stream, layernorm_workspace, desc, &bytes));
+  return kt_bytes(t, "workspace", bytes);
 }
 
 /* one rounding of the result to the storage dtype, or a few of fp32 arithmetic */
@@ -82,6 +87,7 @@ static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p,
   l.z = kt_new(t, "z", dtype, count), l.dy = kt_new(t, "dy", dtype, count), l.dz = kt_new(t, "dz", dtype, count);
   l.dx = p > 0 ? kt_new(t, "dx", dtype, count) : NULL;
   l.dgamma = kt_new(t, "dgamma", SW_F32, hidden), l.dbeta = kt_new(t, "dbeta", SW_F32, hidden);
+  l.workspace = workspace_of(t, &l.desc);
   kt_normal(t, l.z, -0.5, 1.5);
   kt_normal(t, l.dy, 0, 1);
   kt_normal(t, l.dgamma, 0, 1);
@@ -250,7 +256,7 @@ static void refused(kt *t) {
   d.dropout.p = 0.5f;
   kt_fails(t,
            SW_RUN(&t->stream, layernorm_backward, &d, x->data, x->data, x->data, x->data, x->data, x->data, NULL,
-                  x->data, x->data),
+                  x->data, x->data, x->data),
            "dx is NULL");
   kt_clear(t);
 }
@@ -271,6 +277,7 @@ static void bench(kt *t) {
     l.dy = kt_new(t, "dy", dtype, count), l.z = kt_new(t, "z", dtype, count), l.dz = kt_new(t, "dz", dtype, count);
     l.dx = kt_new(t, "dx", dtype, count);
     l.dgamma = kt_new(t, "dgamma", SW_F32, hidden), l.dbeta = kt_new(t, "dbeta", SW_F32, hidden);
+    l.workspace = workspace_of(t, &l.desc);
     kt_tensor *all[] = {l.x, l.residual, l.gamma, l.beta, l.mean, l.rstd, l.dy, l.z, l.dgamma, l.dbeta};
     for (int i = 0; i < 10; i++) kt_uniform(t, all[i], 0.5, 1);
     double bytes = (double)count * (double)sw_dtype_bytes(dtype);
