@@ -244,6 +244,8 @@ const char *cudaGetErrorString(cudaError_t error);
 /* Adds work to a stream: for the library twins beside this file. What runs may fail by emu_set_error. */
 void emu_enqueue(cudaStream_t stream, std::function<void()> work);
 void emu_set_error(cudaError_t error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Whether these bytes lie within one allocation of device memory. */
+bool emu_device_memory(const void *p, size_t bytes);
 /* Stands for kernel<<<...>>>: the limits are checked at once, the threads run later. */
 void emu_launch_threads(const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::function<void()> thread);
 template <class... Parameters, class... Arguments>

@@ -171,6 +171,7 @@ static bool within(const std::map<char *, size_t> &blocks, const void *p, size_t
   --after;
   return (char *)p + bytes <= after->first + after->second;
 }
+bool emu_device_memory(const void *p, size_t bytes) { return within(device_memory, p, bytes); }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   if (!bytes) return cudaSuccess;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
