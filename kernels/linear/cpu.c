@@ -440,10 +440,7 @@ int SW_CPU(linear_forward)(sw_stream *stream, const sw_linear_desc *desc, const 
 int SW_CPU(linear_backward_input)(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre,
                                   const void *prepared, void *dx, int accumulate, void *workspace) {
   blocked forward, backward;
-  if (linear_check(stream, desc)) return -1;
-  if (dx && !desc->training)
-    return sw_fail("linear: the weight was prepared without training, so it has no backward form");
-  if (desc->activation && !pre) return sw_fail("linear: the gradient of an activation needs the values before it");
+  if (linear_check(stream, desc) || linear_check_backward_input(desc, pre, dx)) return -1;
   if (!desc->tokens) return 0;
   if (!dx) {
     int threads = desc->tokens * desc->out_features < 1 << 14 ? 1 : stream->threads;
@@ -549,8 +546,7 @@ static void add_column_sums(const void *g, sw_dtype dtype, int64_t ld, int64_t f
 int SW_CPU(linear_backward_weight)(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x,
                                    float *dweight, float *dbias, void *workspace) {
   gradient_plan plan;
-  if (linear_check(stream, desc)) return -1;
-  if (!desc->training) return sw_fail("linear: gradients need a layer made for training");
+  if (linear_check(stream, desc) || linear_check_backward_weight(desc)) return -1;
   if (!desc->tokens) return 0;
   if (plan_gradient(desc, &plan)) return -1;
   int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features;

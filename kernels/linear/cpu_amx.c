@@ -449,10 +449,7 @@ int sw_linear_forward_amx(sw_stream *stream, const sw_linear_desc *desc, const v
 
 int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, void *dy, const void *pre,
                                  const void *prepared, void *dx, int accumulate, void *workspace) {
-  if (linear_check(stream, desc)) return -1;
-  if (dx && !desc->training)
-    return sw_fail("linear: the weight was prepared without training, so it has no backward form");
-  if (desc->activation && !pre) return sw_fail("linear: the gradient of an activation needs the values before it");
+  if (linear_check(stream, desc) || linear_check_backward_input(desc, pre, dx)) return -1;
   if (!desc->tokens) return 0;
   int parts = parts_of(desc);
   if (!dx) {
@@ -582,8 +579,7 @@ SW_INLINE void multiply_stripe(const linear_output *dweight, const char *g, int6
 
 int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x,
                                   float *dweight, float *dbias, void *workspace) {
-  if (linear_check(stream, desc)) return -1;
-  if (!desc->training) return sw_fail("linear: gradients need a layer made for training");
+  if (linear_check(stream, desc) || linear_check_backward_weight(desc)) return -1;
   if (!desc->tokens) return 0;
   int parts = parts_of(desc);
   int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);

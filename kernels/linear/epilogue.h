@@ -2,8 +2,7 @@
  * gradient before it. Included by the CPU sources only; compiled for whatever instruction set they are. */
 #ifndef SW_KERNELS_LINEAR_EPILOGUE_H
 #define SW_KERNELS_LINEAR_EPILOGUE_H
-#include "base/error.h"
-#include "kernels/backend.h"
+#include "kernels/linear/check.h"
 #include "kernels/simd.h"
 #include <math.h>
 #include <pthread.h>
@@ -219,15 +218,7 @@ static inline void linear_gradient(const sw_linear_desc *desc, void *dy, const v
 /* First thing in every call. */
 static inline int linear_check(const sw_stream *stream, const sw_linear_desc *d) {
   linear_tables();
-  if (d->tokens < 0 || d->in_features < 1 || d->out_features < 1)
-    return sw_fail("linear: %lld tokens of %d features to %d: sizes must be positive", (long long)d->tokens,
-                   d->in_features, d->out_features);
-  if ((d->dtype != SW_F32 && d->dtype != SW_BF16) || (d->out_dtype != SW_F32 && d->out_dtype != SW_BF16) ||
-      d->activation < SW_NO_ACTIVATION || d->activation > SW_RELU)
-    return sw_fail("linear: unknown dtype %d, output dtype %d or activation %d", (int)d->dtype, (int)d->out_dtype,
-                   (int)d->activation);
-  if (stream->threads < 1) return sw_fail("linear: the stream has %d threads", stream->threads);
-  return 0;
+  return linear_check_desc(stream, d);
 }
 static inline int64_t linear_round_up(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;

@@ -6,7 +6,8 @@
  * Weights are used in a prepared form, the backend's own (bf16 copies, blocked or split layouts), made from the fp32 master by
  * linear_prepare after every change of it. fp32 means: as accurate as fp32 multiply-adds (the tests compare the error with that of
  * a plain fp32 loop), however the backend gets there. bf16 means: products of bf16 numbers (weights, and g where dy is fp32, are rounded
- * to it), summed in fp32. What is not finite stays so, in its row or column only, but an infinity may come out as NaN. */
+ * to it), summed in fp32; where y is bf16 too, a GPU rounds the bias to bf16 before it is added, and the sum before the
+ * activation (the CPU only the results). What is not finite stays so, in its row or column only, but an infinity may come out as NaN. */
 #ifndef SW_KERNELS_LINEAR_H
 #define SW_KERNELS_LINEAR_H
 #include <stddef.h>
