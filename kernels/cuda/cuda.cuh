@@ -135,6 +135,13 @@ __device__ __forceinline__ void sw_store4(sw_bf16 *p, float4 v) {
   *reinterpret_cast<uint2 *>(p) = make_uint2(sw_pack_bf16(v.x, v.y), sw_pack_bf16(v.z, v.w));
 }
 
+/* W neighbours at an index divisible by W, one access. */
+template <int W> struct alignas(4 * W) sw_floats {
+  float v[W];
+};
+template <int W> __device__ __forceinline__ sw_floats<W> sw_load(const float *p) { return *reinterpret_cast<const sw_floats<W> *>(p); }
+template <int W> __device__ __forceinline__ void sw_store(float *p, sw_floats<W> x) { *reinterpret_cast<sw_floats<W> *>(p) = x; }
+
 /* --- dropout (kernels/backend.h says which element is kept) --- */
 struct sw_dropout_mask {
   uint32_t threshold, site, step;
