@@ -12,7 +12,8 @@ static inline int linear_number(const void *value) {
 }
 static inline int linear_check_desc(const sw_stream *stream, const sw_linear_desc *d) {
   if (d->tokens < 0 || d->in_features < 1 || d->out_features < 1)
-    return sw_fail("linear: %lld tokens of %d features to %d: sizes must be positive", (long long)d->tokens, d->in_features, d->out_features);
+    return sw_fail("linear: %lld tokens of %d features to %d: sizes must be positive", (long long)d->tokens, d->in_features,
+                   d->out_features);
   const int dtype = linear_number(&d->dtype), out_dtype = linear_number(&d->out_dtype), activation = linear_number(&d->activation);
   if ((dtype != SW_F32 && dtype != SW_BF16) || (out_dtype != SW_F32 && out_dtype != SW_BF16) || activation < SW_NO_ACTIVATION ||
       activation > SW_RELU)

@@ -7,19 +7,19 @@
  * fp32 is CUBLAS_COMPUTE_32F: no TF32. The product's type is bf16 or fp32 for bf16 factors, fp32 for fp32 factors; other combinations of
  * dtypes (fp32 gradients of bf16 states, bf16 results of fp32 states) are converted by a pass through the workspace.
  *
- * The bias is always added by the product (CUBLASLT_EPILOGUE_BIAS), in the product's type, which cuBLASLt asks for: it is copied (rounded to
- * bf16 where y is bf16) into the workspace, which also settles its alignment. Activations are kernels of our own, all of them, eight elements a
- * thread: cuBLASLt's GELU is the tanh approximation, not BERT's, so only SW_GELU_TANH could use it, and that only without a conversion; one way
- * for all is simpler. They read what the product wrote (pre, or y in place), so in bf16 it is the rounded value that is activated.
- * Nor is the bias gradient fused (BGRADB overwrites, in a type of its own, and which types it serves differs between devices): column
- * sums in two stages, the first over chunks of rows, whose number depends on the number of tokens only.
+ * The bias is always added by the product (CUBLASLT_EPILOGUE_BIAS), in the product's type, which cuBLASLt asks for: it is copied (rounded
+ * to bf16 where y is bf16) into the workspace, which also settles its alignment. Activations are kernels of our own, all of them, eight
+ * elements a thread: cuBLASLt's GELU is the tanh approximation, not BERT's, so only SW_GELU_TANH could use it, and that only without a
+ * conversion; one way for all is simpler. They read what the product wrote (pre, or y in place), so in bf16 it is the rounded value that is
+ * activated. Nor is the bias gradient fused (BGRADB overwrites, in a type of its own, and which types it serves differs between devices):
+ * column sums in two stages, the first over chunks of rows, whose number depends on the number of tokens only.
  *
  * The same bits for a row in any batch. A product of one shape and type always uses one algorithm, the library's first choice for CANONICAL
  * tokens that sums over k in one sequence (no split k, no reduction scheme): tiles differ in which rows they hold, not in the order in
  * which one element is summed. The alignment that is claimed is that of every row, not of the pointers of one call. In
- * the weight gradient tokens are summed over, so no row could be the same in two batches; there the sum may be split, with a reduction through the
- * workspace, in fixed order (768 x 768 outputs alone would leave most of the GPU idle), by an algorithm for each power of two of tokens.
- * Handles and algorithms are kept under a mutex until the device is closed; a call allocates nothing. */
+ * the weight gradient tokens are summed over, so no row could be the same in two batches; there the sum may be split, with a reduction
+ * through the workspace, in fixed order (768 x 768 outputs alone would leave most of the GPU idle), by an algorithm for each power of two
+ * of tokens. Handles and algorithms are kept under a mutex until the device is closed; a call allocates nothing. */
 #include "kernels/cuda/cuda.cuh"
 extern "C" {
 #include "kernels/linear/check.h"
@@ -118,7 +118,8 @@ template <class T> static __device__ __forceinline__ void store_some(T *p, bool 
 
 /* pre (may be NULL) = x, y = activation(x); x may be y. Without activation and pre: a conversion. */
 template <class From, class To>
-static __global__ void __launch_bounds__(THREADS) finish(int64_t count, bool aligned, sw_activation activation, const From *x, To *pre, To *y) {
+static __global__ void __launch_bounds__(THREADS)
+    finish(int64_t count, bool aligned, sw_activation activation, const From *x, To *pre, To *y) {
   const int64_t at = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * EIGHT;
   if (at >= count) return;
   float v[EIGHT];
@@ -143,8 +144,8 @@ static __global__ void __launch_bounds__(THREADS) gradient(int64_t count, bool a
 
 static bool aligned16(const void *p) { return (uintptr_t)p % 16 == 0; }
 
-static int run_finish(const sw_stream *stream, int64_t count, sw_activation activation, sw_dtype from, const void *x, sw_dtype to, void *pre,
-                      void *y) {
+static int run_finish(const sw_stream *stream, int64_t count, sw_activation activation, sw_dtype from, const void *x, sw_dtype to,
+                      void *pre, void *y) {
   return sw_with_type(from, [&](auto *a) {
     return sw_with_type(to, [&](auto *b) {
       using From = std::remove_pointer_t<decltype(a)>;
@@ -181,8 +182,8 @@ template <int V> static __device__ __forceinline__ void load_columns(const sw_bf
     for (int i = 0; i < V; i++) v[i] = all[i];
   }
 }
-/* sums[chunk][column] = the sum of g[row][column] over the chunk's rows, blockIdx.y being the chunk; ADD: one chunk, added to what sums holds.
- * A warp takes every eighth row, a block the columns of 32 lanes; then the warps' sums are added in order. */
+/* sums[chunk][column] = the sum of g[row][column] over the chunk's rows, blockIdx.y being the chunk; ADD: one chunk, added to what sums
+ * holds. A warp takes every eighth row, a block the columns of 32 lanes; then the warps' sums are added in order. */
 template <class T, int V, bool ADD>
 static __global__ void __launch_bounds__(THREADS) column_sums(int64_t rows, int64_t columns, int64_t chunk_rows, const T *g, float *sums) {
   SW_SHARED(float, shared, WARPS * V * SW_WARP);
@@ -211,15 +212,17 @@ static __global__ void __launch_bounds__(THREADS) column_sums(int64_t rows, int6
 }
 
 template <class T, bool ADD>
-static int run_column_sums(const sw_stream *stream, int64_t rows, int64_t columns, int64_t chunks, int64_t chunk_rows, const T *g, float *sums) {
+static int run_column_sums(const sw_stream *stream, int64_t rows, int64_t columns, int64_t chunks, int64_t chunk_rows, const T *g,
+                           float *sums) {
   constexpr int V = 16 / sizeof(T);
   const bool wide = columns % V == 0 && aligned16(g);
   const dim3 grid(sw_blocks(columns, SW_WARP * (wide ? V : 1)), (unsigned)chunks);
-  return sw_launch(stream, "linear: bias gradient", wide ? column_sums<T, V, ADD> : column_sums<T, 1, ADD>, grid, dim3(THREADS), 0, rows, columns,
-                   chunk_rows, g, sums);
+  return sw_launch(stream, "linear: bias gradient", wide ? column_sums<T, V, ADD> : column_sums<T, 1, ADD>, grid, dim3(THREADS), 0, rows,
+                   columns, chunk_rows, g, sums);
 }
 /* dbias += the column sums of g; partial: [CHUNKS, columns]. */
-static int bias_gradient(const sw_stream *stream, int64_t rows, int64_t columns, sw_dtype dtype, const void *g, float *partial, float *dbias) {
+static int bias_gradient(const sw_stream *stream, int64_t rows, int64_t columns, sw_dtype dtype, const void *g, float *partial,
+                         float *dbias) {
   int64_t chunk_rows = sw_blocks(rows, CHUNKS);
   if (chunk_rows < CHUNK_ROWS) chunk_rows = CHUNK_ROWS;
   const int64_t chunks = sw_blocks(rows, chunk_rows);
@@ -290,6 +293,7 @@ static library *find_library(const sw_device *device) {
   l->next = libraries;
   return libraries = l;
 }
+/* Of all devices: one that is still open makes its own again. */
 void sw_cuda_linear_close() {
   std::lock_guard<std::mutex> lock(mutex);
   while (library *l = libraries) {
@@ -383,18 +387,18 @@ static int choose(cublasLtHandle_t handle, const kind &k, cublasLtMatmulAlgo_t *
   PREFER(MIN_ALIGNMENT_D_BYTES, c.d_alignment);
 #undef PREFER
   if (!status)
-    status = cublasLtMatmulAlgoGetHeuristic(handle, &c.operation, &c.a, &c.b, &c.d, &c.d, &preference, (int)(sizeof found / sizeof *found), found,
-                                            &count);
+    status = cublasLtMatmulAlgoGetHeuristic(handle, &c.operation, &c.a, &c.b, &c.d, &c.d, &preference, (int)(sizeof found / sizeof *found),
+                                            found, &count);
   if (status && status != CUBLAS_STATUS_NOT_SUPPORTED) return lt_check(status, "choose an algorithm");
   for (int i = 0; i < count; i++)
-    if (found[i].state == CUBLAS_STATUS_SUCCESS && (split || in_one_sequence(&found[i].algo)) && runs(handle, k, fewest, bias, &found[i].algo) &&
-        runs(handle, k, most, bias, &found[i].algo)) {
+    if (found[i].state == CUBLAS_STATUS_SUCCESS && (split || in_one_sequence(&found[i].algo)) &&
+        runs(handle, k, fewest, bias, &found[i].algo) && runs(handle, k, most, bias, &found[i].algo)) {
       *algorithm = found[i].algo;
       return 0;
     }
   static const char *const names[] = {"forward", "input gradient", "weight gradient"};
-  return sw_fail("linear: cuBLASLt offers no algorithm for the %s of %d features to %d, %s to %s: use --dtype %s or --device cpu", names[k.op], k.in,
-                 k.out, sw_dtype_name(k.dtype), sw_dtype_name(k.result), k.dtype == SW_F32 ? "bf16" : "fp32");
+  return sw_fail("linear: cuBLASLt offers no algorithm for the %s of %d features to %d, %s to %s: use --dtype %s or --device cpu",
+                 names[k.op], k.in, k.out, sw_dtype_name(k.dtype), sw_dtype_name(k.result), k.dtype == SW_F32 ? "bf16" : "fp32");
 }
 
 /* With the mutex held. */
@@ -422,8 +426,8 @@ static int provide(const sw_stream *stream, const kind &k) {
 }
 
 /* D = op(A) op(B) + beta D (+ bias) */
-static int multiply(const sw_stream *stream, const kind &k, int64_t tokens, const void *a, const void *b, const void *bias, float beta, void *d,
-                    void *workspace) {
+static int multiply(const sw_stream *stream, const kind &k, int64_t tokens, const void *a, const void *b, const void *bias, float beta,
+                    void *d, void *workspace) {
   std::lock_guard<std::mutex> lock(mutex);
   const float alpha = 1;
   description c;
@@ -485,8 +489,8 @@ int sw_cuda_linear_workspace(sw_stream *stream, const sw_linear_desc *desc, size
   return 0;
 }
 
-int sw_cuda_linear_forward(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared, const float *bias, void *pre, void *y,
-                           void *workspace) {
+int sw_cuda_linear_forward(sw_stream *stream, const sw_linear_desc *desc, const void *x, const void *prepared, const float *bias, void *pre,
+                           void *y, void *workspace) {
   if (linear_check_desc(stream, desc)) return -1;
   if (!desc->tokens) return 0;
   const scratch s = scratch_of(desc, workspace);
@@ -513,8 +517,8 @@ int sw_cuda_linear_backward_input(sw_stream *stream, const sw_linear_desc *desc,
   const int64_t count = desc->tokens * desc->out_features;
   if (desc->activation && sw_with_type(desc->out_dtype, [&](auto *type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        return sw_launch(stream, "linear: gradient of the activation", gradient<T>, dim3(sw_blocks(count, THREADS * EIGHT)), dim3(THREADS), 0, count,
-                         aligned16(dy) && aligned16(pre), desc->activation, (T *)dy, (const T *)pre);
+        return sw_launch(stream, "linear: gradient of the activation", gradient<T>, dim3(sw_blocks(count, THREADS * EIGHT)), dim3(THREADS),
+                         0, count, aligned16(dy) && aligned16(pre), desc->activation, (T *)dy, (const T *)pre);
       }))
     return -1;
   if (!dx || !desc->tokens) return 0;
@@ -526,12 +530,14 @@ int sw_cuda_linear_backward_input(sw_stream *stream, const sw_linear_desc *desc,
              : 0;
 }
 
-int sw_cuda_linear_backward_weight(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x, float *dweight, float *dbias,
-                                   void *workspace) {
+int sw_cuda_linear_backward_weight(sw_stream *stream, const sw_linear_desc *desc, const void *g, const void *x, float *dweight,
+                                   float *dbias, void *workspace) {
   if (linear_check_desc(stream, desc) || linear_check_backward_weight(desc)) return -1;
   if (!desc->tokens) return 0;
   const scratch s = scratch_of(desc, workspace);
   const void *factor = g;
-  if (factor_of(stream, desc, &factor, s) || multiply(stream, weight_kind(desc), desc->tokens, x, factor, nullptr, 1, dweight, s.library)) return -1;
-  return dbias ? bias_gradient(stream, desc->tokens, desc->out_features, desc->out_dtype, g, reinterpret_cast<float *>(s.columns), dbias) : 0;
+  if (factor_of(stream, desc, &factor, s) || multiply(stream, weight_kind(desc), desc->tokens, x, factor, nullptr, 1, dweight, s.library))
+    return -1;
+  return dbias ? bias_gradient(stream, desc->tokens, desc->out_features, desc->out_dtype, g, reinterpret_cast<float *>(s.columns), dbias)
+               : 0;
 }

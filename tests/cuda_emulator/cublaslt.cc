@@ -25,7 +25,8 @@ template <class T> static cublasStatus_t assign(T *to, const void *value, size_t
   memcpy(to, value, sizeof *to);
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const void *value, size_t bytes) {
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const void *value,
+                                              size_t bytes) {
   switch (attribute) {
   case CUBLASLT_MATMUL_DESC_TRANSA: return assign(&desc->transa, value, bytes);
   case CUBLASLT_MATMUL_DESC_TRANSB: return assign(&desc->transb, value, bytes);
@@ -58,9 +59,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 static size_t size_of(cudaDataType_t type) { return type == CUDA_R_32F ? 4 : 2; }
 struct shape { uint64_t m, n, k; };
 /* What cublasLtMatmul's documentation lists, and nothing else. */
-static cublasStatus_t check_product(const emu_cublaslt *handle, const cublasLtMatmulDescOpaque_t *desc, const cublasLtMatrixLayoutOpaque_t *a,
-                                    const cublasLtMatrixLayoutOpaque_t *b, const cublasLtMatrixLayoutOpaque_t *c,
-                                    const cublasLtMatrixLayoutOpaque_t *d, shape *s) {
+static cublasStatus_t check_product(const emu_cublaslt *handle, const cublasLtMatmulDescOpaque_t *desc,
+                                    const cublasLtMatrixLayoutOpaque_t *a, const cublasLtMatrixLayoutOpaque_t *b,
+                                    const cublasLtMatrixLayoutOpaque_t *c, const cublasLtMatrixLayoutOpaque_t *d, shape *s) {
   if (!handle || handle->mark != MARK) return refuse(CUBLAS_STATUS_NOT_INITIALIZED, "no handle");
   if (!desc || !a || !b || !c || !d) return invalid("a missing description");
   for (const auto *layout : {a, b, c, d}) {
@@ -102,9 +103,9 @@ static cublasStatus_t check_algorithm(const cublasLtMatmulAlgo_t *algo, const sh
       return unsupported("the algorithm needs columns that start more aligned");
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
-                                       cublasLtMatmulHeuristicResult_t *result) {
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result) {
   shape s;
   cublasStatus_t status = check_product(handle, desc, a, b, c, d, &s);
   if (!status) status = check_algorithm(algo, s, a, b, d);
@@ -112,16 +113,17 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
   if (!status) result->workspaceSize = workspace_of(s, algo->data[1]);
   return status;
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference, int wanted,
-                                              cublasLtMatmulHeuristicResult_t *results, int *count) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted, cublasLtMatmulHeuristicResult_t *results,
+                                              int *count) {
   shape s;
   cublasStatus_t status = check_product(handle, desc, a, b, c, d, &s);
   if (status) return status;
   if (wanted <= 0) return invalid("no room for results");
-  const uint64_t most_parts = s.k < LONG_K || !(preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) ? 1 : s.n >= MANY_COLUMNS ? 2 : 4;
+  const bool split = s.k >= LONG_K && preference->schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   *count = 0;
-  for (uint64_t parts = most_parts; parts; parts /= 2)
+  for (uint64_t parts = !split ? 1 : s.n < MANY_COLUMNS ? 4 : 2; parts; parts /= 2)
     for (uint64_t i = 0; i < ALGORITHMS && *count < wanted; i++) {
       const uint64_t index = s.n >= MANY_COLUMNS || i > 1 ? i : 1 - i;
       const cublasLtMatmulAlgo_t algo = {{index, parts}};
@@ -131,8 +133,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     }
   return *count ? CUBLAS_STATUS_SUCCESS : unsupported("no algorithm keeps to the preferences");
 }
-cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t attribute, void *value,
-                                                    size_t bytes, size_t *written) {
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void *value, size_t bytes, size_t *written) {
   const uint32_t values[] = {(uint32_t)algo->data[1],
                              (uint32_t)(algo->data[1] > 1 ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE)};
   if (bytes != sizeof *values) return invalid("an attribute of another size");
@@ -213,10 +215,10 @@ static void run(const work &w) {
 static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
   return (uintptr_t)a < (uintptr_t)b + b_bytes && (uintptr_t)b < (uintptr_t)a + a_bytes;
 }
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a, cublasLtMatrixLayout_t a_layout,
-                              const void *b, cublasLtMatrixLayout_t b_layout, const void *beta, const void *c, cublasLtMatrixLayout_t c_layout,
-                              void *d, cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
-                              cudaStream_t stream) {
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
+                              const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream) {
   shape s;
   cublasStatus_t status = check_product(handle, desc, a_layout, b_layout, c_layout, d_layout, &s);
   if (!status) status = check_algorithm(algo, s, a_layout, b_layout, d_layout);
