@@ -6,15 +6,12 @@
  * on the sequence alone, so the result does not depend on the batch or on the number of threads. */
 #ifndef SW_KERNELS_ATTENTION_VECTOR_H
 #define SW_KERNELS_ATTENTION_VECTOR_H
-#include "base/error.h"
+#include "kernels/attention/check.h"
 #include "kernels/attention/tiles.h"
-#include "kernels/backend.h"
 #include "kernels/dropout/mask.h"
 
 #include <math.h>
 
-enum { MAX_HEAD_SIZE = 256, MAX_SEQLEN = 1024 };
-#define LOG2_E 1.44269504088896341f
 #define LN_2 0.693147180559945309f
 
 typedef struct {
@@ -69,13 +66,7 @@ static scratch scratch_of(const job *j, void *memory) {
 }
 
 static int check(const sw_attention_desc *d, const int32_t *cu_seqlens) {
-  if (d->head_size < 1 || d->head_size > MAX_HEAD_SIZE)
-    return sw_fail("attention: head size %d is not in 1..%d", d->head_size, MAX_HEAD_SIZE);
-  if (d->num_heads < 1) return sw_fail("attention: %d heads", d->num_heads);
-  if (d->max_seqlen < 0 || d->max_seqlen > MAX_SEQLEN)
-    return sw_fail("attention: max_seqlen %d is not in 0..%d", d->max_seqlen, MAX_SEQLEN);
-  if (!(d->scale > 0)) return sw_fail("attention: scale %g is not positive", d->scale);
-  if (!(d->dropout.p >= 0 && d->dropout.p < 1)) return sw_fail("attention: dropout %g is not in [0, 1)", d->dropout.p);
+  if (attention_check(d)) return -1;
   for (int s = 0; cu_seqlens && s < d->batch; s++)
     if (cu_seqlens[s + 1] < cu_seqlens[s] || cu_seqlens[s + 1] - cu_seqlens[s] > d->max_seqlen)
       return sw_fail("attention: sequence %d has %d tokens, not 0..%d (max_seqlen)", s,

@@ -155,6 +155,13 @@ struct sw_dropout_mask {
     return make_float4(w[0] >= threshold ? scale : 0.0f, w[1] >= threshold ? scale : 0.0f, w[2] >= threshold ? scale : 0.0f,
                        w[3] >= threshold ? scale : 0.0f);
   }
+  /* Which of these four are kept: bit k for element 4 * quad + k. */
+  __device__ __forceinline__ unsigned kept(uint64_t quad) const {
+    const uint32_t counter[4] = {(uint32_t)quad, (uint32_t)(quad >> 32), site, step};
+    uint32_t w[4];
+    sw_philox_device(seed, counter, w);
+    return (w[0] >= threshold ? 1u : 0u) | (w[1] >= threshold ? 2u : 0u) | (w[2] >= threshold ? 4u : 0u) | (w[3] >= threshold ? 8u : 0u);
+  }
   /* The multiplier of one element. */
   __device__ __forceinline__ float one(uint64_t element) const {
     const float4 m = four(element >> 2);

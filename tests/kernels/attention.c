@@ -82,8 +82,14 @@ static void one_case(kt *t, sw_dtype dtype, int batch, const int32_t *lengths, i
   kt_with_threads(t, "backward", backward, &l, &l.dqkv, 1);
   /* With one key the gradients of q and k are 0; what is left of them is the rounding of dP - D, some |dout| |v| each.
    */
-  double largest = kt_largest(dqkv, l.dqkv->count) + size * spread;
-  kt_compare(t, "dqkv", l.dqkv, dqkv, rtol, 4 * score * largest);
+  double largest = kt_largest(dqkv, l.dqkv->count), atol = 4 * score * (largest + size * spread);
+  /* The GPU rounds more to bf16: probabilities and their gradients, which are factors of products, and the output, of which it
+   * takes D. That is some 2^-9 of terms that may cancel each other: little on average, more in the worst place. */
+  int rounds = dtype == SW_BF16 && strcmp(t->device->backend, "cpu");
+  kt_compare(t, "dqkv", l.dqkv, dqkv, rtol, rounds ? 0x1p-9 * spread * spread * largest + atol : atol);
+  double error = 0, norm = 0;
+  for (int64_t i = 0; i < l.dqkv->count; i++) error += pow(l.dqkv->host[i] - dqkv[i], 2), norm += dqkv[i] * dqkv[i];
+  kt_check(t, !rounds || error <= norm * 0x1p-16, "dqkv: the error is %g of its norm", sqrt(error / norm));
   kt_clear(t);
 }
 
@@ -115,17 +121,17 @@ static void sequences_alone(kt *t, sw_dtype dtype, int size) {
 }
 
 /* Keys that are all equal give equal probabilities: with a power of two of them, integers stay exact. */
-static void integers(kt *t, sw_dtype dtype) {
-  kt_case(t, "%s integers", sw_dtype_name(dtype));
+static void integers(kt *t, sw_dtype dtype, int size) {
+  kt_case(t, "%s integers, head size %d", sw_dtype_name(dtype), size);
   static const int32_t lengths[] = {4, 1, 32, 8};
-  enum { BATCH = 4, HEADS = 3, SIZE = 20 };
-  layer l = layer_of(t, dtype, BATCH, lengths, HEADS, SIZE, 0.5f);
+  enum { BATCH = 4, HEADS = 3 };
+  layer l = layer_of(t, dtype, BATCH, lengths, HEADS, size, 0.5f);
   double *want = kt_doubles(t, l.out->count), *qkv = l.qkv->host;
   kt_integers(t, l.qkv, -4, 4);
   for (int64_t i = 0; i < l.desc.total_tokens; i++)
-    for (int c = 0; c < HEADS * SIZE; c++) {
-      qkv[(i * 3 + 1) * HEADS * SIZE + c] = c % 5 - 2; /* the same key everywhere */
-      qkv[(i * 3 + 2) * HEADS * SIZE + c] *= 32;       /* divisible by the number of keys */
+    for (int c = 0; c < HEADS * size; c++) {
+      qkv[(i * 3 + 1) * HEADS * size + c] = c % 5 - 2; /* the same key everywhere */
+      qkv[(i * 3 + 2) * HEADS * size + c] *= 32;       /* divisible by the number of keys */
     }
   for (int64_t i = 0; i < l.qkv->count; i++) l.qkv->host[i] = qkv[i];
   kt_upload(t, l.qkv);
@@ -230,6 +236,23 @@ static void reference_by_differences(kt *t) {
   for (int i = 0; i < 3; i++) kt_finite_difference(t, "dqkv", loss_of, &s, qkv, dqkv, 3 * COUNT);
 }
 
+/* A sequence longer than promised: the CPU says so, the GPU, which cannot look without waiting, leaves its rows alone. */
+static void forward_refused(kt *t, layer *l) {
+  int status = SW_RUN(&t->stream, attention_forward, &l->desc, l->device_cu, l->qkv->data, l->out->data, NULL, l->workspace->data);
+  if (!strcmp(t->device->backend, "cpu")) {
+    kt_fails(t, status, "sequence 0 has 20 tokens");
+    return;
+  }
+  kt_ok(t, status);
+  kt_download(t, l->out);
+  int64_t first = l->cu[1] * (int64_t)l->desc.num_heads * l->desc.head_size, written = 0, missing = 0;
+  for (int64_t i = 0; i < l->out->count; i++) {
+    written += i < first && !isnan(l->out->host[i]); /* new memory is NaN */
+    missing += i >= first && isnan(l->out->host[i]);
+  }
+  kt_check(t, !written && !missing, "%lld elements of the long sequence are written, %lld of the other are not", (long long)written,
+           (long long)missing);
+}
 static void refused(kt *t) {
   kt_case(t, "refused");
   static const int32_t lengths[] = {20, 3};
@@ -237,9 +260,7 @@ static void refused(kt *t) {
   size_t bytes;
   kt_fill(t, l.qkv, 0);
   l.desc.max_seqlen = 10;
-  kt_fails(
-      t, SW_RUN(&t->stream, attention_forward, &l.desc, l.device_cu, l.qkv->data, l.out->data, NULL, l.workspace->data),
-      "sequence 0 has 20 tokens");
+  forward_refused(t, &l);
   l.desc.max_seqlen = 2000;
   kt_fails(t, SW_RUN(&t->stream, attention_workspace, &l.desc, &bytes), "max_seqlen 2000");
   l.desc.max_seqlen = 20;
@@ -297,18 +318,21 @@ int main(int argc, char **argv) {
     return kt_close(&t);
   }
   reference_by_differences(&t);
+  int fast = strcmp(t.device->backend, "cuda-emulated") != 0;
   static const int32_t mixed[] = {0, 1, 2, 15, 16, 17, 31, 33, 64, 100, 0}, longer[] = {257, 3}, longest[] = {512};
   for (int d = SW_F32; d <= SW_BF16; d++) {
     sw_dtype dtype = (sw_dtype)d;
     static const int sizes[] = {8, 20, 32, 64};
     for (int k = 0; k < 4; k++) {
-      one_case(&t, dtype, 11, mixed, k == 2 ? 12 : 2, sizes[k], 0, 1);
+      one_case(&t, dtype, 11, mixed, fast && k == 2 ? 12 : 2, sizes[k], 0, 1);
       one_case(&t, dtype, 11, mixed, k == 3 ? 1 : 2, sizes[k], 0.1f, 1);
     }
-    one_case(&t, dtype, 2, longer, 1, 32, 0.1f, 1);
-    one_case(&t, dtype, 2, longer, 2, 80, 0, 1);
-    one_case(&t, dtype, 1, longest, 1, 64, 0, 1);
+    one_case(&t, dtype, 2, longer, fast ? 2 : 1, 80, 0, 1);
     one_case(&t, dtype, 2, longer, 1, 64, 0.1f, 1);
+    if (fast) {
+      one_case(&t, dtype, 2, longer, 1, 32, 0.1f, 1);
+      one_case(&t, dtype, 1, longest, 1, 64, 0, 1);
+    }
     one_case(&t, dtype, 1, mixed + 9, 1, 256, 0, 0.5);
     one_case(&t, dtype, 5, mixed + 2, 3, 1, 0.1f, 1);
     one_case(&t, dtype, 8, mixed + 1, 2, 32, 0, 4);
@@ -316,7 +340,7 @@ int main(int argc, char **argv) {
     one_case(&t, dtype, 0, mixed, 2, 32, 0, 1);
     sequences_alone(&t, dtype, 32);
     sequences_alone(&t, dtype, 64);
-    integers(&t, dtype);
+    for (int k = 1; k < 4; k++) integers(&t, dtype, sizes[k]);
     hard_values(&t, dtype);
   }
   dropout_draws(&t);
