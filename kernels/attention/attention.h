@@ -22,6 +22,7 @@ typedef struct {
 
 /* Scratch for forward and backward with these or smaller sizes (depends on the stream's threads). */
 typedef int sw_attention_workspace_fn(sw_stream *stream, const sw_attention_desc *desc, size_t *bytes);
+/* A sequence longer than max_seqlen is refused on the CPU; the GPU, which cannot look without waiting, leaves its rows alone. */
 /* qkv [total, 3, heads, head_size]; out [total, heads * head_size]; lse [total, heads] or NULL (inference). */
 typedef int sw_attention_forward_fn(sw_stream *stream, const sw_attention_desc *desc, const int32_t *cu_seqlens,
                                     const void *qkv, void *out, float *lse, void *workspace);
