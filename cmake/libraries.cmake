@@ -33,11 +33,3 @@ endif()
 add_library(sw_hdf5 INTERFACE)
 target_include_directories(sw_hdf5 INTERFACE ${HDF5_INCLUDE_DIRS})
 target_link_libraries(sw_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
-
-# CUDA is a module of its own; where the toolkit is missing the CPU engine is all there is.
-find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
-if(NVCC)
-  message(STATUS "CUDA toolkit found (${NVCC}); this version has no CUDA module yet, building for the CPU")
-else()
-  message(STATUS "CUDA toolkit not found: building for the CPU only")
-endif()
