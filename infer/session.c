@@ -65,7 +65,7 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   if (!s->output) return -1;
   for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
   sw_stream stream;
-  if (parse_dtype(o->dtype, &s->dtype) || sw_device_open(o->device, &s->device) ||
+  if (parse_dtype(o->dtype, &s->dtype) || sw_device_choose(o->device, o->quiet, &s->device) ||
       sw_stream_open(s->device, o->threads, &stream) || sw_checkpoint_read(o->model, &s->checkpoint))
     return -1;
   s->threads = stream.threads;

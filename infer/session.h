@@ -27,7 +27,7 @@ typedef struct {
   {"id-column", 0, SW_OPTION_TEXT, &(o).id_column, "NAME", "column or key of the id (else: id, job_id, number)"}, \
   {"format", 0, SW_OPTION_TEXT, &(o).format, "F", "of inputs: auto, text (a posting a file), lines, csv, jsonl"}, \
   {"rejected", 0, SW_OPTION_TEXT, &(o).rejected, "FILE", "unusable rows go here (else: OUTPUT.rejected.jsonl)"},  \
-  {"device", 0, SW_OPTION_TEXT, &(o).device, "D", "auto, cpu"},                                                   \
+  {"device", 0, SW_OPTION_TEXT, &(o).device, "D", "auto, cpu or cuda[:N]"},                                       \
   {"dtype", 0, SW_OPTION_TEXT, &(o).dtype, "T", "fp32 or bf16 (else: fp32 on the CPU)"},                          \
   {"threads", 0, SW_OPTION_INT, &(o).threads, "N", "worker threads; 0: one a core. Changes no result"},           \
   {"batch-tokens", 0, SW_OPTION_INT, &(o).batch_tokens, "N", "tokens of a batch. Changes no result"},             \

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "kernels/module.h"
 
+#include <ctype.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static int cpu_zero(sw_stream *stream, void *memory, size_t bytes) {
 static int cpu_synchronize(sw_stream *stream) { return 0; }
 static void cpu_close(sw_device *device) { free(device); }
 
-enum { MAX_THREADS = 1024 };
+enum { MAX_THREADS = 1024, MAX_DEVICES = 1024 };
 enum isa { BASELINE, AVX2, AVX512, AMX, ISA_COUNT };
 static const char *const isa_names[ISA_COUNT] = {"baseline", "avx2", "avx512", "amx"};
 
@@ -115,34 +116,50 @@ static int cpu_open(sw_device **out) {
   return 0;
 }
 
-int sw_device_check(const char *name, int threads) {
-  if (threads < 0 || threads > MAX_THREADS) return sw_fail("--threads wants a number from 0 (one a core) to %d", MAX_THREADS);
-  if (!strcmp(name, "auto") || !strcmp(name, "cpu") || !strncmp(name, "cuda", 4)) return 0;
-  return sw_fail("--device %s: unknown device; use auto or cpu", name);
-}
-
-/* "cuda:1" -> the module "cuda", device 1 */
-static int module_device_open(const char *name, sw_device **out) {
-  char backend[32];
-  const char *colon = strchr(name, ':');
-  size_t length = colon ? (size_t)(colon - name) : strlen(name);
+/* "cuda:1" -> the module "cuda", device 1. Backends of tests are called cuda-<something>. */
+static int parse_module_device(const char *name, char backend[32], int *index) {
+  const size_t length = strcspn(name, ":");
+  if (strncmp(name, "cuda", 4) || (length > 4 && name[4] != '-') || length > 31 || memchr(name, '/', length))
+    return sw_fail("--device %s: unknown device; use auto, cpu or cuda[:N]", name);
   char *end = NULL;
-  long index = colon ? strtol(colon + 1, &end, 10) : 0;
-  if (length >= sizeof backend || (colon && (end == colon + 1 || *end || index < 0 || index > 1023)))
-    return sw_fail("--device %s: the number of a device is missing or wrong; skillwatch devices lists them", name);
+  const long number = name[length] ? strtol(name + length + 1, &end, 10) : 0;
+  if (end && (!isdigit((unsigned char)name[length + 1]) || *end || number >= MAX_DEVICES))
+    return sw_fail("--device %s: a number is wanted behind the colon; skillwatch devices lists them", name);
   memcpy(backend, name, length);
   backend[length] = 0;
+  *index = (int)number;
+  return 0;
+}
+
+int sw_device_check(const char *name, int threads) {
+  char backend[32];
+  int index;
+  if (threads < 0 || threads > MAX_THREADS) return sw_fail("--threads wants a number from 0 (one a core) to %d", MAX_THREADS);
+  return !strcmp(name, "auto") || !strcmp(name, "cpu") ? 0 : parse_module_device(name, backend, &index);
+}
+
+static int module_device_open(const char *name, sw_device **out) {
+  char backend[32];
+  int index;
+  if (parse_module_device(name, backend, &index)) return -1;
   const sw_module *module = sw_module_open(backend);
-  return module ? module->open((int)index, out) : -1;
+  return module && !module->open(index, out) ? 0 : sw_fail_in("--device %s", name);
 }
 
 int sw_device_open(const char *name, sw_device **out) {
   *out = NULL;
   if (!strcmp(name, "cpu")) return cpu_open(out);
-  if (!strncmp(name, "cuda", 4)) return module_device_open(name, out);
-  if (strcmp(name, "auto")) return sw_fail("--device %s: unknown device; use auto, cpu or cuda[:N]", name);
-  if (!module_device_open("cuda", out)) return 0;
-  return cpu_open(out);
+  if (strcmp(name, "auto")) return module_device_open(name, out);
+  const sw_module *module = sw_module_open("cuda");
+  return module && !module->open(0, out) ? 0 : cpu_open(out);
+}
+
+int sw_device_choose(const char *name, int quiet, sw_device **out) {
+  static int told;
+  if (sw_device_open(name, out)) return -1;
+  if (!quiet && !told++ && !strcmp(name, "auto") && !strcmp((*out)->backend, "cpu") && sw_module_installed("cuda"))
+    fprintf(stderr, "skillwatch: the CPU is used, no GPU: %s (--device cpu asks for none)\n", sw_error());
+  return 0;
 }
 
 void sw_device_close(sw_device *device) {

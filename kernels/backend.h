@@ -84,9 +84,11 @@ struct sw_device {
 };
 
 /* Opens "cpu", "cuda[:N]" or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
- * works, otherwise the CPU; then, where a module is installed, one line on stderr says why. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests);
- * asking for one the machine lacks is a failure. */
+ * works, otherwise the CPU. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests); asking for one the machine
+ * lacks is a failure. */
 int sw_device_open(const char *name, sw_device **out);
+/* The same for programs: where "auto" takes the CPU although a CUDA module is installed, one line on stderr says why, unless quiet. */
+int sw_device_choose(const char *name, int quiet, sw_device **out);
 void sw_device_close(sw_device *device);
 /* Checks --device and --threads without opening anything: names that are known, and 0 (one a core) to 1024. */
 int sw_device_check(const char *name, int threads);

@@ -29,41 +29,51 @@ static int module_path(const char *backend, int place, char *path, size_t size) 
   return snprintf(path, size, "%s/%s/%s", program, places[place], file) < (int)size ? 0 : -1;
 }
 
+/* The first place that holds the module; 0, or -1 where there is none. */
+static int find(const char *backend, char *path, size_t size) {
+  for (int place = 0; !module_path(backend, place, path, size); place++)
+    if (!access(path, F_OK)) return 0;
+  return -1;
+}
+
+int sw_module_installed(const char *backend) {
+  char path[4400];
+  return !find(backend, path, sizeof path);
+}
+
 /* CUDA's module needs the driver: without one its libraries would fail in less clear words. */
 static int driver_present(void) {
   void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-  if (!driver) return sw_fail("no NVIDIA driver here (libcuda.so.1 was not found); use --device cpu");
+  if (!driver) return sw_fail("no NVIDIA driver here (libcuda.so.1 was not found)");
   int (*init)(unsigned), (*count)(int *), devices = 0;
   *(void **)&init = dlsym(driver, "cuInit");
   *(void **)&count = dlsym(driver, "cuDeviceGetCount");
   if (!init || !count || init(0) || count(&devices) || !devices)
-    return sw_fail("the NVIDIA driver finds no device; nvidia-smi may say more; use --device cpu");
+    return sw_fail("the NVIDIA driver finds no device; nvidia-smi may say more");
   return 0; /* the driver stays open: the module uses it */
 }
 
 static const sw_module *load(const char *backend) {
-  char path[4400], found[4400] = "";
-  for (int place = 0; !*found && !module_path(backend, place, path, sizeof path); place++)
-    if (!access(path, F_OK)) memcpy(found, path, sizeof found);
-  if (!*found) {
-    sw_fail("this installation has no module for the device '%s' (skillwatch_%s.so); build it where nvcc is, or use --device cpu", backend,
-            backend);
+  char path[4400];
+  if (find(backend, path, sizeof path)) {
+    sw_fail("this installation has no module for it; build with a CUDA toolkit (tools/setup --cuda brings one)");
     return NULL;
   }
   if (!strcmp(backend, "cuda") && driver_present()) return NULL;
-  void *library = dlopen(found, RTLD_NOW | RTLD_LOCAL);
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    sw_fail("the module could not be opened: %s", dlerror());
+    const char *reason = dlerror();
+    sw_fail("its module cannot be loaded: %s%s", reason, strstr(reason, "libcublas") ? "; name its folder in LD_LIBRARY_PATH" : "");
     return NULL;
   }
   const sw_module *module = dlsym(library, SW_MODULE_SYMBOL);
-  if (!module || module->api != SW_MODULE_API) {
-    sw_fail("%s: made for module interface %d, this program needs %d; install program and module of the same version", found,
-            module ? module->api : 0, SW_MODULE_API);
-    dlclose(library);
-    return NULL;
-  }
-  return module;
+  if (module && module->api == SW_MODULE_API) return module;
+  if (module)
+    sw_fail("%s has module interface %d, this program needs %d; install both from the same version", path, module->api, SW_MODULE_API);
+  else
+    sw_fail("%s is no module of this program", path);
+  dlclose(library);
+  return NULL;
 }
 
 const sw_module *sw_module_open(const char *backend) {

@@ -26,6 +26,8 @@ typedef struct {
 
 #define SW_MODULE_SYMBOL "sw_backend_module"
 
-/* The module of a backend ("cuda"), opened once and kept; NULL with the message set: what was looked for, where, and what to do. */
+/* The module of a backend ("cuda"), opened once and kept; NULL with the message set: what is missing. */
 const sw_module *sw_module_open(const char *backend);
+/* 1 where a module of the backend lies where sw_module_open looks, whether it can be used or not. */
+int sw_module_installed(const char *backend);
 #endif

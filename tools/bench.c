@@ -176,7 +176,7 @@ static int run_all(bench *b) {
   char pattern[] = "/tmp/skillwatch-bench-XXXXXX";
   sw_device *device = NULL;
   sw_stream stream;
-  if (sw_device_open(b->device, &device) || sw_stream_open(device, b->threads, &stream)) {
+  if (sw_device_choose(b->device, b->json, &device) || sw_stream_open(device, b->threads, &stream)) {
     sw_device_close(device);
     return -1;
   }
@@ -208,7 +208,7 @@ static int body(int argc, char **argv) {
                                {"data", 0, SW_OPTION_TEXT, &b.labels, "FILE", "labelled sentences: training"},
                                {"runs", 0, SW_OPTION_INT, &b.runs, "N", "runs of each; the best counts"},
                                {"threads", 0, SW_OPTION_INT, &b.threads, "N", "CPU threads; 0 = one a core"},
-                               {"device", 0, SW_OPTION_TEXT, &b.device, "NAME", "auto or cpu"},
+                               {"device", 0, SW_OPTION_TEXT, &b.device, "NAME", "auto, cpu or cuda[:N]"},
                                {"json", 0, SW_OPTION_FLAG, &b.json, NULL, "print JSON"},
                                {0}};
   const sw_command command = {"skillwatch bench -m CKPT [--titles FILE] [--postings FOLDER] [--data FILE] [options]",

@@ -55,7 +55,7 @@ static int layers_of(const sw_model *model, const char *path, sw_labels *out) {
 }
 
 static int load(eval *e, const eval_options *o, sw_dtype dtype) {
-  if (sw_device_open(o->device, &e->device) || sw_stream_open(e->device, o->threads, &e->stream) ||
+  if (sw_device_choose(o->device, 0, &e->device) || sw_stream_open(e->device, o->threads, &e->stream) ||
       sw_checkpoint_read(o->model, &e->checkpoint))
     return -1;
   if (e->checkpoint.vocab_size == 0) return sw_fail("%s has no tokenizer, so it cannot read text", o->model);
@@ -173,7 +173,7 @@ static int body(int argc, char **argv) {
       {"decode", 0, SW_OPTION_TEXT, &o.decode, "HOW",
        "viterbi: the best valid sequence, as tagging does; argmax: the best tag of each word"},
       {"rejected", 0, SW_OPTION_TEXT, &o.rejected, "FILE", "where unusable rows go, with the reason"},
-      {"device", 0, SW_OPTION_TEXT, &o.device, "D", "auto, cpu"},
+      {"device", 0, SW_OPTION_TEXT, &o.device, "D", "auto, cpu or cuda[:N]"},
       {"dtype", 0, SW_OPTION_TEXT, &o.dtype, "T", "fp32 or bf16"},
       {"threads", 0, SW_OPTION_INT, &o.threads, "N", "0: one a core. Scores do not depend on it"},
       {"batch-tokens", 0, SW_OPTION_INT, &o.batch_tokens, "N", "tokens of a batch. Scores do not depend on it"},

@@ -23,6 +23,7 @@ static const struct {
     {"eval", "score a checkpoint on labelled data"},
     {"top", "which skills the tagged postings ask for, by date"},
     {"bench", "measure speed"},
+    {"devices", "which processors and GPUs can be used, and why others cannot"},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs, MAX_FOUND = 64 };
 

@@ -302,7 +302,7 @@ static int train_ner(ner_options *o) {
     status = SW_EXIT_USAGE;
     goto done;
   }
-  if (sw_device_open(o->device, &device) || sw_stream_open(device, o->threads, &stream) ||
+  if (sw_device_choose(o->device, o->loop.quiet, &device) || sw_stream_open(device, o->threads, &stream) ||
       sw_checkpoint_tokenizer(&checkpoint, &tokenizer) || read_labels(o, &data, &dev) || extend_lineage(&checkpoint))
     goto done;
   facts = facts_of(o, &data, o->dev.count ? &dev : NULL, checkpoint.parent_sha256, device->name);
@@ -373,7 +373,7 @@ int sw_train_ner(int argc, char **argv) {
       {"resume", 0, SW_OPTION_FLAG, &o.loop.resume, NULL, "go on where an interrupted run of the same command stood"},
       {"force", 0, SW_OPTION_FLAG, &o.loop.force, NULL, "start anew over an existing output"},
       {"seed", 0, SW_OPTION_INT, &o.loop.seed, "N", "of shuffling, dropout and new heads"},
-      {"device", 0, SW_OPTION_TEXT, &o.device, "NAME", "auto or cpu"},
+      {"device", 0, SW_OPTION_TEXT, &o.device, "NAME", "auto, cpu or cuda[:N]"},
       {"dtype", 0, SW_OPTION_TEXT, &o.dtype, "TYPE", "fp32 or bf16"},
       {"threads", 0, SW_OPTION_INT, &o.threads, "N", "CPU threads; 0 = one a core"},
       {"quiet", 'q', SW_OPTION_FLAG, &o.loop.quiet, NULL, "print errors only"},

@@ -148,7 +148,7 @@ static int open_device(cuda_device *d) {
   sw_device_info info;
   if (cuda_describe(d->index, &info)) return -1;
   if (info.major < 8)
-    return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed: use --device cpu", info.name, info.major, info.minor);
+    return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed", info.name, info.major, info.minor);
   snprintf(d->base.name, sizeof d->base.name, "%s:%d (%.70s)", backend_name, d->index, info.name);
   if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream")) return -1;
   for (slot &s : d->slots)
@@ -161,7 +161,7 @@ static int open_device(cuda_device *d) {
 static int cuda_open(int index, sw_device **out) {
   int count = cuda_count();
   if (count < 0) return -1;
-  if (index < 0 || index >= count) return sw_fail("--device %s:%d: there are %d devices; skillwatch devices lists them", backend_name, index, count);
+  if (index < 0 || index >= count) return sw_fail("there is no device %d, only %d; skillwatch devices lists them", index, count);
   cuda_device *d = static_cast<cuda_device *>(calloc(1, sizeof *d));
   if (!d) return sw_fail("out of memory");
   d->index = index;

@@ -5,6 +5,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 BIN = os.environ.get("SW_BIN", "build/release/bin")
+os.environ.setdefault("SKILLWATCH_MODULES", os.path.join(os.path.abspath(os.environ.get("SW_TESTS_BIN", "build/release/tests")), "modules"))  # "auto": the CPU
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 SAMPLES = os.path.join(ROOT, "samples")
 
