@@ -1,6 +1,6 @@
 /* BERT's input on the CPU: see embedding.h. */
-#include "base/error.h"
 #include "kernels/isa.h"
+#include "kernels/layernorm/check.h"
 #include "kernels/layernorm/row.h"
 
 sw_embedding_forward_fn SW_CPU(embedding_forward);
@@ -18,10 +18,7 @@ typedef struct {
 } job;
 
 static int check(const sw_embedding_desc *d) {
-  if (d->hidden < 1 || d->hidden > SW_MAX_HIDDEN)
-    return sw_fail("embedding: hidden size %d is not in 1..%d", d->hidden, SW_MAX_HIDDEN);
-  if (!(d->dropout.p >= 0 && d->dropout.p < 1)) return sw_fail("embedding: dropout %g is not in [0, 1)", d->dropout.p);
-  return 0;
+  return sw_check_rows("embedding", d->hidden, &d->dropout);
 }
 /* Loops over tokens are dealt out in groups of this many. */
 enum { GROUP = 16 };

@@ -2,8 +2,8 @@
  * between the sum, the variance and the normalisation. z enters the statistics in fp32, before it is rounded to the
  * storage dtype. */
 #include "kernels/layernorm/row.h"
-#include "base/error.h"
 #include "kernels/isa.h"
+#include "kernels/layernorm/check.h"
 
 sw_layernorm_forward_fn SW_CPU(layernorm_forward);
 sw_layernorm_workspace_fn SW_CPU(layernorm_workspace);
@@ -19,10 +19,7 @@ typedef struct {
 } job;
 
 static int check(const sw_layernorm_desc *d) {
-  if (d->hidden < 1 || d->hidden > SW_MAX_HIDDEN)
-    return sw_fail("layernorm: hidden size %d is not in 1..%d", d->hidden, SW_MAX_HIDDEN);
-  if (!(d->dropout.p >= 0 && d->dropout.p < 1)) return sw_fail("layernorm: dropout %g is not in [0, 1)", d->dropout.p);
-  return 0;
+  return sw_check_rows("layernorm", d->hidden, &d->dropout);
 }
 
 SW_INLINE void forward_rows(const job *j, int64_t first, int64_t last, sw_dtype dtype) {

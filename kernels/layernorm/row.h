@@ -1,12 +1,10 @@
 /* LayerNorm of one row, shared by kernels/layernorm and kernels/embedding. `dtype` is a constant wherever these are
- * inlined. */
+ * inlined. A row lives in fp32 on the stack between the passes over it. */
 #ifndef SW_KERNELS_LAYERNORM_ROW_H
 #define SW_KERNELS_LAYERNORM_ROW_H
 #include "kernels/dropout/mask.h"
+#include "kernels/layernorm/check.h"
 #include "kernels/simd.h"
-
-/* A row lives in fp32 on the stack between the passes over it. */
-enum { SW_MAX_HIDDEN = 8192 };
 
 /* Columns are handled in whole vectors, then one of n < SW_LANES: the body sees `i` and `n` (SW_LANES for a whole one,
  * a constant). */

@@ -334,6 +334,9 @@ int main(int argc, char **argv) {
     one_case(&t, (sw_dtype)dtype, 64, 64, 0, 0, 0.1f);
     one_case(&t, (sw_dtype)dtype, 90, 100, 2, 1, 0);
     one_case(&t, (sw_dtype)dtype, 401, 384, 2, 0, 0.1f);
+    one_case(&t, (sw_dtype)dtype, 37, 601, 2, 0, 0.1f);
+    one_case(&t, (sw_dtype)dtype, 19, 1100, 2, 0, 0);
+    one_case(&t, (sw_dtype)dtype, 2100, 8, 2, 0, 0.1f); /* the batch in more than one chunk */
     one_case(&t, (sw_dtype)dtype, 1, 384, 2, 0, 0);
     one_case(&t, (sw_dtype)dtype, 0, 384, 2, 0, 0.1f);
     tokens_alone(&t, (sw_dtype)dtype);

@@ -258,6 +258,10 @@ static void refused(kt *t) {
            SW_RUN(&t->stream, layernorm_backward, &d, x->data, x->data, x->data, x->data, x->data, x->data, NULL,
                   x->data, x->data, x->data),
            "dx is NULL");
+  if (strcmp(t->device->backend, "cpu")) {
+    d.tokens = 1ll << 31;
+    kt_fails(t, SW_RUN(&t->stream, layernorm_forward, &d, x->data, NULL, x->data, x->data, x->data, NULL, NULL), "tokens are too many");
+  }
   kt_clear(t);
 }
 
@@ -316,10 +320,15 @@ int main(int argc, char **argv) {
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0, 1);
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0.1f, h % 2);
     }
+    one_case(&t, (sw_dtype)dtype, 11, 1000, 0, 1); /* wide rows are dealt out differently, as are those that are no multiple of four */
+    one_case(&t, (sw_dtype)dtype, 9, 1100, 0.1f, 1);
+    one_case(&t, (sw_dtype)dtype, 400, 601, 0.1f, 0); /* more rows than there are partial sums */
+    one_case(&t, (sw_dtype)dtype, 1700, 12, 0, 1);
     one_case(&t, (sw_dtype)dtype, 1, 384, 0, 0);
     one_case(&t, (sw_dtype)dtype, 0, 384, 0.1f, 1);
     rows_alone(&t, (sw_dtype)dtype, 384);
     rows_alone(&t, (sw_dtype)dtype, 77);
+    rows_alone(&t, (sw_dtype)dtype, 1028);
     integers(&t, (sw_dtype)dtype);
   }
   hard_rows(&t);
