@@ -77,12 +77,14 @@ def main():
         check(files_below(os.path.join(work, "stage")) == {f"opt/skillwatch/{name}" for name in files_below(prefix)}, "DESTDIR holds all")
         check(set(os.listdir(os.path.join(prefix, "bin"))) == programs, f"programs: {os.listdir(os.path.join(prefix, 'bin'))}")
         check(all(os.access(os.path.join(prefix, "bin", name), os.X_OK) for name in programs), "programs are executable")
-        check(os.path.isdir(os.path.join(prefix, cache_entry("CMAKE_INSTALL_LIBDIR"), "skillwatch")), "the modules' folder")
+        modules = os.path.join(prefix, cache_entry("CMAKE_INSTALL_LIBDIR"), "skillwatch")
+        built = os.path.join(BUILD, "modules")
+        check(os.listdir(modules) == (os.listdir(built) if os.path.isdir(built) else []), f"modules: {os.listdir(modules)}")
         docs = os.path.join(prefix, "share/doc/skillwatch")
         check(files_below(docs) == {"README.md", "LICENSE", "checkpoints/README.md"}, f"documents: {files_below(docs)}")
         check("# Skillwatch" in open(os.path.join(docs, "README.md")).read(), "README.md is the project's")
-        for name in programs:
-            done = subprocess.run(["readelf", "-d", os.path.join(prefix, "bin", name)], capture_output=True, text=True)
+        for name in [os.path.join(prefix, "bin", name) for name in programs] + [os.path.join(modules, name) for name in os.listdir(modules)]:
+            done = subprocess.run(["readelf", "-d", name], capture_output=True, text=True)
             check("NEEDED" in done.stdout and BUILD not in done.stdout, f"{name} looks into the build folder")
         test_programs(staged, work, model)
         moved = os.path.join(work, "moved here")
