@@ -97,7 +97,10 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
                const sw_item *items) {
   embed_job *job = context;
   embed_worker *w = worker;
-  if (sw_infer_worker_run(&w->base) || sw_run_embed(w->base.run, batch, w->vectors)) return -1;
+  if (sw_infer_begin(&w->base)) return -1;
+  const int failed = sw_run_embed(w->base.run, batch, w->vectors);
+  sw_infer_end(&w->base);
+  if (failed) return -1;
   for (int i = 0; i < batch->batch; i++) {
     const float *vector = w->vectors + (size_t)i * (size_t)job->hidden;
     if (sw_infer_check_finite(vector, (size_t)job->hidden, &items[pieces[i]->item])) return -1;

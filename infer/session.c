@@ -60,6 +60,7 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
+  pthread_mutex_init(&s->turn, NULL);
   s->to_stdout = !strcmp(o->output, "-");
   s->output = sw_strdup(o->output);
   if (!s->output) return -1;
@@ -256,7 +257,9 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
 
 void sw_infer_close(sw_infer_session *s) {
   sw_journal_close(&s->journal, 0);
+  sw_run_close(s->run);
   sw_model_close(s->model);
+  pthread_mutex_destroy(&s->turn);
   sw_tokenizer_close(s->tokenizer);
   sw_device_close(s->device);
   sw_checkpoint_close(&s->checkpoint);
@@ -268,13 +271,25 @@ int sw_infer_worker_open(sw_infer_session *s, sw_infer_worker *w) {
   return sw_stream_open(s->device, 1, &w->stream); /* the threads share the work by batches */
 }
 
-int sw_infer_worker_run(sw_infer_worker *w) {
-  if (w->run) return 0;
-  return sw_run_open(&w->stream, w->session->model, w->session->batch_tokens, w->session->max_batch, 0, &w->run);
+int sw_infer_begin(sw_infer_worker *w) {
+  sw_infer_session *s = w->session;
+  const int shared = strcmp(s->device->backend, "cpu") != 0;
+  sw_run **run = shared ? &s->run : &w->own;
+  if (shared) pthread_mutex_lock(&s->turn);
+  if (!*run && sw_run_open(&w->stream, s->model, s->batch_tokens, s->max_batch, 0, run)) {
+    if (shared) pthread_mutex_unlock(&s->turn);
+    return -1;
+  }
+  w->run = *run;
+  return 0;
+}
+void sw_infer_end(sw_infer_worker *w) {
+  if (w->run == w->session->run) pthread_mutex_unlock(&w->session->turn);
+  w->run = NULL;
 }
 
 void sw_infer_worker_close(sw_infer_worker *w) {
-  if (w->run) sw_run_close(w->run);
+  sw_run_close(w->own);
   sw_encoding_close(&w->encoding);
 }
 

@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "engine/data/pipeline.h"
 #include "engine/store/journal.h"
+#include <pthread.h>
 
 typedef struct {
   const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype;
@@ -54,6 +55,8 @@ typedef struct {
   sw_journal journal;        /* open unless to_stdout */
   sw_pipeline_counts before; /* what was done by the run that is continued */
   double started;
+  pthread_mutex_t turn; /* on a GPU: whose batch runs */
+  sw_run *run;          /* on a GPU: the one run of the model, opened at the first batch */
 } sw_infer_session;
 
 /* Checks the common options (usage errors: no inputs, no model, bad names, an output that is an input). Returns 0 or -1. */
@@ -73,15 +76,17 @@ void sw_infer_report(sw_infer_session *session, const sw_pipeline_counts *counts
 /* Keeps the journal when sw_infer_report was not reached. */
 void sw_infer_close(sw_infer_session *session);
 
-/* A worker's own run of the model. */
 typedef struct {
   sw_infer_session *session;
   sw_stream stream;
-  sw_run *run; /* opened at the first batch */
+  sw_run *run; /* between sw_infer_begin and sw_infer_end */
+  sw_run *own; /* on the CPU: the worker's, opened at its first batch */
   sw_encoding encoding;
 } sw_infer_worker;
 int sw_infer_worker_open(sw_infer_session *session, sw_infer_worker *worker);
-int sw_infer_worker_run(sw_infer_worker *worker);
+/* Gives the worker a run of the model: on the CPU one of its own, on a GPU the only one, when its turn comes. */
+int sw_infer_begin(sw_infer_worker *worker);
+void sw_infer_end(sw_infer_worker *worker);
 void sw_infer_worker_close(sw_infer_worker *worker);
 /* -1 where one of the values is no finite number; the message names the text. */
 int sw_infer_check_finite(const float *values, size_t count, const sw_item *item);

@@ -152,12 +152,9 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
 }
 
 /* A piece's result: a row for each read, the labels of all layers side by side. */
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
-               const sw_item *items) {
-  sw_tag_job *job = context;
-  tag_worker *w = worker;
+static int run_batch(const sw_tag_job *job, tag_worker *w, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
   const void *states;
-  if (sw_infer_worker_run(&w->base) || sw_run_forward(w->base.run, batch, &states)) return -1;
+  if (sw_run_forward(w->base.run, batch, &states)) return -1;
   const size_t total = (size_t)job->total_labels;
   for (size_t layer = 0, column = 0; layer < job->num_layers; layer++) {
     const size_t labels = job->layers[layer].rules.num_labels;
@@ -171,6 +168,13 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
     column += labels;
   }
   return 0;
+}
+static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+  tag_worker *w = worker;
+  if (sw_infer_begin(&w->base)) return -1;
+  const int status = run_batch(context, w, batch, pieces, items);
+  sw_infer_end(&w->base);
+  return status;
 }
 
 /* Decodes one layer of one sentence: `count` words beginning at `words`, whose rows are those of the pieces from

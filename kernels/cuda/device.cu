@@ -70,6 +70,7 @@ static int send(cuda_device *d, cudaStream_t stream, slot *s, void *destination,
 }
 static int cuda_copy_in(sw_stream *stream, void *device_memory, const void *host, size_t bytes) {
   cuda_device *d = cuda_of(stream->device);
+  cudaSetDevice(d->index); /* the choice is each thread's own, and every batch begins with a copy */
   for (size_t at = 0, here; at < bytes; at += here) {
     here = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
     slot *s = take_slot(d);

@@ -1,0 +1,103 @@
+"""The whole programs on the CUDA kernels, run by the SIMT emulator: training and inference agree with the CPU, in any order of threads; a full device
+is refused in one line."""
+import csv, json, os, subprocess, sys, tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+from tiny import BIN, ROOT, SAMPLES, Checks, program, samples_base
+
+import h5py, numpy as np
+
+check = Checks()
+MODULES = os.path.join(os.environ.get("SW_TESTS_BIN", "build/release/tests"), "modules")
+if not os.path.exists(os.path.join(MODULES, "skillwatch_cuda_emulated.so")): sys.exit("the emulated module was not built")
+
+
+def emulated(verb, *args, order="forward", **env):
+    done = program(verb, *args, "--device", "cuda-emulated", timeout=900,
+                   env={**os.environ, "SKILLWATCH_MODULES": MODULES, "SW_CUDA_EMULATOR_ORDER": order, **env})
+    check("Sanitizer" not in done.stderr, done.stderr[-800:])
+    return done
+
+
+def vectors(path):
+    with h5py.File(path) as f: return f["vectors"][()]
+
+
+def metrics(path):
+    rows = [json.loads(line) for line in open(path.replace(".h5", ".metrics.jsonl"))]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    path = lambda n: os.path.join(tmp, n)
+    base = samples_base(tmp, hidden=64, heads=2, intermediate=128)
+    labels = [l for l in open(SAMPLES + "/labels/train.jsonl", encoding="utf-8").read().splitlines() if json.loads(l)["spans"]][:60]
+    open(path("train.jsonl"), "w", encoding="utf-8").write("\n".join(labels) + "\n")
+    common = ["--base", base, "--data", path("train.jsonl"), "--dev", path("train.jsonl"), "--epochs", "5", "--batch-tokens", "300", "--lr", "1e-3",
+              "--log-every", "1", "--dtype", "fp32", "--quiet"]
+
+    # 20 steps and more of a 2-layer BERT with dropout
+    done = program("train", "ner", *common, "-o", path("cpu.h5"))
+    check(done.returncode == 0, done.stderr[-500:])
+    done = emulated("train", "ner", *common, "-o", path("cuda.h5"))
+    if check(done.returncode == 0, done.stderr[-800:]):
+        cpu, cuda = metrics(path("cpu.h5")), metrics(path("cuda.h5"))
+        check(len(cpu) == len(cuda) >= 20 and cpu[-1] < cpu[0], f"{len(cpu)} and {len(cuda)} steps, loss {cpu[0]} to {cpu[-1]}")
+        apart = max(abs(a - b) for a, b in zip(cpu[:20], cuda[:20]))
+        print(f"20 training steps: losses at most {apart:.2g} apart")
+        check(apart <= 1e-4, f"losses {apart} apart: {cpu[:20]} {cuda[:20]}")
+        done = emulated("train", "ner", *common, "-o", path("random.h5"), order="random:5")
+        check(done.returncode == 0 and metrics(path("random.h5")) == cuda, "another order of threads: the same bits")
+        with h5py.File(path("cuda.h5")) as a, h5py.File(path("random.h5")) as b:
+            same = lambda n, o: not isinstance(o, h5py.Dataset) or o[()].tobytes() == b["weights"][n][()].tobytes() or n
+            check(a["weights"].visititems(lambda n, o: None if same(n, o) is True else n) is None, "another order of threads: the same weights")
+        # a run that is stopped goes on with the same bits
+        done = emulated("train", "ner", *common, "-o", path("cuda.h5"), "--resume")
+        check(done.returncode == 0, f"resuming a finished run: {done.stderr[-300:]}")
+    done = emulated("train", "ner", *[("bf16" if x == "fp32" else x) for x in common], "-o", path("half.h5"))
+    check(done.returncode == 0 and metrics(path("half.h5"))[-1] < metrics(path("half.h5"))[0], f"bf16 learns: {done.stderr[-500:]}")
+
+    # inference, with a tagger that has learnt enough to find something
+    done = program("train", "ner", *[("40" if x == "5" else "3e-3" if x == "1e-3" else x) for x in common], "-o", path("tagger.h5"))
+    check(done.returncode == 0, done.stderr[-500:])
+    postings = SAMPLES + "/job-postings"
+    few = path("few"); os.makedirs(few)
+    days = sorted(os.listdir(postings))[:1]
+    for name in sorted(os.listdir(os.path.join(postings, days[0])))[:4]:
+        open(os.path.join(few, name), "w").write(open(os.path.join(postings, days[0], name)).read())
+    for order in ("forward", "reversed"):
+        done = emulated("infer", "tag", "-m", path("tagger.h5"), few, "-o", path(order + ".jsonl"), "--quiet", order=order)
+        check(done.returncode == 0, done.stderr[-500:])
+    done = program("infer", "tag", "-m", path("tagger.h5"), few, "-o", path("cpu.jsonl"), "--quiet")
+    spans = lambda name: [[(s["start"], s["end"], s["label"]) for s in json.loads(l)["spans"]] for l in open(path(name), encoding="utf-8")]
+    scores = lambda name: [s["score"] for l in open(path(name), encoding="utf-8") for s in json.loads(l)["spans"]]
+    if check(done.returncode == 0 and os.path.exists(path("forward.jsonl")), "tagging"):
+        check(spans("forward.jsonl") == spans("cpu.jsonl") and any(spans("cpu.jsonl")), "the same spans as the CPU's")
+        check(open(path("forward.jsonl")).read() == open(path("reversed.jsonl")).read(), "another order of threads: the same tags")
+
+    # the real MiniLM, 32 titles
+    titles = path("titles.csv")
+    with open(SAMPLES + "/titles.csv", encoding="utf-8", newline="") as f: rows = list(dict.fromkeys(r["title"] for r in csv.DictReader(f)))[:32]
+    with open(titles, "w", encoding="utf-8", newline="") as f: csv.writer(f).writerows([["title"]] + [[r] for r in rows])
+    made = subprocess.run([os.path.join(ROOT, "tools/minilm"), path("minilm.h5")], capture_output=True, text=True, env={**os.environ, "SW_BIN": BIN})
+    if made.returncode:
+        print("skipped: MiniLM's weights are not here:", made.stderr.strip()[-200:])
+    else:
+        done = program("infer", "embed", "-m", path("minilm.h5"), titles, "--column", "title", "-o", path("a.h5"), "--quiet")
+        check(done.returncode == 0, done.stderr[-500:])
+        for dtype, order in (("fp32", "forward"), ("fp32", "reversed"), ("bf16", "random:3")):
+            done = emulated("infer", "embed", "-m", path("minilm.h5"), titles, "--column", "title", "-o", path(f"{dtype}-{order}.h5"), "--quiet", "--dtype", dtype, order=order)
+            check(done.returncode == 0, done.stderr[-500:])
+        a, b = vectors(path("a.h5")), vectors(path("fp32-forward.h5"))
+        apart = float(np.abs(a - b).max())
+        print(f"MiniLM, {len(a)} titles, fp32: at most {apart:.2g} from the CPU's")
+        check(len(a) == 32 and apart <= 1e-5, f"embeddings {apart} apart")
+        check(b.tobytes() == vectors(path("fp32-reversed.h5")).tobytes(), "another order of threads: the same vectors")
+        cosine = float((a * vectors(path("bf16-random:3.h5"))).sum(1).min())
+        check(cosine >= 0.999, f"bf16: cosine {cosine}")
+
+    # a full device
+    done = emulated("infer", "embed", "-m", base, titles, "--column", "title", "-o", path("full.h5"), SW_CUDA_EMULATOR_MEMORY="100000")
+    check.refused(done, "out of memory", "a device that is too small", status=(1,))
+    check("bytes wanted" in done.stderr and "free" in done.stderr and not os.path.exists(path("full.h5")), f"bytes wanted and free: {done.stderr!r}")
+check.close()
