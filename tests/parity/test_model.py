@@ -1,4 +1,5 @@
-"""Logits, every parameter's gradient and ten training losses of small random BERT and DistilBERT models, against PyTorch."""
+"""Logits, every parameter's gradient and ten training losses of small random BERT and DistilBERT models, against PyTorch: on the CPU, and
+with the CUDA kernels in the emulator."""
 import json, os, subprocess, sys, tempfile
 
 import torch
@@ -7,6 +8,8 @@ from transformers import (BertConfig, BertForTokenClassification, DistilBertConf
 
 BIN, TOOLS = os.environ["SW_BIN"], os.environ["SW_TESTS_BIN"]
 LABELS = ["O", "B", "I"]
+MODULES = TOOLS + "/modules"
+DEVICES = ["cpu", "cuda-emulated"]
 failures = 0
 
 
@@ -78,14 +81,14 @@ for name, model in models():
         subprocess.run([BIN + "/skillwatch-pull", folder, "-o", folder + "/m.h5", "--quiet"], check=True)
         losses, gradients, log_probs = peer(model, sequences, labels, 10, 1e-3)
         prefix = "distilbert." if "distil" in name else "bert."
-        for dtype, limit in (("fp32", 1e-4), ("bf16", None)):
+        for device, dtype, limit in [(d, t, l) for d in DEVICES for t, l in (("fp32", 1e-4), ("bf16", None))]:
             subprocess.run([TOOLS + "/tool-model_dump", folder + "/m.h5", folder + "/batch.json", folder + "/out.safetensors", "10", "1e-3",
-                            dtype], check=True)
+                            dtype, device], check=True, env={**os.environ, "SKILLWATCH_MODULES": MODULES})
             ours = load_file(folder + "/out.safetensors")
             ours_losses = ours["losses"].tolist()
-            check(f"{name} {dtype} log probabilities", (ours["log_probs"] - log_probs).abs().max().item() / log_probs.abs().max().item(),
+            check(f"{name} {device} {dtype} log probabilities", (ours["log_probs"] - log_probs).abs().max().item() / log_probs.abs().max().item(),
                   limit or 0.05)
-            check(f"{name} {dtype} ten losses", max(abs(a - b) for a, b in zip(ours_losses, losses)), 1e-3 if limit else 0.1)
+            check(f"{name} {device} {dtype} ten losses", max(abs(a - b) for a, b in zip(ours_losses, losses)), 1e-3 if limit else 0.1)
             if not limit: continue
             largest = max(g.abs().max().item() for g in gradients.values())
             seen = set()
@@ -95,7 +98,7 @@ for name, model in models():
                 seen.add("grad/" + ours_name)
                 # a key's bias has no gradient but rounding (softmax ignores it): measured against the model's scale
                 scale = max(g.abs().max().item(), 1e-3 * largest)
-                check(f"{name} gradient of {n}", (mine - g).abs().max().item() / scale, limit)
+                check(f"{name} {device} gradient of {n}", (mine - g).abs().max().item() / scale, limit)
             left = {k for k in ours if k.startswith("grad/")} - seen
             if left:
                 failures += 1
