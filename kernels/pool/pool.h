@@ -17,7 +17,8 @@ typedef struct {
 } sw_pool_desc;
 
 /* x [total, hidden]; y [batch, hidden] fp32; norms [batch] or NULL: length of the pooled vector before normalisation, for backward.
- * An empty sequence gives zeros. */
+ * An empty sequence gives zeros. The CPU refuses cu_seqlens that fall or leave the tokens; a GPU fills such a sequence's y with NaN, and
+ * backward leaves its dx alone. */
 typedef int sw_pool_forward_fn(sw_stream *stream, const sw_pool_desc *desc, const int32_t *cu_seqlens, const void *x, float *y, float *norms);
 /* dy [batch, hidden] fp32, y and norms from forward, x (for max; the first of equal maxima gets the gradient); dx is overwritten. */
 typedef int sw_pool_backward_fn(sw_stream *stream, const sw_pool_desc *desc, const int32_t *cu_seqlens, const void *x, const float *y,
@@ -29,8 +30,9 @@ typedef struct {
   int hidden;
   sw_dtype dtype;
 } sw_gather_desc;
-/* y [rows, hidden] = x[index[i]]; index int32, within [0, tokens). */
+/* y [rows, hidden] = x[index[i]]; index int32, within [0, tokens): the CPU refuses others, a GPU fills their rows with NaN. */
 typedef int sw_gather_forward_fn(sw_stream *stream, const sw_gather_desc *desc, const int32_t *index, const void *x, void *y);
-/* dx [tokens, hidden] is overwritten: zero but for the picked rows. The indices are distinct. */
+/* dx [tokens, hidden] is overwritten: zero but for the picked rows. The indices are distinct; a GPU leaves out
+ * those outside [0, tokens), which the CPU refuses. */
 typedef int sw_gather_backward_fn(sw_stream *stream, const sw_gather_desc *desc, const int32_t *index, const void *dy, void *dx);
 #endif
