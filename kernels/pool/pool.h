@@ -18,7 +18,7 @@ typedef struct {
 
 /* x [total, hidden]; y [batch, hidden] fp32; norms [batch] or NULL: length of the pooled vector before normalisation, for backward.
  * An empty sequence gives zeros. The CPU refuses cu_seqlens that fall or leave the tokens; a GPU fills such a sequence's y with NaN, and
- * backward leaves its dx alone. */
+ * gives it no gradient. */
 typedef int sw_pool_forward_fn(sw_stream *stream, const sw_pool_desc *desc, const int32_t *cu_seqlens, const void *x, float *y, float *norms);
 /* dy [batch, hidden] fp32, y and norms from forward, x (for max; the first of equal maxima gets the gradient); dx is overwritten. */
 typedef int sw_pool_backward_fn(sw_stream *stream, const sw_pool_desc *desc, const int32_t *cu_seqlens, const void *x, const float *y,
