@@ -106,7 +106,7 @@ static __device__ __forceinline__ void add_warps(const row_four (&sum)[QUADS], i
 }
 
 template <class T, bool VECTOR>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     word_rows(int hidden, const T *__restrict__ dz, const int32_t *__restrict__ sorted_tokens, const int32_t *__restrict__ segments, float *dword_rows) {
   const int lane = (int)threadIdx.x % SW_WARP, warp = (int)threadIdx.x / SW_WARP, column = (int)blockIdx.y * COLUMNS + 4 * lane;
   const int first = segments[blockIdx.x], count = segments[blockIdx.x + 1] - first;
@@ -123,7 +123,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* partial[chunk][key] = the sum of the rows of dz whose key it is; keys NULL: all 0. Grid: keys, blocks of columns, chunks. */
 template <class T, bool VECTOR>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     rows_by_key(int64_t tokens, int64_t chunk, int hidden, const T *__restrict__ dz, const int32_t *__restrict__ keys, float *partial) {
   SW_SHARED(int32_t, lists, 2 * WARPS *LIST); /* two for each warp, in turn: a list may still be read when the next one is written */
   const int lane = (int)threadIdx.x % SW_WARP, warp = (int)threadIdx.x / SW_WARP, column = (int)blockIdx.y * COLUMNS + 4 * lane;

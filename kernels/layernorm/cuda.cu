@@ -8,7 +8,7 @@
 
 /* y may be residual. */
 template <class T, class S, bool DROPOUT>
-static __global__ void __launch_bounds__(S::THREADS)
+static __global__ void __launch_bounds__(S::THREADS, S::ROWS == 1 ? 1 : 0)
     layernorm_forward(int64_t tokens, int hidden, float eps, sw_dropout_mask mask, T *x, const T *residual, const float *__restrict__ gamma,
                       const float *__restrict__ beta, T *y, float *mean, float *rstd) {
   const int64_t t = (int64_t)blockIdx.x * S::ROWS + S::row(), at = t * hidden;

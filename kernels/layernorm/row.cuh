@@ -1,6 +1,6 @@
 /* LayerNorm of rows on a GPU, shared by kernels/layernorm and kernels/embedding.
  *
- * A row is held in registers by a warp (up to 1024 columns) or by a block of 512 threads: a thread has up to QUADS groups of four neighbours, thread i
+ * A row is held in registers by a warp (up to 1024 columns) or by a block: a thread has up to QUADS groups of four neighbours, thread i
  * the quads i, i + LANES, ... so that neighbours read neighbours and memory is passed over once. Sums over a row are
  * trees of a fixed shape; the variance is taken around the mean, from the registers.
  *
@@ -19,6 +19,8 @@ template <int LANES_, int QUADS_, bool VECTOR_> struct row_shape {
   static constexpr int LANES = LANES_, QUADS = QUADS_, THREADS = LANES == SW_WARP ? 128 : LANES, ROWS = THREADS / LANES;
   static constexpr int WARPS = THREADS / SW_WARP, COLUMNS = 4 * QUADS * LANES;
   static constexpr bool VECTOR = VECTOR_;
+  /* Blocks of the backward pass that a multiprocessor has registers for, and their number: all that run at once on the 132 of an H100. */
+  static constexpr int RESIDENT = LANES > SW_WARP ? 1 : QUADS == 3 ? 4 : QUADS == 8 ? 2 : 3, PARTS = 132 * RESIDENT;
   /* The thread's own row of the block, and its first column; each next quad is STEP columns on. */
   static constexpr int STEP = 4 * LANES;
   __device__ static __forceinline__ int row() { return (int)threadIdx.x / LANES; }
@@ -66,10 +68,13 @@ template <bool VECTOR> __device__ __forceinline__ void row_drop(row_four &x, con
       const float4 m = mask.four((uint64_t)(at + column) >> 2);
       x.v[0] *= m.x, x.v[1] *= m.y, x.v[2] *= m.z, x.v[3] *= m.w;
     }
-  } else {
+  } else if (column < hidden) { /* four elements out of two quads of the mask */
+    unsigned kept = 0;
+#pragma unroll 1 /* one at a time: this path is short of registers */
+    for (int k = 0; k < 2; k++) kept |= mask.kept(((uint64_t)(at + column) >> 2) + (unsigned)k) << 4 * k;
+    kept >>= at & 3;
 #pragma unroll
-    for (int e = 0; e < 4; e++)
-      if (column + e < hidden) x.v[e] *= mask.one((uint64_t)(at + column + e));
+    for (int e = 0; e < 4; e++) x.v[e] *= kept >> e & 1 ? mask.scale : 0.0f;
   }
 }
 
@@ -124,7 +129,7 @@ enum row_masking { ROW_PLAIN, ROW_MASK_DY, ROW_MASK_DX };
 
 /* dz may be dy; dx may be NULL. */
 template <class T, class S, row_masking MASK>
-static __global__ void __launch_bounds__(S::THREADS, S::LANES == SW_WARP ? 3 : 1)
+static __global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
     row_backward(int64_t tokens, int hidden, sw_dropout_mask mask, const T *dy, const T *z, const float *__restrict__ gamma,
                  const float *__restrict__ mean, const float *__restrict__ rstd, T *dz, T *dx, float *partial) {
   SW_SHARED(float, slots, 2 * S::WARPS);
@@ -221,11 +226,13 @@ static inline int row_add(const sw_stream *stream, int64_t count, int parts, con
                     : sw_launch(stream, "partial sums", row_add_partials<4>, grid, dim3(4 * SW_WARP), 0, count, parts, partial, first, second);
 }
 
-/* Blocks of row_backward: what an H100 has room for at once, but no more than there are rows for. */
+/* Blocks of row_backward. */
 static inline int row_parts(int64_t tokens, int hidden) {
-  const int rows = row_with_shape(hidden, [](auto shape) { return decltype(shape)::ROWS; });
-  const int64_t blocks = (tokens + rows - 1) / rows;
-  return (int)(blocks < 396 ? blocks : 396);
+  return row_with_shape(hidden, [&](auto shape) {
+    using S = decltype(shape);
+    const int64_t blocks = (tokens + S::ROWS - 1) / S::ROWS;
+    return (int)(blocks < S::PARTS ? blocks : S::PARTS);
+  });
 }
 static inline size_t row_partial_bytes(int64_t tokens, int hidden) {
   return (size_t)row_parts(tokens, hidden) * 2 * (size_t)hidden * sizeof(float);
