@@ -39,7 +39,7 @@ static __global__ void __launch_bounds__(S::THREADS)
 #pragma unroll
     for (int q = 0; q < S::QUADS; q++) row_store<S::VECTOR>(z + at, S::column() + q * S::STEP, hidden, sum[q]);
   }
-  row_normalize<S, DROPOUT>(sum, hidden, eps, gamma, beta, mask, at, y + at, mean ? mean + t : nullptr, rstd + t);
+  row_normalize<S, DROPOUT>(sum, hidden, eps, gamma, beta, mask, t, y, mean, rstd);
 }
 
 template <class T, bool DROPOUT>
@@ -68,7 +68,9 @@ int sw_cuda_embedding_forward(sw_stream *stream, const sw_embedding_desc *desc, 
 }
 
 /* --- sums of rows --- */
-enum { WARPS = 8, THREADS = WARPS * SW_WARP, QUADS = 3, STEP = 4 * SW_WARP, COLUMNS = QUADS * STEP, AHEAD = 4, LIST = 128, CHUNK = 2048, MOST_CHUNKED_ROWS = 2048 };
+enum { WARPS = 8, THREADS = WARPS * SW_WARP, QUADS = 3, STEP = 4 * SW_WARP, COLUMNS = QUADS * STEP, AHEAD = 4 };
+/* Keys that a warp looks through at a time; the least tokens of a chunk; rows of partial sums where there is more than one chunk. */
+enum { LIST = 128, CHUNK = 2048, MOST_CHUNKED_ROWS = 2048 };
 
 /* sum += rows list[first], list[first + step], ... of dz, those below `count`. */
 template <class T, bool VECTOR>

@@ -29,7 +29,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::ROWS == 1 ? 1 : 0)
     }
     if (mean && (DROPOUT || residual)) row_store<S::VECTOR>(x + at, S::column() + q * S::STEP, hidden, z[q]);
   }
-  row_normalize<S, false>(z, hidden, eps, gamma, beta, mask, at, y + at, mean ? mean + t : nullptr, rstd + t);
+  row_normalize<S, false>(z, hidden, eps, gamma, beta, mask, t, y, mean, rstd);
 }
 
 template <class T, bool DROPOUT>

@@ -91,10 +91,10 @@ template <class S> __device__ __forceinline__ float row_sum(float value, float *
   return value;
 }
 
-/* Mean and 1 / sqrt(var + eps) of z, then y = (gamma (z - mean) rstd + beta) * mask; y is the row that starts at element `at`. */
+/* Mean and 1 / sqrt(var + eps) of z, which is row t, then y[t] = (gamma (z - mean) rstd + beta) * mask. mean and rstd may be NULL. */
 template <class S, bool DROPOUT, class T>
 __device__ __forceinline__ void row_normalize(const row_four (&z)[S::QUADS], int hidden, float eps, const float *__restrict__ gamma,
-                                              const float *__restrict__ beta, const sw_dropout_mask &mask, int64_t at, T *y, float *mean,
+                                              const float *__restrict__ beta, const sw_dropout_mask &mask, int64_t t, T *y, float *mean,
                                               float *rstd) {
   SW_SHARED(float, slots, 2 * S::WARPS);
   float sum = 0, squares = 0;
@@ -117,10 +117,10 @@ __device__ __forceinline__ void row_normalize(const row_four (&z)[S::QUADS], int
     row_four v;
 #pragma unroll
     for (int e = 0; e < 4; e++) v.v[e] = (z[q].v[e] - m) * r * g.v[e] + b.v[e];
-    if (DROPOUT) row_drop<S::VECTOR>(v, mask, at, column, hidden);
-    row_store<S::VECTOR>(y, column, hidden, v);
+    if (DROPOUT) row_drop<S::VECTOR>(v, mask, t * hidden, column, hidden);
+    row_store<S::VECTOR>(y + t * hidden, column, hidden, v);
   }
-  if (mean && S::column() == 0) *mean = m, *rstd = r;
+  if (mean && S::column() == 0) mean[t] = m, rstd[t] = r;
 }
 
 /* --- backward --- */
