@@ -110,7 +110,7 @@ static void cuda_close(sw_device *device) {
   cuda_device *d = cuda_of(device);
   cudaSetDevice(d->index);
   if (d->stream) cudaStreamSynchronize(d->stream);
-  if (sw_cuda_linear_close) sw_cuda_linear_close();
+  sw_cuda_linear_close();
   for (slot &s : d->slots) {
     if (s.done) cudaEventDestroy(s.done);
     if (s.memory) cudaFreeHost(s.memory);

@@ -1,9 +1,9 @@
 /* The functions that kernels/<operator>/cuda.cu define, one for each row of the operator table. */
 #ifndef SW_KERNELS_CUDA_OPERATORS_CUH
 #define SW_KERNELS_CUDA_OPERATORS_CUH
-#define X(name) sw_##name##_fn sw_cuda_##name __attribute__((weak));
+#define X(name) sw_##name##_fn sw_cuda_##name;
 SW_OPERATOR_LIST(X)
 #undef X
 /* Releases what the matrix products keep for the process: handles and chosen algorithms. */
-void sw_cuda_linear_close() __attribute__((weak));
+void sw_cuda_linear_close();
 #endif
