@@ -61,17 +61,20 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
   }
 }
 
-/* Pairs within one row: k = [k0, k0 + 32) of p[at ...], n of them valid. */
+/* Pairs of the 32 k of one row. */
+SW_INLINE void merge_row(__m512 first, __m512 second, int parts, __m512i out[3]) {
+  if (parts == 1)
+    out[0] = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+  else
+    split_pairs(first, second, parts, out);
+}
+/* The same from memory: p[at ...], n of them valid. */
 SW_INLINE void row_pairs(const void *p, sw_dtype dtype, int64_t at, int64_t n, int parts, __m512i out[3]) {
   if (dtype == SW_BF16 && parts == 1) {
     out[0] = _mm512_maskz_loadu_epi16(n >= 32 ? 0xffffffffu : n <= 0 ? 0 : (1u << n) - 1, (const sw_bf16 *)p + at);
     return;
   }
-  __m512 first = load16(p, dtype, at, lanes(n)), second = load16(p, dtype, at + 16, lanes(n - 16));
-  if (parts == 1)
-    out[0] = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-  else
-    split_pairs(first, second, parts, out);
+  merge_row(load16(p, dtype, at, lanes(n)), load16(p, dtype, at + 16, lanes(n - 16)), parts, out);
 }
 /* Pairs across two rows (k = row_a, row_b; negative: zeros), sixteen columns from `col`. */
 SW_INLINE void column_pairs(const void *p, sw_dtype dtype, int64_t ld, int64_t row_a, int64_t row_b, int64_t col,

@@ -11,6 +11,7 @@
  * are and whoever computes them: batches, positions and threads change no bit. */
 #include "kernels/linear/amx_tiles.h"
 #include <omp.h>
+#include <stdatomic.h>
 
 sw_linear_weight_bytes_fn sw_linear_weight_bytes_amx;
 sw_linear_prepare_fn sw_linear_prepare_amx;
@@ -42,6 +43,19 @@ static int threads_for(const sw_stream *stream, double multiply_adds, int parts)
   return multiply_adds * (parts == 3 ? 6 : 1) < 6e6 ? 1 : stream->threads;
 }
 
+/* The next units of work that nobody has taken, [*first, *first + the result), 0 when there are none before `end`.
+ * Blocks become smaller towards the end, so that the threads finish together also where one of them is slower. */
+static int64_t claim(_Atomic int64_t *next, int64_t end, int threads, int64_t limit, int64_t *first) {
+  int64_t units, at = atomic_load(next);
+  do {
+    if (at >= end) return 0;
+    units = threads == 1 ? end - at : (end - at + 2 * threads - 1) / (2 * threads);
+    if (units > limit) units = limit;
+  } while (!atomic_compare_exchange_weak(next, &at, at + units));
+  *first = at;
+  return units;
+}
+
 /* ------------------------------------------------ prepared weights ------------------------------------------------ */
 
 int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
@@ -53,65 +67,60 @@ int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, si
   return 0;
 }
 
-/* B[k = in][n = out] = W[n][k]: pairs lie within the rows of W, and are then transposed. */
-SW_INLINE void prepare_forward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
-  for (int64_t step = 0; step < steps_of(in); step++)
-    for (int tile = 0; tile < 2; tile++) {
-      __m512i t[3][SIDE];
-      for (int r = 0; r < SIDE; r++) {
-        int64_t n = panel * PANEL + tile * SIDE + r;
-        __m512i pairs[3];
-        row_pairs(w, SW_F32, n < out ? n * in + step * STEP : 0, n < out ? in - step * STEP : 0, parts, pairs);
-        for (int part = 0; part < parts; part++) t[part][r] = pairs[part];
-      }
-      for (int part = 0; part < parts; part++) {
-        transpose16(t[part]);
-        memcpy(to + ((step * parts + part) * 2 + tile) * TILE, t[part], TILE);
-      }
+/* 32 rows by 32 columns of W, read and split once for both: forward B[k = in][n = out] = W[n][k], whose pairs lie
+ * within the rows and are then transposed; backward (may be NULL) B[k = out][n = in] = W[k][n], whose pairs are two
+ * rows. Written past the caches: a model's prepared weights are larger than they are. */
+SW_INLINE void prepare_block(const float *w, int64_t in, int64_t out, int64_t row, int64_t col, int parts,
+                             char *forward, char *backward) {
+  __m512i t[2][3][SIDE];
+  __mmask16 first = lanes(in - col), second = lanes(in - col - SIDE);
+  for (int p = 0; p < SIDE; p++) {
+    int r[2] = {parts == 1 ? 2 * p : p, parts == 1 ? 2 * p + 1 : p + SIDE};
+    __m512 x[2][2];
+    __m512i pairs[3];
+    for (int i = 0; i < 2; i++) {
+      int valid = row + r[i] < out;
+      const float *at = w + (valid ? (row + r[i]) * in + col : 0);
+      x[i][0] = load16(at, SW_F32, 0, valid ? first : 0), x[i][1] = load16(at, SW_F32, SIDE, valid ? second : 0);
+      _mm_prefetch((const char *)(at + PANEL), _MM_HINT_T0),
+          _mm_prefetch((const char *)(at + PANEL + SIDE), _MM_HINT_T0);
+      merge_row(x[i][0], x[i][1], parts, pairs);
+      for (int part = 0; part < parts; part++) t[r[i] / SIDE][part][r[i] % SIDE] = pairs[part];
     }
-}
-/* B[k = out][n = in] = W[k][n]: pairs are two rows of W. */
-SW_INLINE void prepare_backward_panel(const float *w, int64_t in, int64_t out, int64_t panel, int parts, char *to) {
-  for (int64_t step = 0; step < steps_of(out); step++)
-    for (int tile = 0; tile < 2; tile++)
-      for (int p = 0; p < SIDE; p++) {
-        int64_t a = step * STEP + (parts == 1 ? 2 * p : p), b = parts == 1 ? a + 1 : a + 16,
-                n = panel * PANEL + tile * SIDE;
-        __m512i pairs[3];
-        column_pairs(w, SW_F32, in, a < out ? a : -1, b < out ? b : -1, n < in ? n : 0, lanes(in - n), parts, pairs);
-        for (int part = 0; part < parts; part++)
-          memcpy(to + ((step * parts + part) * 2 + tile) * TILE + p * 64, &pairs[part], 64);
-      }
-}
-
-/* These and the packing functions below exist once for each number of parts and dtype: the inner loops then have no
- * branches. */
-static void prepare_panel_3(const float *w, int64_t in, int64_t out, int64_t panel, int backward, char *to) {
-  if (backward)
-    prepare_backward_panel(w, in, out, panel, 3, to);
-  else
-    prepare_forward_panel(w, in, out, panel, 3, to);
-}
-static void prepare_panel_1(const float *w, int64_t in, int64_t out, int64_t panel, int backward, char *to) {
-  if (backward)
-    prepare_backward_panel(w, in, out, panel, 1, to);
-  else
-    prepare_forward_panel(w, in, out, panel, 1, to);
+    for (int tile = 0; backward && tile < 2; tile++) {
+      split_pairs(x[0][tile], x[1][tile], parts, pairs);
+      for (int part = 0; part < parts; part++)
+        _mm512_stream_si512((__m512i *)(backward + (part * 2 + tile) * TILE + p * 64), pairs[part]);
+    }
+  }
+  for (int tile = 0; tile < 2; tile++)
+    for (int part = 0; part < parts; part++) {
+      transpose16(t[tile][part]);
+      for (int i = 0; i < SIDE; i++)
+        _mm512_stream_si512((__m512i *)(forward + (part * 2 + tile) * TILE + i * 64), t[tile][part][i]);
+    }
 }
 
 int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const float *weight, void *prepared) {
   if (linear_check(stream, desc)) return -1;
-  int parts = parts_of(desc);
-  int64_t in = desc->in_features, out = desc->out_features, forward = panels_of(out),
-          all = forward + (desc->training ? panels_of(in) : 0);
-  char *backward = (char *)prepared + forward * panel_bytes(in, parts);
+  int parts = parts_of(desc), training = desc->training;
+  int64_t in = desc->in_features, out = desc->out_features, block = parts * 2 * TILE;
+  char *forward = prepared, *backward = forward + panels_of(out) * panel_bytes(in, parts);
   int threads = in * out < 1 << 15 ? 1 : stream->threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int64_t i = 0; i < all; i++) {
-    int back = i >= forward;
-    int64_t panel = back ? i - forward : i;
-    char *to = (back ? backward : (char *)prepared) + panel * panel_bytes(back ? out : in, parts);
-    (parts == 3 ? prepare_panel_3 : prepare_panel_1)(weight, in, out, panel, back, to);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < panels_of(out); i++)
+      for (int64_t j = 0; j < steps_of(in);
+           j++) { /* block i, j: step j of forward's panel i, step i of backward's panel j */
+        char *to = forward + i * panel_bytes(in, parts) + j * block;
+        char *back = training ? backward + j * panel_bytes(out, parts) + i * block : NULL;
+        if (parts == 3)
+          prepare_block(weight, in, out, i * PANEL, j * STEP, 3, to, back);
+        else
+          prepare_block(weight, in, out, i * PANEL, j * STEP, 1, to, back);
+      }
+    _mm_sfence(); /* for the other threads' eyes, too */
   }
   return 0;
 }
@@ -149,12 +158,28 @@ SW_INLINE void fetch_rows(piece *p, int rows) {
 /* The products of one step, (part of A, part of B): each changes one of the two, so that few tiles are loaded. */
 #define SIX_PRODUCTS(A, B, ADD) A(0) B(2) ADD B(1) ADD A(1) ADD B(0) ADD A(2) ADD A(0) ADD
 
+/* A product's share of the lines of the next step: the tile unit waits long for loads that miss the level-1 cache,
+ * above all where another hardware thread shares the core. */
+SW_INLINE int fetch_step(const char *const *ahead, int line, int parts) {
+  int each = parts == 3 ? 8 : 16; /* 24 or 4 products a step; 192 or 64 lines */
+  for (int i = line; i < line + each; i++) {
+    int rows = parts * SIDE;
+    const char *at = i < rows       ? ahead[0] + i * 64
+                     : i < 2 * rows ? ahead[1] + (i - rows) * 64
+                                    : ahead[2] + (i - 2 * rows) * 64;
+    _mm_prefetch(at, _MM_HINT_T0);
+  }
+  return line + each;
+}
+
 /* C (tile registers 0-3: two row tiles by two column tiles) += A B, while the rows of the piece `before` are finished
  * and those of `now` (may be NULL) fetched. */
 SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b, int64_t steps, int parts,
                             piece *before, piece *now) {
   int drain = (int)((before->rows + steps - 1) / steps), fetch = now ? (int)((now->rows + steps - 1) / steps) : 0;
   for (int64_t s = 0; s < steps; s++) {
+    const char *ahead[3] = {upper + parts * TILE, lower + parts * TILE, b + parts * 2 * TILE};
+    int line = 0;
 #define A(part)                                                                                                        \
   _tile_loadd(4, upper + (part)*TILE, 64);                                                                             \
   _tile_loadd(5, lower + (part)*TILE, 64);
@@ -163,9 +188,13 @@ SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b,
   _tile_loadd(7, b + (part)*2 * TILE + TILE, 64);
 #define ADD                                                                                                            \
   _tile_dpbf16ps(0, 4, 6);                                                                                             \
+  line = fetch_step(ahead, line, parts);                                                                               \
   _tile_dpbf16ps(1, 4, 7);                                                                                             \
+  line = fetch_step(ahead, line, parts);                                                                               \
   _tile_dpbf16ps(2, 5, 6);                                                                                             \
-  _tile_dpbf16ps(3, 5, 7);
+  line = fetch_step(ahead, line, parts);                                                                               \
+  _tile_dpbf16ps(3, 5, 7);                                                                                             \
+  line = fetch_step(ahead, line, parts);
     if (parts == 1) {
       A(0) B(0) ADD
     } else {
@@ -275,7 +304,9 @@ typedef struct {
   linear_output out;
   void *dy; /* not NULL: a is dy, which still has to be multiplied by the activation's gradient at `pre` */
   const void *pre;
-  int64_t block_rows, row_blocks, panel_blocks; /* a task is one block of rows by one block of panels */
+  int64_t unit_rows, units, panel_blocks,
+      limit; /* work is claimed in units of rows by blocks of panels, `limit` at most */
+  _Atomic int64_t claimed;
 } product;
 
 /* Long sums are taken in turns, as the A tiles of all k of enough rows would not fit into the cache. Longer ones in
@@ -301,15 +332,6 @@ static int64_t rows_scratch(int64_t rows, int64_t k, int64_t n, int parts) {
       turns_of(k, parts) > 1 ? block / 32 * linear_min(panels_of(n), GROUP) * (int64_t)sizeof(float[32 * 32]) : 0;
   return packed_bytes(block, turn_steps(k, parts), parts) + partial;
 }
-/* Cuts the work: blocks of rows in a multiple of the number of threads where there are rows enough, else panels too. */
-static void plan(product *p, int threads) {
-  int64_t limit = block_limit(p->k, p->parts), blocks = (p->rows + limit - 1) / limit;
-  if (p->rows >= 64 * threads) blocks = linear_round_up(blocks, threads);
-  p->block_rows = linear_round_up((p->rows + blocks - 1) / blocks, 32);
-  p->row_blocks = (p->rows + p->block_rows - 1) / p->block_rows;
-  p->panel_blocks = linear_min((threads + p->row_blocks - 1) / p->row_blocks, panels_of(p->n));
-}
-
 /* `steps` steps from `first` of the rows [from, to) of A, as tiles: row tile by row tile, step by step, part by part.
  * Rows beyond `to` are left as they are: the tile registers have no such rows. A dozen steps of a row at once: long
  * reads, and the tiles being written stay near. */
@@ -383,13 +405,23 @@ SW_INLINE void run_turn(const product *p, int64_t from, int64_t to, int64_t firs
   }
 }
 
-SW_INLINE void run_task(const product *p, int64_t task, char *scratch, int parts) {
-  int64_t block = task / p->panel_blocks, part = task % p->panel_blocks, panels = panels_of(p->n),
-          steps = steps_of(p->k);
-  int64_t from = block * p->block_rows, to = linear_min(from + p->block_rows, p->rows);
+/* Cuts the work: blocks of rows where there are enough of them, else panels too. */
+static void plan(product *p, int threads) {
+  int64_t limit = block_limit(p->k, p->parts), blocks = (p->rows + limit - 1) / limit;
+  int by_rows = p->rows >= 64 * threads;
+  p->unit_rows = by_rows ? 32 : linear_round_up((p->rows + blocks - 1) / blocks, 32);
+  p->panel_blocks = by_rows ? 1 : linear_min((threads + blocks - 1) / blocks, panels_of(p->n));
+  p->units = (p->rows + p->unit_rows - 1) / p->unit_rows * p->panel_blocks;
+  p->limit = by_rows ? limit / 32 : 1;
+}
+
+/* One block of rows by one block of panels. */
+SW_INLINE void run_task(const product *p, int64_t unit, int64_t units, char *scratch, int parts) {
+  int64_t part = unit % p->panel_blocks, panels = panels_of(p->n), steps = steps_of(p->k);
+  int64_t from = unit / p->panel_blocks * p->unit_rows, to = linear_min(from + units * p->unit_rows, p->rows);
   int64_t first = panels * part / p->panel_blocks, last = panels * (part + 1) / p->panel_blocks;
   int64_t turns = turns_of(p->k, parts), each = turn_steps(p->k, parts), group = turns > 1 ? GROUP : panels;
-  float *partial = (float *)(scratch + packed_bytes(p->block_rows, each, parts));
+  float *partial = (float *)(scratch + packed_bytes(to - from, each, parts));
   float c[2][32 * 32] __attribute__((aligned(64)));
   piece before = {.out = &p->out, .c = c[1]};
   if (p->dy) linear_gradient(p->desc, p->dy, p->pre, from, to);
@@ -410,16 +442,14 @@ static void run_product(product *p, int threads, void *workspace) {
     for (int64_t row = 0; row < p->rows; row++) linear_gradient(p->desc, p->dy, p->pre, row, row + 1);
     p->dy = NULL;
   }
-  int64_t tasks = p->row_blocks * p->panel_blocks;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     char *scratch = (char *)workspace + omp_get_thread_num() * bytes;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < tasks; task++) {
+    for (int64_t unit, units; (units = claim(&p->claimed, p->units, threads, p->limit, &unit));) {
       if (p->parts == 3)
-        run_task(p, task, scratch, 3);
+        run_task(p, unit, units, scratch, 3);
       else
-        run_task(p, task, scratch, 1);
+        run_task(p, unit, units, scratch, 1);
     }
     _tile_release();
   }
@@ -584,22 +614,21 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
   int parts = parts_of(desc);
   int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);
   int threads = threads_for(stream, (double)tokens * in * out, parts);
-  int64_t stripes = linear_round_up((out + STRIPE - 1) / STRIPE, threads),
-          stripe = linear_round_up((out + stripes - 1) / stripes, 32);
+  int64_t units = panels_of(out);
   linear_output to_dweight = {.y = dweight, .ld = in, .dtype = SW_F32, .accumulate = 1};
   char *x_packed = workspace, *g_packed = x_packed + panels_of(in) * panel_bytes(chunk, parts);
+  _Atomic int64_t claimed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     char *own = g_packed + omp_get_thread_num() * packed_bytes(STRIPE, steps_of(chunk), parts);
     configure_tiles((int[8]){16, 16, 16, 16, 16, 16, 16, 16});
-    for (int64_t from = 0; from < tokens; from += chunk) {
+    for (int64_t from = 0, end = units, unit, taken; from < tokens; from += chunk, end += units) {
       int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;
 #pragma omp for schedule(static)
       for (int64_t panel = 0; panel < panels_of(in); panel++)
         pack_x(x, desc->dtype, in, from, to, panel, x_packed + panel * panel_bytes(chunk, parts));
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t first = 0; first < out; first += stripe) {
-        int64_t last = linear_min(first + stripe, out);
+      while ((taken = claim(&claimed, end, threads, STRIPE / 32, &unit))) {
+        int64_t first = (unit - (end - units)) * 32, last = linear_min(first + taken * 32, out);
         for (int64_t col = first; col < linear_round_up(last, 32); col += SIDE)
           pack_g(g, desc->out_dtype, out, from, to, col, parts, own + (col - first) / SIDE * a_rows);
         if (dbias) add_column_sums(g, desc->out_dtype, out, from, to, first, last, dbias);
@@ -608,6 +637,7 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
         else
           multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 1);
       }
+#pragma omp barrier
     }
     _tile_release();
   }
