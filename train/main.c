@@ -22,11 +22,12 @@ static void usage(FILE *to) {
   fprintf(to, "\nskillwatch train TASK --help tells more, with an example.\n");
 }
 
-/* GCC's OpenMP lets idle threads spin for milliseconds at every barrier; where other work wants the cores, training then takes several
- * times as long. It reads its settings before main, so the program starts itself again with a short spin, once. */
+/* GCC's OpenMP lets idle threads spin for a long time at every barrier; where other work wants the cores, training then takes several
+ * times as long. A much shorter spin (some milliseconds still) costs nothing where the cores are free. The library reads its settings before
+ * main, so the program starts itself again, once. */
 static void limit_spinning(char **argv) {
   if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-  if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv);
+  if (setenv("GOMP_SPINCOUNT", "100000", 1) == 0) execv("/proc/self/exe", argv);
 }
 
 static int body(int argc, char **argv) {

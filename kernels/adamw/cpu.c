@@ -101,11 +101,11 @@ static int walk_next(walk *w, const sw_adamw_tensor **tensor, int64_t *start, in
 int SW_CPU(adamw)(sw_stream *stream, const sw_adamw_desc *desc, const sw_adamw_tensor *list) {
   int64_t chunks, elements;
   if (count_chunks("adamw", desc->tensors, list, &chunks, &elements)) return -1;
-#pragma omp parallel num_threads(stream->threads) if (elements >= PARALLEL_FROM)
-  {
-    int64_t threads = omp_get_num_threads(), self = omp_get_thread_num(), start, end;
+#pragma omp parallel for num_threads(stream->threads) schedule(dynamic, 1) if (elements >= PARALLEL_FROM)
+  for (int slot = 0; slot < SLOTS; slot++) {
+    int64_t start, end;
     const sw_adamw_tensor *tensor;
-    walk w = walk_from(list, chunks * self / threads, chunks * (self + 1) / threads);
+    walk w = walk_from(list, chunks * slot / SLOTS, chunks * (slot + 1) / SLOTS);
     while (walk_next(&w, &tensor, &start, &end)) update_range(&desc->step, desc->grad_scale, tensor, start, end);
   }
   return 0;
@@ -269,7 +269,7 @@ int SW_CPU(sum_squares)(sw_stream *stream, int tensors, const sw_adamw_tensor *l
   int64_t chunks, elements;
   if (count_chunks("sum_squares", tensors, list, &chunks, &elements)) return -1;
   double slots[SLOTS];
-#pragma omp parallel for num_threads(stream->threads) schedule(static) if (elements >= PARALLEL_FROM)
+#pragma omp parallel for num_threads(stream->threads) schedule(dynamic, 1) if (elements >= PARALLEL_FROM)
   for (int slot = 0; slot < SLOTS; slot++) {
     int64_t start, end;
     const sw_adamw_tensor *tensor;

@@ -109,7 +109,7 @@ int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const f
   int threads = in * out < 1 << 15 ? 1 : stream->threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < panels_of(out); i++)
       for (int64_t j = 0; j < steps_of(in);
            j++) { /* block i, j: step j of forward's panel i, step i of backward's panel j */
@@ -624,7 +624,7 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
     configure_tiles((int[8]){16, 16, 16, 16, 16, 16, 16, 16});
     for (int64_t from = 0, end = units, unit, taken; from < tokens; from += chunk, end += units) {
       int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 1)
       for (int64_t panel = 0; panel < panels_of(in); panel++)
         pack_x(x, desc->dtype, in, from, to, panel, x_packed + panel * panel_bytes(chunk, parts));
       while ((taken = claim(&claimed, end, threads, STRIPE / 32, &unit))) {
