@@ -166,6 +166,12 @@ void sw_device_close(sw_device *device) {
   if (device) device->close(device);
 }
 
+int sw_collect(sw_stream *stream) { return stream->device->collect ? stream->device->collect(stream) : 0; }
+int sw_submit(sw_stream *stream, int status) {
+  if (!stream->device->submit) return status;
+  return stream->device->submit(stream, !status) ? -1 : status;
+}
+
 int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
   if (threads <= 0) {
     cpu_set_t set;

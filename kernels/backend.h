@@ -80,8 +80,18 @@ struct sw_device {
   int (*copy_out)(sw_stream *stream, void *host, const void *device_memory, size_t bytes);
   int (*zero)(sw_stream *stream, void *device_memory, size_t bytes);
   int (*synchronize)(sw_stream *stream);
+  /* sw_collect and sw_submit; NULL where work goes out operator by operator */
+  int (*collect)(sw_stream *stream);
+  int (*submit)(sw_stream *stream, int keep);
   void (*close)(sw_device *device);
 };
+
+/* Between the two, operators and zeroings are collected, to be handed over as one piece (CUDA: a graph, made once for each form of the work
+ * and then only updated). Copies in go out at once, AHEAD of what was collected: nothing collected may have used their destination. No copies
+ * out and no synchronize in between. Pairs may be nested; the outermost counts. sw_submit drops what was collected where `status`, the
+ * outcome of giving it, is a failure; it returns status, or the failure of handing over. */
+int sw_collect(sw_stream *stream);
+int sw_submit(sw_stream *stream, int status);
 
 /* Opens "cpu", "cuda[:N]" or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
  * works, otherwise the CPU. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests); asking for one the machine

@@ -208,10 +208,12 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
       sw_optimizer_touch(l->optimizer, ids, n);
       l->tokens_done += n;
     }
-    if (sw_optimizer_refresh(l->optimizer, NULL, 0)) return -1;
     sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)l->at.micro_step++);
-    if (task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), &used)) return -1;
-    if (used && sw_optimizer_collect(l->optimizer)) return -1;
+    if (sw_collect(l->stream)) return -1;
+    int failed = sw_optimizer_refresh(l->optimizer, NULL, 0) ||
+                 task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), &used) ||
+                 (used && sw_optimizer_collect(l->optimizer));
+    if (sw_submit(l->stream, failed ? -1 : 0)) return -1;
     any |= used;
   }
   *rate = sw_schedule_rate(&l->schedule, l->at.step);

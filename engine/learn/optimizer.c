@@ -187,7 +187,6 @@ static int empty_gradients(sw_optimizer *o) {
 
 /* The scalars of the next step, also for rows that see it later. */
 static int remember_step(sw_optimizer *o, double rate) {
-  if (o->steps + 1 - o->first_step >= HISTORY && sw_optimizer_settle(o)) return -1;
   o->steps++;
   o->last = sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->steps);
   return o->stream.device->copy_in(&o->stream, o->history + (o->steps - o->first_step), &o->last, sizeof o->last);
@@ -223,10 +222,12 @@ int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
     double ratio = o->options.clip / (*norm + 1e-6);
     if (ratio < 1) scale = (float)ratio;
   }
-  if (remember_step(o, learning_rate)) return -1;
+  if (o->steps + 1 - o->first_step >= HISTORY && sw_optimizer_settle(o)) return -1; /* no room in the history */
+  if (sw_collect(&o->stream)) return -1;
+  int status = remember_step(o, learning_rate);
   sw_adamw_desc desc = {.tensors = o->num_tensors, .step = o->last, .grad_scale = scale};
-  if (SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, g, scale) || empty_gradients(o)) return -1;
-  return sw_model_prepare(&o->stream, o->model);
+  if (!status) status = SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, g, scale) || empty_gradients(o);
+  return sw_submit(&o->stream, status || sw_model_prepare(&o->stream, o->model) ? -1 : 0);
 }
 
 int sw_optimizer_settle(sw_optimizer *o) {

@@ -40,9 +40,9 @@ struct sw_run {
   /* gradients of activations */
   void *d_state, *d_hidden, *d_up, *d_qkv, *d_context;
   int head_dropout_ran;
-  int32_t *labels;
-  float *row_weights;
-  double *losses; /* a head each */
+  int32_t *labels;    /* [num_heads, max_tokens] */
+  float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
+  double *losses;     /* a head each */
   /* dropout */
   int dropout_enabled;
   uint64_t seed;
@@ -166,8 +166,8 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
     run->d_up = take(&a, tu, e);
     run->d_qkv = take(&a, 3 * th, e);
     run->d_context = take(&a, th, e);
-    run->labels = take(&a, tokens, 4);
-    run->row_weights = take(&a, tokens, 4);
+    run->labels = take(&a, tokens * (int64_t)model->num_heads, 4);
+    run->row_weights = take(&a, tokens * (int64_t)model->num_heads, 4);
     run->losses = take(&a, (int64_t)model->num_heads + 1, 8);
     run->sorted = take(&a, tokens, 4);
     run->segments = take(&a, tokens + 1, 4);
@@ -321,7 +321,7 @@ static int forward_layer(sw_run *run, int i, const void *x) {
              : 0;
 }
 
-int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
+static int forward(sw_run *run, const sw_batch *batch, const void **states) {
   const sw_model *model = run->model;
   const sw_model_embedding at = sw_model_embedding_of(model);
   const float *v = model->values;
@@ -341,16 +341,25 @@ int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
   return 0;
 }
 
+int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
+  return sw_collect(&run->stream) ? -1 : sw_submit(&run->stream, forward(run, batch, states));
+}
+
 static const void *last_states(const sw_run *run) { return run->layers[run->model->config.num_layers - 1].y2; }
 
-int sw_run_embed(sw_run *run, const sw_batch *batch, float *out) {
+static int forward_and_pool(sw_run *run, const sw_batch *batch) {
   const sw_model_config *c = &run->model->config;
   const void *states;
-  if (sw_run_forward(run, batch, &states)) return -1;
+  if (forward(run, batch, &states)) return -1;
   sw_pool_desc pool = {.batch = run->batch, .total_tokens = run->tokens, .hidden = c->hidden_size, .pooling = c->pooling,
                        .normalize = c->normalize, .dtype = run->model->dtype};
-  if (SW_RUN(&run->stream, pool_forward, &pool, run->cu_seqlens, states, run->pooled, NULL) ||
-      run->model->device->copy_out(&run->stream, out, run->pooled, (size_t)run->batch * (size_t)c->hidden_size * sizeof(float)))
+  return SW_RUN(&run->stream, pool_forward, &pool, run->cu_seqlens, states, run->pooled, NULL);
+}
+
+int sw_run_embed(sw_run *run, const sw_batch *batch, float *out) {
+  const size_t hidden = (size_t)run->model->config.hidden_size;
+  if (sw_collect(&run->stream) || sw_submit(&run->stream, forward_and_pool(run, batch)) ||
+      run->model->device->copy_out(&run->stream, out, run->pooled, (size_t)run->batch * hidden * sizeof(float)))
     return -1;
   return run->model->device->synchronize(&run->stream);
 }
@@ -391,13 +400,15 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
   for (int64_t i = 0; i < run->tokens; i++)
     if (labels[i] != SW_IGNORE && (labels[i] < 0 || labels[i] >= head->num_labels))
       return sw_fail("token %lld has label %d; head '%s' has %d", (long long)i, labels[i], head->name, head->num_labels);
-  if (model->device->copy_in(&run->stream, run->labels, labels, (size_t)run->tokens * 4)) return -1;
-  if (row_weights && model->device->copy_in(&run->stream, run->row_weights, row_weights, (size_t)run->tokens * 4)) return -1;
+  int32_t *device_labels = run->labels + (int64_t)h * run->max_tokens;
+  float *device_weights = row_weights ? run->row_weights + (int64_t)h * run->max_tokens : NULL;
+  if (model->device->copy_in(&run->stream, device_labels, labels, (size_t)run->tokens * 4)) return -1;
+  if (row_weights && model->device->copy_in(&run->stream, device_weights, row_weights, (size_t)run->tokens * 4)) return -1;
   sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
   sw_linear_desc linear = sw_model_head_desc(model, head, run->tokens);
   return head_logits(run, head, run->head_input) ||
-                 SW_RUN(&run->stream, cross_entropy, &desc, run->logits, run->labels, NULL, row_weights ? run->row_weights : NULL,
-                        run->losses + h, run->logits, run->workspace) ||
+                 SW_RUN(&run->stream, cross_entropy, &desc, run->logits, device_labels, NULL, device_weights, run->losses + h,
+                        run->logits, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->head_input, gradients->values + weight,
                         gradients->values + bias, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_state, !first, run->workspace)

@@ -16,7 +16,7 @@ static const char backend_name[] = "cuda";
 
 /* Copies to and from pageable host memory go through pinned slots, so that they neither block nor wait for the kernels before
  * them. A slot that brings results holds them until its host memory may be written: at the next synchronize, or when its turn comes again. */
-enum { SLOTS = 8 };
+enum { SLOTS = 8, GRAPHS = 32, WARM_UPS = 2 };
 static const size_t SLOT_BYTES = 1 << 20;
 struct slot {
   char *memory;
@@ -26,12 +26,25 @@ struct slot {
   size_t bytes;
 };
 
+
+/* Collected work is captured as a graph. Work of one form (the kernels of a training step, say) has always the same number of nodes: the
+ * executable graph that has it is brought up to date (shapes, addresses, scalars), which takes a fraction of making one. Meanwhile copies
+ * in go out on a stream of their own, after all work handed over before; the graph starts after them. The first times, work goes out
+ * piece by piece: the libraries then load and choose what they need, outside of any capture. */
+struct graph {
+  cudaGraphExec_t exec;
+  size_t nodes;
+};
 struct cuda_device {
   sw_device base;
   int index;
-  cudaStream_t stream;
+  cudaStream_t stream, copies;
+  cudaEvent_t handed_over, copied;
   slot slots[SLOTS];
   int next;
+  int depth, collections, capturing; /* pairs of collect and submit that are open; finished; whether the outermost one captures */
+  graph graphs[GRAPHS];
+  int num_graphs, next_graph;
 };
 static cuda_device *cuda_of(sw_device *device) { return reinterpret_cast<cuda_device *>(device); }
 
@@ -70,21 +83,22 @@ static int send(cuda_device *d, cudaStream_t stream, slot *s, void *destination,
 }
 static int cuda_copy_in(sw_stream *stream, void *device_memory, const void *host, size_t bytes) {
   cuda_device *d = cuda_of(stream->device);
+  cudaStream_t on = d->capturing ? d->copies : sw_cuda_stream(stream);
   cudaSetDevice(d->index); /* the choice is each thread's own, and every batch begins with a copy */
   for (size_t at = 0, here; at < bytes; at += here) {
     here = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
     slot *s = take_slot(d);
     if (!s) return -1;
     memcpy(s->memory, (const char *)host + at, here);
-    if (sw_cuda_check(cudaMemcpyAsync((char *)device_memory + at, s->memory, here, cudaMemcpyHostToDevice, sw_cuda_stream(stream)),
-                      "copying to the device") ||
-        send(d, sw_cuda_stream(stream), s, nullptr, here))
+    if (sw_cuda_check(cudaMemcpyAsync((char *)device_memory + at, s->memory, here, cudaMemcpyHostToDevice, on), "copying to the device") ||
+        send(d, on, s, nullptr, here))
       return -1;
   }
   return 0;
 }
 static int cuda_copy_out(sw_stream *stream, void *host, const void *device_memory, size_t bytes) {
   cuda_device *d = cuda_of(stream->device);
+  if (d->capturing) return sw_fail("results cannot be copied while work is being collected");
   for (size_t at = 0, here; at < bytes; at += here) {
     here = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
     slot *s = take_slot(d);
@@ -106,16 +120,75 @@ static int cuda_synchronize(sw_stream *stream) {
     if (finish_slot(&d->slots[(d->next + i) % SLOTS])) return -1;
   return 0;
 }
+
+static int cuda_collect(sw_stream *stream) {
+  cuda_device *d = cuda_of(stream->device);
+  const char *setting = getenv("SKILLWATCH_CUDA_GRAPHS");
+  if (d->depth++ || d->collections < WARM_UPS || (setting && !strcmp(setting, "off"))) return 0;
+  cudaSetDevice(d->index);
+  if (sw_cuda_check(cudaEventRecord(d->handed_over, d->stream), "recording an event") ||
+      sw_cuda_check(cudaStreamWaitEvent(d->copies, d->handed_over, 0), "ordering the copies") ||
+      sw_cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeRelaxed), "collecting work")) {
+    d->depth = 0;
+    return -1;
+  }
+  d->capturing = 1;
+  return 0;
+}
+/* Brings the executable graph of this form up to date, or makes one. */
+static int executable(cuda_device *d, cudaGraph_t captured, cudaGraphExec_t *exec) {
+  size_t nodes;
+  if (sw_cuda_check(cudaGraphGetNodes(captured, nullptr, &nodes), "asking a graph")) return -1;
+  int at = 0;
+  while (at < d->num_graphs && d->graphs[at].nodes != nodes) at++;
+  if (at < d->num_graphs) {
+    cudaGraphExecUpdateResultInfo result;
+    *exec = d->graphs[at].exec;
+    if (cudaGraphExecUpdate(*exec, captured, &result) == cudaSuccess) return 0;
+    cudaGetLastError(); /* of another form after all, with as many nodes */
+  } else if (d->num_graphs < GRAPHS) {
+    at = d->num_graphs++;
+  } else {
+    at = d->next_graph++ % GRAPHS;
+  }
+  if (d->graphs[at].exec) cudaGraphExecDestroy(d->graphs[at].exec);
+  d->graphs[at] = {nullptr, 0};
+  if (sw_cuda_check(cudaGraphInstantiate(exec, captured, 0), "making a graph executable")) return -1;
+  d->graphs[at] = {*exec, nodes};
+  return 0;
+}
+static int cuda_submit(sw_stream *stream, int keep) {
+  cuda_device *d = cuda_of(stream->device);
+  if (--d->depth) return 0;
+  d->collections++;
+  if (!d->capturing) return 0;
+  d->capturing = 0;
+  cudaGraph_t captured = nullptr;
+  cudaGraphExec_t exec;
+  if (sw_cuda_check(cudaStreamEndCapture(d->stream, &captured), "collecting work")) return -1;
+  int status = sw_cuda_check(cudaEventRecord(d->copied, d->copies), "recording an event") ||
+               sw_cuda_check(cudaStreamWaitEvent(d->stream, d->copied, 0), "ordering the copies");
+  if (!status && keep) status = executable(d, captured, &exec) || sw_cuda_check(cudaGraphLaunch(exec, d->stream), "handing over work");
+  cudaGraphDestroy(captured);
+  return status ? -1 : 0;
+}
+
 static void cuda_close(sw_device *device) {
   cuda_device *d = cuda_of(device);
   cudaSetDevice(d->index);
+  if (d->copies) cudaStreamSynchronize(d->copies);
   if (d->stream) cudaStreamSynchronize(d->stream);
+  for (int i = 0; i < d->num_graphs; i++)
+    if (d->graphs[i].exec) cudaGraphExecDestroy(d->graphs[i].exec);
+  for (cudaEvent_t event : {d->handed_over, d->copied})
+    if (event) cudaEventDestroy(event);
   sw_cuda_linear_close();
   for (slot &s : d->slots) {
     if (s.done) cudaEventDestroy(s.done);
     if (s.memory) cudaFreeHost(s.memory);
   }
-  if (d->stream) cudaStreamDestroy(d->stream);
+  for (cudaStream_t stream : {d->copies, d->stream})
+    if (stream) cudaStreamDestroy(stream);
   free(d);
 }
 
@@ -151,7 +224,11 @@ static int open_device(cuda_device *d) {
   if (info.major < 8)
     return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed", info.name, info.major, info.minor);
   snprintf(d->base.name, sizeof d->base.name, "%s:%d (%.70s)", backend_name, d->index, info.name);
-  if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream")) return -1;
+  if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream") ||
+      sw_cuda_check(cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking), "opening a stream") ||
+      sw_cuda_check(cudaEventCreateWithFlags(&d->handed_over, cudaEventDisableTiming), "making an event") ||
+      sw_cuda_check(cudaEventCreateWithFlags(&d->copied, cudaEventDisableTiming), "making an event"))
+    return -1;
   for (slot &s : d->slots)
     if (sw_cuda_check(cudaHostAlloc((void **)&s.memory, SLOT_BYTES, cudaHostAllocDefault), "allocating pinned memory") ||
         sw_cuda_check(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming), "making an event"))
@@ -174,6 +251,8 @@ static int cuda_open(int index, sw_device **out) {
   d->base.copy_out = cuda_copy_out;
   d->base.zero = cuda_zero;
   d->base.synchronize = cuda_synchronize;
+  d->base.collect = cuda_collect;
+  d->base.submit = cuda_submit;
   d->base.close = cuda_close;
   if (open_device(d)) {
     cuda_close(&d->base);

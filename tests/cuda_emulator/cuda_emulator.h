@@ -196,7 +196,7 @@ inline float sw_exp2(float x) { return x < -126 ? 0 : exp2f(x); }
 
 /* --- the runtime: what kernels/cuda uses of it. Work on a stream runs when somebody waits for it --- */
 typedef enum { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9,
-               cudaErrorNotReady = 600, cudaErrorLaunchFailure = 719 } cudaError_t;
+               cudaErrorNotReady = 600, cudaErrorGraphExecUpdateFailure = 910, cudaErrorLaunchFailure = 719 } cudaError_t;
 typedef enum { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault } cudaMemcpyKind;
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
@@ -234,6 +234,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+/* As on the device, an executable graph takes new parameters, but no other form: the kinds of the nodes must be the same, in order. */
+typedef enum { cudaGraphExecUpdateSuccess = 0, cudaGraphExecUpdateErrorTopologyChanged = 2 } cudaGraphExecUpdateResult;
+struct cudaGraphExecUpdateResultInfo { cudaGraphExecUpdateResult result; };
+typedef struct emu_node *cudaGraphNode_t;
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count);
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *info);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
@@ -242,7 +248,7 @@ cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t error);
 
 /* Adds work to a stream: for the library twins beside this file. What runs may fail by emu_set_error. */
-void emu_enqueue(cudaStream_t stream, std::function<void()> work);
+void emu_enqueue(cudaStream_t stream, std::function<void()> work, char kind = 'k'); /* kind: k kernel, s set, c copy */
 void emu_set_error(cudaError_t error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Whether these bytes lie within one allocation of device memory. */
 bool emu_device_memory(const void *p, size_t bytes);

@@ -14,11 +14,14 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else
-#define __asan_poison_memory_region(at, bytes) ((void)0)
-#define __asan_unpoison_memory_region(at, bytes) ((void)0)
+#define __asan_poison_memory_region(at, bytes) ((void)(at), (void)(bytes))
+#define __asan_unpoison_memory_region(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-struct emu_graph { std::vector<std::function<void()>> work; };
+struct emu_graph {
+  std::vector<std::function<void()>> work;
+  std::string kinds; /* of its nodes */
+};
 struct emu_stream {
   std::deque<std::function<void()>> work;
   uint64_t added = 0, done = 0;
@@ -29,6 +32,17 @@ struct emu_event {
   uint64_t place = 0; /* the stream's work before this count */
 };
 
+/* SW_CUDA_EMULATOR_GRAPHS=FILE: how many graphs were made executable, updated and launched, written at the end. */
+static struct graph_counts {
+  int made = 0, updated = 0, launched = 0;
+  ~graph_counts() {
+    const char *path = getenv("SW_CUDA_EMULATOR_GRAPHS");
+    FILE *file = path ? fopen(path, "w") : nullptr;
+    if (!file) return;
+    fprintf(file, "%d %d %d\n", made, updated, launched);
+    fclose(file);
+  }
+} graph_counts;
 static std::set<emu_stream *> streams;
 static std::map<char *, size_t> device_memory, pinned_memory;
 static size_t device_bytes;
@@ -81,9 +95,10 @@ static void drain(emu_stream *stream, uint64_t until) {
   }
   if (!--running) guard(true);
 }
-void emu_enqueue(cudaStream_t stream, std::function<void()> work) {
+void emu_enqueue(cudaStream_t stream, std::function<void()> work, char kind) {
   if (stream->capture) {
     stream->capture->work.push_back(std::move(work));
+    stream->capture->kinds += kind;
     return;
   }
   stream->work.push_back(std::move(work));
@@ -183,7 +198,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     auto staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
     emu_enqueue(stream, [=] { memcpy(to, staged->data(), bytes); });
   } else {
-    emu_enqueue(stream, [=] { memmove(to, from, bytes); });
+    emu_enqueue(stream, [=] { memmove(to, from, bytes); }, 'c');
     if (kind == cudaMemcpyDeviceToHost && !within(pinned_memory, to, bytes)) return cudaStreamSynchronize(stream);
   }
   return cudaSuccess;
@@ -191,7 +206,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream) {
   if (!bytes) return cudaSuccess;
   if (!within(device_memory, memory, bytes)) return refuse(cudaErrorInvalidValue, "cudaMemset outside one allocation");
-  emu_enqueue(stream, [=] { memset(memory, value, bytes); });
+  emu_enqueue(stream, [=] { memset(memory, value, bytes); }, 's');
   return cudaSuccess;
 }
 
@@ -219,6 +234,7 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = new emu_event(), cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (stream->capture) return refuse(cudaErrorInvalidValue, "an event recorded in a capture: the host could never wait for it");
   event->stream = stream;
   event->place = stream->added;
   return cudaSuccess;
@@ -246,8 +262,21 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
   stream->capture = nullptr;
   return cudaSuccess;
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) { return *exec = new emu_graph(*graph), cudaSuccess; }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+  graph_counts.made++;
+  *exec = new emu_graph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *, size_t *count) { return *count = graph->work.size(), cudaSuccess; }
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *info) {
+  info->result = exec->kinds == graph->kinds ? cudaGraphExecUpdateSuccess : cudaGraphExecUpdateErrorTopologyChanged;
+  if (info->result) return refuse(cudaErrorGraphExecUpdateFailure, "the graph has another form");
+  exec->work = graph->work;
+  graph_counts.updated++;
+  return cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  graph_counts.launched++;
   for (const auto &work : exec->work) emu_enqueue(stream, work);
   return cudaSuccess;
 }

@@ -51,6 +51,13 @@ with tempfile.TemporaryDirectory() as tmp:
         with h5py.File(path("cuda.h5")) as a, h5py.File(path("random.h5")) as b:
             same = lambda n, o: not isinstance(o, h5py.Dataset) or o[()].tobytes() == b["weights"][n][()].tobytes() or n
             check(a["weights"].visititems(lambda n, o: None if same(n, o) is True else n) is None, "another order of threads: the same weights")
+        # work handed over as graphs, a few made and then updated, and the same work piece by piece
+        done = emulated("train", "ner", *common, "-o", path("graphs.h5"), SW_CUDA_EMULATOR_GRAPHS=path("graphs"))
+        made, updated, launched = map(int, open(path("graphs")).read().split())
+        check(done.returncode == 0 and launched > len(cuda) and made <= 8 and made + updated == launched, f"graphs made, updated, launched: {made, updated, launched}")
+        done = emulated("train", "ner", *common, "-o", path("pieces.h5"), SW_CUDA_EMULATOR_GRAPHS=path("graphs"), SKILLWATCH_CUDA_GRAPHS="off")
+        check(done.returncode == 0 and open(path("graphs")).read().split() == ["0"] * 3, f"no graphs: {done.stderr[-300:]}")
+        check(metrics(path("pieces.h5")) == metrics(path("graphs.h5")) == cuda, "graphs or not: the same bits")
         # a run that is stopped goes on with the same bits
         done = emulated("train", "ner", *common, "-o", path("cuda.h5"), "--resume")
         check(done.returncode == 0, f"resuming a finished run: {done.stderr[-300:]}")
