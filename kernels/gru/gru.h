@@ -9,8 +9,8 @@
  *   dh before = dh z + W_r^T di_r + W_z^T di_z + W_n^T dq
  *   dW += sum over tokens of (di_r, di_z, dq) h^T   db += sum of (di_r, di_z, dq)
  *
- * The state is carried in fp32 from token to token whatever the dtype; `y` holds it rounded to the dtype. With bf16 storage a GPU rounds
- * the weight to bf16, too, and the sums for dW and db are those of rounded factors; all sums are fp32. */
+ * The state is carried in fp32 from token to token whatever the dtype; `y` holds it rounded to the dtype. With bf16 storage dW and db are sums
+ * of rounded gradients and states, and a GPU rounds the weight to bf16, too, and the vectors that it multiplies. All sums are fp32. */
 #ifndef SW_KERNELS_GRU_H
 #define SW_KERNELS_GRU_H
 #include <stddef.h>

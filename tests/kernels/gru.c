@@ -77,9 +77,10 @@ static void against_reference(kt *t, int batch, const int32_t *lengths, int hidd
   sw_gru_backward_reference(&j.desc, cu, gates, j.weight->host, j.bias->host, initial, j.dy->host, dgates, dweight, dbias, dinitial);
 
   kt_with_threads(t, "forward", forward, &j, (kt_tensor *[]){j.y, j.gates, j.saved}, 3);
-  /* states lie within +-1, or the initial ones; bf16 rounds only what is stored, so the states themselves are one rounding away */
-  const double rtol = dtype == SW_BF16 ? 0x1.01p-8 : 0;
-  kt_compare(t, "y", j.y, y, rtol, 4e-6);
+  /* states lie within +-1, or the initial ones. On the CPU bf16 rounds only what is stored, so the states themselves are one rounding away;
+   * a GPU's products are those of rounded states */
+  const int rounded = dtype == SW_BF16 && strcmp(t->device->backend, "cpu");
+  kt_compare(t, "y", j.y, y, dtype == SW_BF16 ? 0x1.01p-8 : 0, rounded ? 0.01 : 4e-6);
   { /* without what backward needs: the same states, and the gates stay as they are */
     job inference = j;
     inference.saved = NULL;
@@ -366,7 +367,7 @@ int main(int argc, char **argv) {
     for (int h = 0; h < 6; h++)
       for (int k = 0; k < (emulated && h > 3 ? 1 : 2); k++)
         against_reference(&t, emulated ? 7 + h : 37, mixed, hiddens[h], (h + k) % 2, (h / 2 + k) % 2, (sw_dtype)dtype);
-    against_reference(&t, 3, mixed + 3, emulated ? 180 : 180, 1, 0, (sw_dtype)dtype);
+    against_reference(&t, 3, mixed + 3, 180, 1, 0, (sw_dtype)dtype);
     against_reference(&t, 1, one, emulated ? 5 : 32, 1, 1, (sw_dtype)dtype); /* more tokens than the weight's gradient takes at a time */
     against_reference(&t, 2, none, 12, 1, 0, (sw_dtype)dtype);
     against_reference(&t, 0, none, 12, 0, 0, (sw_dtype)dtype);
