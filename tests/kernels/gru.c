@@ -321,7 +321,7 @@ static void bench(kt *t) {
   for (int k = 0; k < 8; k++) {
     const sw_dtype dtype = k & 1 ? SW_BF16 : SW_F32;
     const int batch = k & 2 ? MOST : 32;
-    t->stream.threads = k & 4 ? 2 : 1;
+    t->stream.threads = k & 4 ? 1 : 2;
     layer l = {.gru = make(t, batch, lengths, HIDDEN, 0, 0, dtype)};
     const int64_t total = l.gru.desc.total_tokens;
     l.linear = (sw_linear_desc){total, INPUT, 3 * HIDDEN, dtype, dtype, SW_NO_ACTIVATION, 1};
