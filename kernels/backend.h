@@ -38,6 +38,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 #include "kernels/adamw/adamw.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/gru/gru.h"
 #include "kernels/layernorm/layernorm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/loss/loss.h"
@@ -51,6 +52,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(linear_weight_bytes) X(linear_prepare) X(linear_workspace) X(linear_forward) X(linear_backward_input)                        \
   X(linear_backward_weight)                                                                                                      \
   X(attention_workspace) X(attention_forward) X(attention_backward)                                                              \
+  X(gru_workspace) X(gru_forward) X(gru_backward)                                                                                \
   X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
   X(cross_entropy) X(sigmoid_bce) X(log_softmax)                                                                                 \
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)
