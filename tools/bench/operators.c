@@ -634,16 +634,18 @@ static void release(const op_case *c, memory *m) {
 
 /* A block of values, over and over. */
 static int fill_tensor(sw_stream *stream, const tensor *t, void *to) {
-  static float values[BLOCK];
+  static float drawn[BLOCK], values[BLOCK];
   static sw_bf16 halves[BLOCK];
+  static int have_drawn;
   sw_device *device = stream->device;
   if (t->fill == NOTHING) return 0;
   if (t->fill == ZERO) return device->zero(stream, to, t->bytes);
   if (t->fill == GIVEN) return device->copy_in(stream, to, t->given, t->bytes);
   sw_random random = {.seed = 6};
+  for (; have_drawn < BLOCK; have_drawn++) drawn[have_drawn] = 3.4641016f * (sw_random_float(&random) - 0.5f); /* deviation 1 */
   const size_t element = sw_dtype_bytes(t->dtype), count = t->bytes / element < BLOCK ? t->bytes / element : BLOCK;
   for (size_t i = 0; i < count; i++) {
-    const float x = 3.4641016f * (sw_random_float(&random) - 0.5f); /* deviation 1 */
+    const float x = drawn[i];
     values[i] = t->fill == CONSTANT ? t->scale : t->fill == SQUARES ? t->scale * t->scale * x * x : t->scale * x;
     if (t->dtype == SW_BF16) halves[i] = sw_f32_to_bf16(values[i]);
   }
