@@ -86,10 +86,11 @@ if(CCACHE)
   set_target_properties(skillwatch_cuda PROPERTIES CUDA_COMPILER_LAUNCHER ${CCACHE})
 endif()
 target_include_directories(skillwatch_cuda SYSTEM PRIVATE ${CUBLASLT_INCLUDE})
-target_link_libraries(skillwatch_cuda PRIVATE ${CUBLASLT_LIBRARY})
+target_link_libraries(skillwatch_cuda PRIVATE ${CMAKE_DL_LIBS})
 # Nothing but sw_backend_module is exported, of the static CUDA runtime neither.
 target_link_options(skillwatch_cuda PRIVATE LINKER:--exclude-libs,ALL LINKER:--enable-new-dtags)
-# libcublasLt.so is large and has its own place on every machine. LD_LIBRARY_PATH goes first; then a copy beside the module, the toolkit
+# libcublasLt.so is opened at run time (kernels/linear/cublaslt.cu): it is large, has its own place on every machine, and 12 will do where 13 is
+# not. LD_LIBRARY_PATH goes first; then a copy beside the module, the toolkit
 # it was built with, NVIDIA's usual folder, the system's.
 get_filename_component(CUBLASLT_FOLDER ${CUBLASLT_LIBRARY} DIRECTORY)
 set_target_properties(skillwatch_cuda PROPERTIES BUILD_RPATH "${CUBLASLT_FOLDER}" INSTALL_RPATH "$ORIGIN;${CUBLASLT_FOLDER};/usr/local/cuda/lib64")

@@ -62,8 +62,7 @@ static const sw_module *load(const char *backend) {
   if (!strcmp(backend, "cuda") && driver_present()) return NULL;
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    const char *reason = dlerror();
-    sw_fail("its module cannot be loaded: %s%s", reason, strstr(reason, "libcublas") ? "; name its folder in LD_LIBRARY_PATH" : "");
+    sw_fail("its module cannot be loaded: %s", dlerror());
     return NULL;
   }
   const sw_module *module = dlsym(library, SW_MODULE_SYMBOL);

@@ -39,7 +39,7 @@ grep -q "building the CUDA module ($XDG_CACHE_HOME" "$work/configure.txt" || fai
 cmake --build "$work/build" --target skillwatch_cuda >"$work/build.txt" 2>&1 || { tail -n 40 "$work/build.txt" >&2; fail "the build failed"; }
 module=$work/build/modules/skillwatch_cuda.so
 [ "$(nm -D --defined-only "$module" | awk '{print $3}')" = sw_backend_module ] || fail "the module exports $(nm -D --defined-only "$module")"
-ldd "$module" | grep -q "libcublasLt.so.* => $XDG_CACHE_HOME" || fail "cuBLASLt is not the toolkit's: $(ldd "$module")"
+readelf -d "$module" | grep RUNPATH | grep -qF "$XDG_CACHE_HOME" || fail "the module does not look for cuBLASLt in the toolkit: $(readelf -d "$module")"
 missing=$(ldd -r "$module" 2>&1 | sed -n 's/^undefined symbol: \(\S*\).*/\1/p' | grep -vxE 'sw_fail|sw_error' || true)
 [ -z "$missing" ] || fail "not resolved: $missing"
 say "built: $module, $(stat -c %s "$module") bytes"

@@ -1,4 +1,5 @@
-/* skillwatch bench: how fast this machine tokenizes, embeds and trains, measured on the very programs people run, file to file. */
+/* skillwatch bench: how fast this machine tokenizes, embeds and trains, measured on the very programs people run, file to file; and what
+ * each operator makes of the device (bench/operators.c). */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
@@ -6,6 +7,7 @@
 #include "engine/data/labels.h"
 #include "engine/store/checkpoint.h"
 #include "kernels/backend.h"
+#include "tools/bench/bench.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -20,6 +22,8 @@ enum { MAX_ARGS = 40 };
 typedef struct {
   const char *checkpoint, *titles, *postings, *labels, *device;
   int threads, runs, json;
+  int kernels, quick, sequences;
+  sw_list operators;
   char *folder, *programs; /* temporary folder; where the programs lie */
   int told;                /* a program failed and has said why */
   json_t *results;
@@ -182,11 +186,18 @@ static int run_all(bench *b) {
   }
   b->threads = stream.threads;
   if (!b->json) printf("%s, %d thread%s, best of %d run%s\n", device->name, b->threads, SW_S(b->threads), b->runs, SW_S(b->runs));
+  int status = 0;
+  if (b->kernels) {
+    sw_bench kernels;
+    sw_bench_init(&kernels, &stream, b->quick, b->sequences, &b->operators, !b->json, b->results);
+    status = sw_bench_operators(&kernels) || sw_bench_models(&kernels) ? -1 : 0;
+  }
   sw_device_close(device);
+  if (status) return -1;
   if (!(b->programs = folder_of_this_program())) return -1;
   if (!mkdtemp(pattern)) return sw_fail("cannot make a temporary folder: %s", strerror(errno));
   b->folder = pattern;
-  int status = b->titles ? tokenize(b) : 0;
+  if (b->titles) status = tokenize(b);
   for (int d = 0; d < 2 && !status; d++) {
     if (b->titles) status = embed(b, "titles", b->titles, "lines", dtypes[d]);
     if (!status && b->postings) status = embed(b, "postings", b->postings, NULL, dtypes[d]);
@@ -201,25 +212,32 @@ static int run_all(bench *b) {
 }
 
 static int body(int argc, char **argv) {
-  bench b = {.runs = 3, .device = "auto"};
+  bench b = {.runs = 3, .device = "auto", .sequences = 32};
   const sw_option options[] = {{"model", 'm', SW_OPTION_TEXT, &b.checkpoint, "CKPT", "base checkpoint, e.g. MiniLM"},
                                {"titles", 0, SW_OPTION_TEXT, &b.titles, "FILE", "one text a line: tokenizer and embedding of short texts"},
                                {"postings", 0, SW_OPTION_TEXT, &b.postings, "FOLDER", "embedding of long texts"},
                                {"data", 0, SW_OPTION_TEXT, &b.labels, "FILE", "labelled sentences: training"},
+                               {"kernels", 0, SW_OPTION_FLAG, &b.kernels, NULL, "every operator and whole models at real shapes; needs no files"},
+                               {"sequences", 0, SW_OPTION_INT, &b.sequences, "N", "of 128 tokens, a batch of --kernels"},
+                               {"operator", 0, SW_OPTION_LIST, &b.operators, "NAME", "--kernels: this one only; may be given again"},
+                               {"quick", 0, SW_OPTION_FLAG, &b.quick, NULL, "--kernels at tiny shapes, to see that it works"},
                                {"runs", 0, SW_OPTION_INT, &b.runs, "N", "runs of each; the best counts"},
                                {"threads", 0, SW_OPTION_INT, &b.threads, "N", "CPU threads; 0 = one a core"},
                                {"device", 0, SW_OPTION_TEXT, &b.device, "NAME", "auto, cpu or cuda[:N]"},
                                {"json", 0, SW_OPTION_FLAG, &b.json, NULL, "print JSON"},
                                {0}};
-  const sw_command command = {"skillwatch bench -m CKPT [--titles FILE] [--postings FOLDER] [--data FILE] [options]",
+  const sw_command command = {"skillwatch bench [-m CKPT [--titles FILE] [--postings FOLDER] [--data FILE]] [--kernels] [options]",
                               "Measures tokens and texts a second of tokenizer, embedding and training on your files, in fp32 and bf16.\n"
-                              "Embedding is timed file to file with repeated texts computed again; training by its steps.",
+                              "Embedding is timed file to file with repeated texts computed again; training by its steps.\n"
+                              "--kernels times each operator, in GB/s and TFLOP/s and as a share of what copies and matrix products reach here.",
                               "skillwatch bench -m minilm.h5 --titles titles.txt --postings job-postings/ --data train.jsonl", options};
   sw_list operands = {0};
   int status = sw_options_parse(&command, argc, argv, &operands), code = SW_EXIT_DONE;
   if (!status && operands.count) status = sw_fail("'%s' was not expected (see --help)", operands.items[0]);
-  if (!status && !b.checkpoint) status = sw_fail("-m is missing: a base checkpoint, made by skillwatch pull");
-  if (!status && !b.titles && !b.postings && !b.labels) status = sw_fail("nothing to measure: give --titles, --postings or --data");
+  const int files = b.titles || b.postings || b.labels;
+  if (!status && (files || !b.kernels) && !b.checkpoint) status = sw_fail("-m is missing: a base checkpoint, made by skillwatch pull");
+  if (!status && !files && !b.kernels) status = sw_fail("nothing to measure: give --titles, --postings, --data or --kernels");
+  if (!status && (b.sequences < 1 || b.sequences > 4096)) status = sw_fail("--sequences must be from 1 to 4096");
   if (!status && (b.runs < 1 || b.runs > 1000)) status = sw_fail("--runs must be from 1 to 1000");
   if (!status) status = sw_device_check(b.device, b.threads);
   if (!status && b.labels) status = sw_labels_check_output(NULL, &b.labels, 1); /* its weight */
@@ -227,6 +245,7 @@ static int body(int argc, char **argv) {
   if (status) return status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
   if (!(b.results = json_array()) || run_all(&b)) code = b.told ? SW_EXIT_FAILED : sw_exit_message(SW_EXIT_FAILED);
   json_decref(b.results);
+  sw_list_close(&b.operators);
   free(b.programs);
   return code;
 }

@@ -223,6 +223,7 @@ static int open_device(cuda_device *d) {
   if (cuda_describe(d->index, &info)) return -1;
   if (info.major < 8)
     return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed", info.name, info.major, info.minor);
+  if (sw_cuda_linear_open()) return -1;
   snprintf(d->base.name, sizeof d->base.name, "%s:%d (%.70s)", backend_name, d->index, info.name);
   if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream") ||
       sw_cuda_check(cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking), "opening a stream") ||

@@ -4,6 +4,8 @@
 #define X(name) sw_##name##_fn sw_cuda_##name;
 SW_OPERATOR_LIST(X)
 #undef X
+/* Opens the library that the matrix products need, once. */
+int sw_cuda_linear_open();
 /* Releases what the matrix products keep for the process: handles and chosen algorithms. */
 void sw_cuda_linear_close();
 #endif

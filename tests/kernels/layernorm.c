@@ -311,14 +311,14 @@ int main(int argc, char **argv) {
     return kt_close(&t);
   }
   reference_by_differences(&t);
-  const int emulated = !strcmp(t.device->backend, "cuda-emulated"); /* slow: fewer rows */
+  const int small = kt_small(&t);
   static const int hiddens[] = {1, 5, 16, 31, 64, 100, 384, 768};
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
     for (int h = 0; h < 8; h++) {
-      int64_t tokens = h == 6 && !emulated ? 403
-                       : h == 0            ? 3
-                       : emulated          ? 20 + h
-                                           : 70 + h; /* 403 x 384: two groups of the backward pass, neither whole */
+      int64_t tokens = h == 6 && !small ? 403
+                       : h == 0         ? 3
+                       : small          ? 20 + h
+                                        : 70 + h; /* 403 x 384: two groups of the backward pass, neither whole */
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0, 1);
       one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0.1f, h % 2);
     }

@@ -1,5 +1,5 @@
 """Logits, every parameter's gradient and ten training losses of small random BERT and DistilBERT models, against PyTorch: on the CPU, and
-with the CUDA kernels in the emulator."""
+with the CUDA kernels in the emulator (SW_TEST_DEVICES="cuda": on a GPU)."""
 import json, os, subprocess, sys, tempfile
 
 import torch
@@ -8,8 +8,8 @@ from transformers import (BertConfig, BertForTokenClassification, DistilBertConf
 
 BIN, TOOLS = os.environ["SW_BIN"], os.environ["SW_TESTS_BIN"]
 LABELS = ["O", "B", "I"]
-MODULES = TOOLS + "/modules"
-DEVICES = ["cpu", "cuda-emulated"]
+MODULES = os.environ.get("SKILLWATCH_MODULES") or TOOLS + "/modules"
+DEVICES = os.environ.get("SW_TEST_DEVICES", "cpu cuda-emulated").split()
 failures = 0
 
 

@@ -83,6 +83,7 @@ double kt_random_normal(kt *t) { return sqrt(-2 * log(kt_random(t))) * cos(6.283
 /* --- tensors --- */
 static int on_cpu(const kt *t) { return !strcmp(t->device->backend, "cpu"); }
 static int emulated(const kt *t) { return !strcmp(t->device->backend, "cuda-emulated"); }
+int kt_small(const kt *t) { return emulated(t) || getenv("SW_TEST_SMALL") != NULL; }
 
 /* The emulator lets AddressSanitizer watch the ends of its allocations itself: reads beyond them are seen too. */
 static size_t guard_of(const kt *t) {

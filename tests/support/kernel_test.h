@@ -12,7 +12,8 @@
  *     return kt_close(&t);
  *   }
  *
- * Environment: SW_TEST_BACKEND (default cpu; cuda, cuda-emulated), SW_TEST_SEED (default: the time; printed), SKILLWATCH_CPU_ISA.
+ * Environment: SW_TEST_BACKEND (default cpu; cuda, cuda-emulated), SW_TEST_SEED (default: the time; printed), SKILLWATCH_CPU_ISA,
+ * SW_TEST_SMALL=1 (fewer of the large cases).
  * Arguments: --bench (t.bench = 1), -v (prints the largest error of every comparison).
  * The harness itself exits with status 1 when memory or the device fails: it is never linked into a program. */
 #ifndef SW_TESTS_KERNEL_TEST_H
@@ -53,6 +54,8 @@ int kt_open(kt *t, int argc, char **argv);
 int kt_close(kt *t);
 /* Checks the guards and frees all tensors made so far. */
 void kt_clear(kt *t);
+/* 1 where large cases would take too long: in the emulator, and under tools that are as slow (SW_TEST_SMALL). */
+int kt_small(const kt *t);
 /* Names the case that follows: "bf16 hidden 33". */
 void kt_case(kt *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

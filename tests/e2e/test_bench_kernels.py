@@ -1,0 +1,44 @@
+"""skillwatch bench --kernels: every operator that computes has rows, on the CPU and with the CUDA kernels; figures that fit together."""
+import json, math, os, re, sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+from tiny import ROOT, Checks, program
+
+check = Checks()
+header = open(os.path.join(ROOT, "kernels/backend.h"), encoding="utf-8").read()
+operators = set(re.findall(r"X\((\w+)\)", header[header.index("#define SW_OPERATOR_LIST"):header.index("typedef struct {\n#define X(name)")]))
+computing = {o for o in operators if not o.endswith(("_workspace", "_bytes"))}
+check(len(computing) > 15, f"the operators were not found: {operators}")
+NUMBERS = ("value", "ms_min", "ms_median", "samples", "calls", "bytes", "multiply_adds", "gb_per_second", "tflop_per_second", "percent_of_copy", "percent_of_peak")
+found = {}
+for device in ("cpu", "cuda-emulated"):
+    done = program("bench", "--kernels", "--quick", "--json", "--device", device)
+    if not check(done.returncode == 0 and not done.stderr, f"{device}: {done.stderr}"): continue
+    rows = json.loads(done.stdout)
+    for r in rows:
+        check(all(isinstance(r[k], (int, float)) and math.isfinite(r[k]) and r[k] >= 0 for k in NUMBERS) and r["shape"] and r["model"] and r["unit"] and
+              r["dtype"] in ("fp32", "bf16") and r["device"].startswith(device) and 0 < r["ms_min"] <= r["ms_median"] and r["bytes"] + r["multiply_adds"] > 0, f"{r}")
+        near = lambda a, b: math.isclose(a, b, rel_tol=1e-6)
+        check(near(r["gb_per_second"], r["bytes"] / r["ms_median"] * 1e-6) and near(r["tflop_per_second"], 2 * r["multiply_adds"] / r["ms_median"] * 1e-9), f"rates of {r}")
+    names = {r["what"] for r in rows}
+    check(names == computing | {"copy", "matrix product", "training step", "embed titles"}, f"{device}: {names ^ computing}")
+    found[device] = {(r["what"], r["model"], r["shape"], r["dtype"]): (r["bytes"], r["multiply_adds"]) for r in rows}
+    check(len(found[device]) == len(rows), "rows that cannot be told apart")
+    text = program("bench", "--kernels", "--quick", "--device", device)
+    check(text.returncode == 0 and len(text.stdout.splitlines()) == len(rows) + 2, f"the table has a line a row, and two above: {text.stdout}")
+if check(len(found) == 2 and found["cpu"] == found["cuda-emulated"], "the same work on every device"):
+    # by hand, for 2 sequences of 12 tokens, hidden 32, 2 heads of 16
+    work = found["cpu"]
+    h, t = 32, 24
+    check(work["linear_forward", "tiny", "24 x 32 to 96", "fp32"] == (4 * (t * h + 3 * h * h + 3 * h + 3 * t * h), t * h * 3 * h), "linear")
+    check(work["attention_forward", "tiny", "2 x 12, 2 heads of 16", "bf16"] == (4 * 3 + 2 * (3 * t * h + t * h) + 4 * t * 2, 2 * 2 * 12 * 12 * h), "attention")
+    check(work["attention_backward", "tiny", "2 x 12, 2 heads of 16", "fp32"] == (4 * 3 + 4 * (3 + 1 + 1 + 3) * t * h + 4 * t * 2, 5 * 2 * 12 * 12 * h), "its gradient")
+    check(work["layernorm_forward", "tiny", "24 x 32, residual, dropout", "bf16"] == (2 * 4 * t * h + 4 * (2 * h + 2 * t), 0), "LayerNorm")
+    check(work["cast", "tiny", "24 x 64, fp32 to bf16", "bf16"] == (6 * 24 * 64, 0), "cast")
+    check(work["training step", "tiny", "2 sequences, 24 tokens", "fp32"] == (0, 3 * (t * (4 * h * h + 2 * h * 64) + 2 * h * 2 * 12 * 12)), "a step")
+for args, part in ((["--kernels", "--sequences", "0"], "--sequences"), (["--quick"], "-m is missing"), (["--kernels", "--titles", "x"], "-m is missing")):
+    check.refused(program("bench", *args), part, str(args), status=(2,))
+done = program("bench", "--kernels", "--quick", "--json", "--device", "cpu", "--operator", "cast", "--operator", "dropout")
+check(done.returncode == 0 and {r["what"] for r in json.loads(done.stdout)} == {"copy", "matrix product", "cast", "dropout"}, f"--operator: {done.stderr}")
+check.refused(program("bench", "--kernels", "--quick", "--operator", "linear_workspace"), "linear_workspace", "an operator that does not compute", status=(1,))
+check.close()
