@@ -54,20 +54,20 @@ static size_t workspace_bytes(const sw_stream *stream, const sw_neighbours_desc 
   return (size_t)(round_up(heaps * 12, 64) + stream->threads * floats * 4);
 }
 
-/* The lanes of `hits`: corpus rows from `first` on, with their keys. */
-static void offer_lanes(const search *s, vf keys, unsigned hits, int64_t query, int64_t first, float *key, int64_t *index) {
+/* The lanes of `hits`: corpus rows from `first` on, with their keys; those from `last` on are padding. */
+static void offer_lanes(const search *s, vf keys, unsigned hits, int64_t query, int64_t first, int64_t last, float *key, int64_t *index) {
   float lane[SW_LANES];
   vf_store(lane, keys);
   for (; hits; hits &= hits - 1) {
     int l = __builtin_ctz(hits);
     int64_t i = s->d.base + first + l;
-    if (first + l < s->d.corpus && (s->d.first_skip < 0 || i != s->d.first_skip + query)) offer(key, index, s->d.k, lane[l], i);
+    if (first + l < last && (s->d.first_skip < 0 || i != s->d.first_skip + query)) offer(key, index, s->d.k, lane[l], i);
   }
 }
 
 /* A block of queries by a panel; `rows` and `squares` are constants where this is inlined. */
 SW_INLINE void scan_panel(const search *s, int rows, int squares, const float *block, int64_t query, int count, const float *panel,
-                          int64_t first, float *key, int64_t *index) {
+                          int64_t first, int64_t last, float *key, int64_t *index) {
   vf sum[TILE_ROWS][2] = {0};
   tile_multiply(block, panel, TILE_COLUMNS, s->d.hidden, rows, squares, sum);
   for (int r = 0; r < rows; r++) {
@@ -76,7 +76,7 @@ SW_INLINE void scan_panel(const search *s, int rows, int squares, const float *b
     for (int v = 0; v < 2; v++) {
       vf keys = squares ? -sum[r][v] : sum[r][v];
       unsigned hits = vf_at_least(keys, vf_set(own[0]));
-      if (hits) offer_lanes(s, keys, hits, query + r, first + v * SW_LANES, own, index + (int64_t)r * s->d.k);
+      if (hits) offer_lanes(s, keys, hits, query + r, first + v * SW_LANES, last, own, index + (int64_t)r * s->d.k);
     }
   }
 }
@@ -84,7 +84,7 @@ SW_INLINE void scan_panel(const search *s, int rows, int squares, const float *b
   static void scan_##rows##_##squares(const search *s, const float *block, int64_t query, int count, const float *panels,        \
                                       int64_t first, int64_t last, float *key, int64_t *index) {                                 \
     for (int64_t at = first; at < last; at += TILE_COLUMNS, panels += (int64_t)TILE_COLUMNS * s->d.hidden)                       \
-      scan_panel(s, rows, squares, block, query, count, panels, at, key, index);                                                 \
+      scan_panel(s, rows, squares, block, query, count, panels, at, last, key, index);                                                 \
   }
 SCAN(TILE_ROWS, 0)
 SCAN(TILE_ROWS, 1)
