@@ -55,7 +55,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(attention_workspace) X(attention_forward) X(attention_backward)                                                              \
   X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
   X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
-  X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                     \
+  X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
   X(neighbours_workspace) X(neighbours)
 
 typedef struct {

@@ -7,10 +7,7 @@
  * has no fused multiply-add). Equal scores: the lower index is the better one. So every result is the only one there is.
  *
  * Pairs whose score is NaN, -infinity (products) or infinity (distances) are never neighbours: rows with NaN have and are none.
- * Where there are fewer than k, the rest is index -1 with the worst score, -infinity or (distances) infinity.
- *
- * Where it pays, pairs are first looked at in bf16, and only those that may be among the k best for all its error are computed in fp32
- * (kernels/neighbours/bound.h has the bound and why it holds). That does not change one bit of the result; `unfiltered` does without. */
+ * Where there are fewer than k, the rest is index -1 with the worst score, -infinity or (distances) infinity. */
 #ifndef SW_KERNELS_NEIGHBOURS_H
 #define SW_KERNELS_NEIGHBOURS_H
 #include <stddef.h>
@@ -26,7 +23,6 @@ typedef struct {
   int64_t base;       /* index of the corpus' first row: a corpus may come in pieces */
   int64_t first_skip; /* query i is not compared with the row of index first_skip + i (itself); negative: with all rows */
   int resume;         /* index and score hold the results for other pieces, in any order: the k best of all are kept */
-  int unfiltered;     /* every pair in fp32 at once: slower, the same bits */
 } sw_neighbours_desc;
 
 /* Scratch for these or fewer queries and corpus rows (the other numbers alike; depends on the stream's threads). */
