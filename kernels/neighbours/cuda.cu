@@ -131,8 +131,7 @@ __device__ __forceinline__ void select(const job &j, const float *keys, int64_t 
 #pragma unroll
   for (int n = 0; n < COLUMNS / SW_WARP; n++) take(b, true, key[n], j.base + first + n * SW_WARP + lane, &limit, &limit_index);
   store(b, score, index, j.k, j.sign);
-  if (lane == 0) *worst_key = limit, *worst_index = limit_index;
-  __syncwarp(); /* others read it at the next tile */
+  if (lane == 0) *worst_key = limit, *worst_index = limit_index; /* read at the next tile, behind barriers */
 }
 
 template <int E, bool SQUARES> static __global__ void __launch_bounds__(SW_TILE_THREADS, 1) search(const job j) {
@@ -162,10 +161,9 @@ template <int E, bool SQUARES> static __global__ void __launch_bounds__(SW_TILE_
   }
   for (int64_t first = begin; first < end; first += COLUMNS) {
     float sum[MINE][8];
-    if (first > begin) __syncthreads(); /* the keys and the slices of the tile before are no longer read */
     sw_tile<ROWS, SQUARES>(sum, j.query + first_query * j.hidden, count, j.row + first * j.hidden, end - first, j.hidden, shared);
-    put_keys<SQUARES>(j, sum, keys, first_query, first, end);
-    __syncthreads();
+    put_keys<SQUARES>(j, sum, keys, first_query, first, end); /* a barrier of sw_tile has seen the selection before end */
+    __syncthreads();                                          /* also behind the last reads of the slices */
     for (int r = warp; r < count; r += WARPS) {
       const int64_t at = lists + (int64_t)r * j.k;
       select<E>(j, keys + r * STRIDE, first, j.lists_score + at, j.lists_index + at, worst_key + r, worst_index + r);
