@@ -36,12 +36,14 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 
 #include "kernels/attention/attention.h"
 #include "kernels/adamw/adamw.h"
+#include "kernels/contrastive/contrastive.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/gru/gru.h"
 #include "kernels/layernorm/layernorm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/loss/loss.h"
+#include "kernels/neighbours/neighbours.h"
 #include "kernels/pool/pool.h"
 #include "kernels/rows/rows.h"
 
@@ -54,8 +56,9 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(attention_workspace) X(attention_forward) X(attention_backward)                                                              \
   X(gru_workspace) X(gru_forward) X(gru_backward)                                                                                \
   X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
-  X(cross_entropy) X(sigmoid_bce) X(log_softmax)                                                                                 \
-  X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)
+  X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
+  X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
+  X(neighbours_workspace) X(neighbours)
 
 typedef struct {
 #define X(name) sw_##name##_fn *name;

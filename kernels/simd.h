@@ -6,6 +6,8 @@
 #include <string.h>
 #ifdef __SSE2__
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -58,6 +60,32 @@ SW_INLINE vf vf_max(vf a, vf b) {
   return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 #else
   return vf_select(a > b, a, b);
+#endif
+}
+/* a b + c rounded once; twice on processors without such an instruction */
+SW_INLINE vf vf_fma(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && defined(__AVX2__)
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+/* bit l: whether a[l] >= b[l] */
+SW_INLINE unsigned vf_at_least(vf a, vf b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+#elif defined(__AVX2__)
+  return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ));
+#elif defined(__SSE2__)
+  return (unsigned)_mm_movemask_ps(_mm_cmpge_ps((__m128)a, (__m128)b));
+#else
+  unsigned bits = 0;
+  for (int i = 0; i < SW_LANES; i++) bits |= (unsigned)(a[i] >= b[i]) << i;
+  return bits;
 #endif
 }
 SW_INLINE vf vf_min(vf a, vf b) { return -vf_max(-a, -b); }
