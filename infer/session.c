@@ -56,6 +56,9 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   return sw_device_check(o->device, o->threads) || parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
+/* On a GPU the workers take turns at one run. */
+static int one_run(const sw_infer_session *s) { return strcmp(s->device->backend, "cpu") != 0; }
+
 int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
@@ -80,7 +83,11 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   const int positions = s->model->config.max_positions;
   s->batch_tokens = o->batch_tokens > positions ? o->batch_tokens : positions;
   s->max_batch = s->batch_tokens < 1024 ? (int)s->batch_tokens : 1024;
-  return 0;
+  if (!one_run(s) || !sw_run_open(&stream, s->model, s->batch_tokens, s->max_batch, 0, &s->run)) return 0;
+  if (!sw_error_is_memory() || s->batch_tokens / 2 < positions) return -1;
+  s->batch_tokens /= 2;
+  fprintf(stderr, "skillwatch: %s; going on with --batch-tokens %lld\n", sw_error(), (long long)s->batch_tokens);
+  return sw_run_open(&stream, s->model, s->batch_tokens, s->max_batch, 0, &s->run);
 }
 
 /* What tells one state of a folder's files from another. */
@@ -273,14 +280,13 @@ int sw_infer_worker_open(sw_infer_session *s, sw_infer_worker *w) {
 
 int sw_infer_begin(sw_infer_worker *w) {
   sw_infer_session *s = w->session;
-  const int shared = strcmp(s->device->backend, "cpu") != 0;
-  sw_run **run = shared ? &s->run : &w->own;
-  if (shared) pthread_mutex_lock(&s->turn);
-  if (!*run && sw_run_open(&w->stream, s->model, s->batch_tokens, s->max_batch, 0, run)) {
-    if (shared) pthread_mutex_unlock(&s->turn);
-    return -1;
+  if (one_run(s)) {
+    pthread_mutex_lock(&s->turn);
+    w->run = s->run;
+    return 0;
   }
-  w->run = *run;
+  if (!w->own && sw_run_open(&w->stream, s->model, s->batch_tokens, s->max_batch, 0, &w->own)) return -1;
+  w->run = w->own;
   return 0;
 }
 void sw_infer_end(sw_infer_worker *w) {

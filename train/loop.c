@@ -38,6 +38,7 @@ typedef struct {
   sw_optimizer *optimizer;
   sw_schedule schedule;
   position at;
+  int batch_tokens;  /* the budget: the options', or half of it where the device has no room for more */
   char *last_path, *metrics_path;
   FILE *metrics;
   uint32_t *order;   /* items of the present epoch, shuffled */
@@ -78,7 +79,7 @@ static void plan_epoch(loop *l, int epoch) {
   l->num_batches = 0;
   for (size_t i = 0; i < task->num_items; i++) {
     int32_t length = task->lengths[l->order[i]];
-    int full = l->options->batch_size ? items >= (size_t)l->options->batch_size : tokens + length > l->options->batch_tokens;
+    int full = l->options->batch_size ? items >= (size_t)l->options->batch_size : tokens + length > l->batch_tokens;
     if (items == 0 || full) {
       l->starts[l->num_batches++] = i;
       tokens = 0;
@@ -354,10 +355,21 @@ static int resume(loop *l) {
   return status;
 }
 
-static int open_loop(loop *l) {
+/* Everything whose size depends on the batches: gradients, moments, activations. */
+static int open_buffers(loop *l) {
   const sw_loop_options *o = l->options;
   int64_t max_tokens;
   int max_batch;
+  int64_t steps = plan_all(l, &max_tokens, &max_batch);
+  l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
+  if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
+  if (l->task->eval_tokens > max_tokens) max_tokens = l->task->eval_tokens;
+  if (l->task->eval_batch > max_batch) max_batch = l->task->eval_batch;
+  return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);
+}
+
+static int open_loop(loop *l) {
+  const sw_loop_options *o = l->options;
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
   int can_resume = o->resume && sw_exists(l->last_path);
   if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
@@ -367,12 +379,15 @@ static int open_loop(loop *l) {
   l->starts = sw_alloc_array(l->task->num_items + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
   if (!l->order || !l->starts || !l->sums) return -1;
-  int64_t steps = plan_all(l, &max_tokens, &max_batch);
-  l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
-  if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
-  if (l->task->eval_tokens > max_tokens) max_tokens = l->task->eval_tokens;
-  if (l->task->eval_batch > max_batch) max_batch = l->task->eval_batch;
-  if (sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run)) return -1;
+  if (open_buffers(l)) {
+    if (o->batch_size || l->batch_tokens < 2 || !sw_error_is_memory()) return -1;
+    l->batch_tokens /= 2;
+    fprintf(stderr, "skillwatch: %s; going on with --batch-tokens %d\n", sw_error(), l->batch_tokens);
+    if (json_object_set_new(l->facts, "batch_tokens", json_integer(l->batch_tokens))) return sw_fail("out of memory");
+    sw_optimizer_close(l->optimizer);
+    l->optimizer = NULL;
+    if (open_buffers(l)) return -1;
+  }
   if (can_resume) {
     if (resume(l)) return -1;
   } else {
@@ -385,7 +400,8 @@ static int open_loop(loop *l) {
 }
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
-  loop l = {.stream = stream, .model = model, .task = task, .options = options, .checkpoint = checkpoint, .facts = facts};
+  loop l = {.stream = stream, .model = model, .task = task, .options = options, .checkpoint = checkpoint, .facts = facts,
+            .batch_tokens = options->batch_tokens};
   struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGINT, &action, NULL);

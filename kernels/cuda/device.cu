@@ -56,7 +56,7 @@ static void *cuda_alloc(sw_device *device, size_t bytes) {
   if (error == cudaSuccess) return memory;
   cudaGetLastError(); /* forget it: running out of memory leaves the device usable */
   if (error == cudaErrorMemoryAllocation && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess)
-    sw_fail("%s: out of memory: %zu bytes wanted, %zu free; use a smaller --batch-tokens", device->name, bytes, free_bytes);
+    sw_fail_memory("%zu bytes wanted on %s, %zu free; a smaller --batch-tokens wants less", bytes, device->name, free_bytes);
   else
     sw_cuda_check(error, "allocating memory");
   return nullptr;

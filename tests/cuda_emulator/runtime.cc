@@ -53,6 +53,11 @@ static int running; /* depth of draining: device memory may be touched */
 static const size_t LIMIT = (size_t)4 << 30;       /* of the pretended device */
 static const size_t POISON_LIMIT = (size_t)32 << 20; /* above it, the host's hands off device memory are not checked: too slow */
 
+static size_t memory_limit() {
+  const char *limit = getenv("SW_CUDA_EMULATOR_MEMORY"); /* bytes, for tests of a full device */
+  return limit ? strtoull(limit, nullptr, 10) : LIMIT;
+}
+
 /* The host must not touch device memory: under AddressSanitizer it is poisoned while no work runs. */
 static void guard(bool closed) {
   if (device_bytes > POISON_LIMIT && closed) return;
@@ -125,15 +130,15 @@ cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 0, cudaSucce
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
   *properties = {};
   snprintf(properties->name, sizeof properties->name, "SIMT emulator");
-  properties->totalGlobalMem = LIMIT;
+  properties->totalGlobalMem = memory_limit();
   properties->sharedMemPerBlockOptin = 163 * 1024;
   properties->major = 8;
   properties->multiProcessorCount = 4;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-  *total = LIMIT;
-  *free_bytes = LIMIT - device_bytes;
+  *total = memory_limit();
+  *free_bytes = *total - device_bytes;
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
@@ -143,9 +148,7 @@ cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
 /* --- memory --- */
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
   *memory = nullptr;
-  const char *limit = getenv("SW_CUDA_EMULATOR_MEMORY"); /* bytes, for tests of a full device */
-  const size_t most = limit ? strtoull(limit, nullptr, 10) : LIMIT;
-  if (device_bytes + bytes > most) return refuse(cudaErrorMemoryAllocation, "out of memory");
+  if (device_bytes + bytes > memory_limit()) return refuse(cudaErrorMemoryAllocation, "out of memory");
   char *p = (char *)aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (!p) return refuse(cudaErrorMemoryAllocation, "out of memory");
   memset(p, 0xff, (bytes + 255) / 256 * 256);

@@ -107,4 +107,20 @@ with tempfile.TemporaryDirectory() as tmp:
     done = emulated("infer", "embed", "-m", base, titles, "--column", "title", "-o", path("full.h5"), SW_CUDA_EMULATOR_MEMORY="100000")
     check.refused(done, "out of memory", "a device that is too small", status=(1,))
     check("bytes wanted" in done.stderr and "free" in done.stderr and not os.path.exists(path("full.h5")), f"bytes wanted and free: {done.stderr!r}")
+    # a device that is a little too small: the token budget is halved once, with a message, and the results are the same
+    undeveloped = [x for i, x in enumerate(common) if "--dev" not in (x, common[i - 1])]  # evaluation has a budget of its own
+    for verb, args in (("infer", ["embed", "-m", base, titles, "--column", "title", "--quiet", "--batch-tokens", "16384"]),
+                             ("train", ["ner", *undeveloped, "--batch-tokens", "1000", "--epochs", "1"])):
+        memory, results = 2e6, []
+        while len(results) < 2 and memory < 2e9:
+            out = path(f"{verb}{int(memory)}.h5")
+            done = emulated(verb, *args, "-o", out, SW_CUDA_EMULATOR_MEMORY=str(int(memory)))
+            if done.returncode == 0 and (not results or "going on with" not in done.stderr): results.append((done.stderr, out))
+            else: check(done.returncode in (0, 1) and "Traceback" not in done.stderr, f"{verb} with {memory:.0f} bytes: {done.stderr!r}")
+            memory *= 1.2
+        if check(len(results) == 2, f"{verb} with more and more memory"):
+            half = int(args[args.index("--batch-tokens") + 1]) // 2
+            check(f"going on with --batch-tokens {half}" in results[0][0] and "bytes wanted" in results[0][0] and results[0][0].count("\n") == 1, f"{verb}, a smaller budget: {results[0][0]!r}")
+            check("going on" not in results[1][0], f"{verb}, memory enough: {results[1][0]!r}")
+            if verb == "infer": check(vectors(results[0][1]).tobytes() == vectors(results[1][1]).tobytes(), "half the budget: the same vectors")
 check.close()
