@@ -35,6 +35,11 @@ if check(len(found) == 2 and found["cpu"] == found["cuda-emulated"], "the same w
     check(work["attention_backward", "tiny", "2 x 12, 2 heads of 16", "fp32"] == (4 * 3 + 4 * (3 + 1 + 1 + 3) * t * h + 4 * t * 2, 5 * 2 * 12 * 12 * h), "its gradient")
     check(work["layernorm_forward", "tiny", "24 x 32, residual, dropout", "bf16"] == (2 * 4 * t * h + 4 * (2 * h + 2 * t), 0), "LayerNorm")
     check(work["cast", "tiny", "24 x 64, fp32 to bf16", "bf16"] == (6 * 24 * 64, 0), "cast")
+    # 9 cells, 4 sequences of 5 tokens; 6 queries, 12 candidates of 8; 5 queries, 30 rows of 8, k 3
+    check(work["gru_forward", "-", "4 x 5, 9 cells", "bf16"] == (4 * 5 + 2 * 20 * 9 * (3 + 3 + 1 + 1) + 4 * 27 * 10, 20 * 27 * 9), "GRU")
+    check(work["gru_backward", "-", "32 x 5, 9 cells", "fp32"] == (4 * 33 + 4 * 160 * 9 * (2 * 3 + 2 + 1 + 1) + 4 * 27 * (9 + 2 * 9 + 2), 2 * 160 * 27 * 9), "its gradient")
+    check(work["contrastive", "-", "6 x 12 x 8", "fp32"] == (4 * (2 * 18 * 8 + 6) + 2 * 8, 4 * 6 * 12 * 8), "contrastive")
+    check(work["neighbours", "-", "5 of 30 x 8, k 3, distances", "fp32"] == (4 * 35 * 8 + 12 * 15, 5 * 30 * 8), "neighbours")
     check(work["training step", "tiny", "2 sequences, 24 tokens", "fp32"] == (0, 3 * (t * (4 * h * h + 2 * h * 64) + 2 * h * 2 * 12 * 12)), "a step")
 for args, part in ((["--kernels", "--sequences", "0"], "--sequences"), (["--quick"], "-m is missing"), (["--kernels", "--titles", "x"], "-m is missing")):
     check.refused(program("bench", *args), part, str(args), status=(2,))

@@ -22,6 +22,7 @@ typedef struct {
   const sw_bench_shape *shapes;
   int num_shapes;
   int largest;         /* side of the largest matrix in the search for the device's peak */
+  int quick;           /* tiny sizes for what does not depend on the shapes above, too */
   int print;           /* a table, too */
   const sw_list *only; /* names of operators; none: all, and the models */
   json_t *rows;

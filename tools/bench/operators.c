@@ -6,7 +6,7 @@
  *
  * Bytes are those that have to move at least: every input once, every result once (twice where it is added to); tables by the rows that are
  * used; no workspaces. Multiply-adds are those of the matrix products; attention's backward has five of them (S is made again, because
- * only its row sums are kept), of which forward has two.
+ * only its row sums are kept), of which forward has two; contrastive has four (its S is made twice, too).
  *
  * Time. A sample is a number of calls one behind the other in the device's queue, then one wait, divided by the number: so a GPU's launches
  * overlap with its work and only a call shorter than its launches (some microseconds) shows them. Calls take turns on copies of the tensors
@@ -52,9 +52,12 @@ struct op_case {
     sw_layernorm_desc layernorm;
     sw_linear_desc linear;
     sw_attention_desc attention;
+    sw_gru_desc gru;
     sw_pool_desc pool;
     sw_gather_desc gather;
     sw_loss_desc loss;
+    sw_contrastive_desc contrastive;
+    sw_neighbours_desc neighbours;
     sw_adamw_rows_desc rows;
     sw_dropout_desc dropout;
     sw_add_rows_desc add;
@@ -385,6 +388,45 @@ MAKE(attention_backward) {
   return 1;
 }
 
+/* --- GRU, small: the multilabel model's layer --- */
+RUN(gru_forward) { return SW_RUN(stream, gru_forward, &c->gru, t[0], t[1], t[2], t[3], NULL, t[4], t[5], t[6]); }
+RUN(gru_backward) { return SW_RUN(stream, gru_backward, &c->gru, t[0], t[1], t[5], t[2], NULL, t[4], t[7], t[8], t[9], NULL, t[6]); }
+/* Weights are so small that gates, to which bf16's forward adds, stay near the values they had. Backward has its gradients in place of
+ * gates and saved: from zeros on, they stay small in either dtype. */
+static int gru_of(const sw_bench *b, const sw_bench_shape *s, sw_dtype dtype, int variant, int backward, op_case *c) {
+  const int hidden = b->quick ? 9 : 180, tokens = b->quick ? 5 : 100, batch = (b->quick ? 4 : 32) * (variant ? 8 : 1);
+  const int64_t total = (int64_t)batch * tokens;
+  sw_stream stream = b->stream;
+  size_t bytes;
+  if (variant > 1 || s != b->shapes) return 0;
+  c->any_model = 1;
+  c->gru = (sw_gru_desc){.batch = batch, .total_tokens = total, .hidden = hidden, .dtype = dtype};
+  if (SW_RUN(&stream, gru_workspace, &c->gru, &bytes) || multiples(c, batch + 1, tokens)) return -1;
+  floats(c, dtype, 3 * total * hidden, backward ? ZERO : VALUES, 1, IN | OUT);
+  floats(c, SW_F32, 3 * hidden * hidden, VALUES, 1e-4f, IN);
+  floats(c, SW_F32, 3 * hidden, VALUES, 1e-4f, backward ? NEITHER : IN);
+  floats(c, dtype, total * hidden, VALUES, 0.5f, backward ? IN : OUT);
+  floats(c, dtype, total * hidden, ZERO, 0, backward ? IN | OUT : OUT);
+  workspace(c, bytes);
+  c->macs = 3 * (double)total * hidden * hidden;
+  SHAPE("%d x %d, %d cells", batch, tokens, hidden);
+  return 1;
+}
+MAKE(gru_forward) {
+  c->run = run_gru_forward;
+  return gru_of(b, s, dtype, variant, 0, c);
+}
+MAKE(gru_backward) {
+  const int made = gru_of(b, s, dtype, variant, 1, c);
+  if (made < 1) return made;
+  floats(c, dtype, c->gru.total_tokens * c->gru.hidden, VALUES, 0.1f, IN);
+  gradient(c, 3 * c->gru.hidden * c->gru.hidden);
+  gradient(c, 3 * c->gru.hidden);
+  c->macs *= 2;
+  c->run = run_gru_backward;
+  return 1;
+}
+
 /* --- pooling, gathering --- */
 RUN(pool_forward) { return SW_RUN(stream, pool_forward, &c->pool, t[0], t[1], t[2], t[3]); }
 RUN(pool_backward) { return SW_RUN(stream, pool_backward, &c->pool, t[0], t[1], t[2], t[3], t[4], t[5]); }
@@ -482,6 +524,50 @@ MAKE(log_softmax) {
   if (made < 1) return made;
   output(c, SW_F32, c->loss.rows * c->loss.classes);
   c->run = run_log_softmax;
+  return 1;
+}
+
+/* --- embeddings of texts, fp32: the bi-encoder's loss, nearest neighbours --- */
+RUN(contrastive) { return SW_RUN(stream, contrastive, &c->contrastive, t[0], t[1], t[2], NULL, t[3], t[4], t[5], t[6]); }
+MAKE(contrastive) {
+  const int rows = b->quick ? 6 : 256, candidates = 2 * rows, hidden = b->quick ? 8 : 384;
+  sw_stream stream = b->stream;
+  size_t bytes;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  c->any_model = 1;
+  c->contrastive = (sw_contrastive_desc){.rows = rows, .candidates = candidates, .hidden = hidden, .similarity_scale = 20,
+                                         .scale = 1.0f / (float)rows};
+  if (SW_RUN(&stream, contrastive_workspace, &c->contrastive, &bytes)) return -1;
+  floats(c, SW_F32, (int64_t)rows * hidden, VALUES, 1 / sqrtf((float)hidden), IN); /* of about unit length */
+  floats(c, SW_F32, (int64_t)candidates * hidden, VALUES, 1 / sqrtf((float)hidden), IN);
+  if (multiples(c, rows, 1)) return -1;
+  add(c, 8, 8, ZERO, SW_F32, 0, NULL, IN | OUT);
+  output(c, SW_F32, (int64_t)rows * hidden);
+  output(c, SW_F32, (int64_t)candidates * hidden);
+  workspace(c, bytes);
+  c->macs = 4 * (double)rows * candidates * hidden;
+  c->run = run_contrastive;
+  SHAPE("%d x %d x %d", rows, candidates, hidden);
+  return 1;
+}
+RUN(neighbours) { return SW_RUN(stream, neighbours, &c->neighbours, t[0], t[1], t[2], t[3], t[4]); }
+MAKE(neighbours) {
+  const int queries = b->quick ? 5 : 1000, corpus = b->quick ? 30 : 20000, hidden = b->quick ? 8 : 384, k = b->quick ? 3 : 15;
+  sw_stream stream = b->stream;
+  size_t bytes;
+  if (variant > 1 || dtype != SW_F32 || s != b->shapes) return 0;
+  c->any_model = 1;
+  c->neighbours = (sw_neighbours_desc){.queries = queries, .corpus = corpus, .hidden = hidden, .k = k, .first_skip = -1,
+                                       .metric = variant ? SW_SQUARED_DISTANCE : SW_INNER_PRODUCT};
+  if (SW_RUN(&stream, neighbours_workspace, &c->neighbours, &bytes)) return -1;
+  input(c, SW_F32, (int64_t)queries * hidden);
+  input(c, SW_F32, (int64_t)corpus * hidden);
+  add(c, (size_t)queries * (size_t)k * 8, (double)queries * k * 8, NOTHING, SW_F32, 0, NULL, OUT);
+  output(c, SW_F32, (int64_t)queries * k);
+  workspace(c, bytes);
+  c->macs = (double)queries * corpus * hidden;
+  c->run = run_neighbours;
+  SHAPE("%d of %d x %d, k %d, %s", queries, corpus, hidden, k, variant ? "distances" : "products");
   return 1;
 }
 
@@ -607,6 +693,9 @@ MAKE(dropout) {
 #define make_linear_weight_bytes NULL
 #define make_linear_workspace NULL
 #define make_attention_workspace NULL
+#define make_gru_workspace NULL
+#define make_contrastive_workspace NULL
+#define make_neighbours_workspace NULL
 static const struct {
   const char *name;
   make *make;
@@ -720,7 +809,7 @@ static void close_case(op_case *c) {
 static int measure_copy(sw_bench *b) {
   op_case c = {0};
   double best;
-  cast_of(&c, b->spread > 1 ? (int64_t)1 << 26 : 1 << 12, SW_F32, SW_F32);
+  cast_of(&c, b->quick ? 1 << 12 : (int64_t)1 << 26, SW_F32, SW_F32);
   snprintf(c.shape, sizeof c.shape, "%lld KiB to as many", (long long)c.cast.count / 256);
   if (measure(b, "copy", "-", SW_F32, &c, &best)) return -1;
   b->copy = c.bytes / best;

@@ -9,7 +9,7 @@ static const sw_bench_shape real[] = {{"MiniLM", 384, 1536, 12, 6, 30522, 512}, 
 static const sw_bench_shape tiny[] = {{"tiny", 32, 64, 2, 1, 97, 24}};
 
 void sw_bench_init(sw_bench *bench, const sw_stream *stream, int quick, int sequences, const sw_list *only, int print, json_t *rows) {
-  *bench = (sw_bench){.stream = *stream, .only = only, .print = print, .rows = rows};
+  *bench = (sw_bench){.stream = *stream, .quick = quick, .only = only, .print = print, .rows = rows};
   if (quick) {
     bench->sequences = 2;
     bench->lengths[0] = 12;
