@@ -77,9 +77,13 @@ __device__ __forceinline__ float sw_exp2(float x) {
 /* The stream of an operator's call. */
 static inline cudaStream_t sw_cuda_stream(const sw_stream *stream) { return (cudaStream_t)stream->handle; }
 
-/* 0, or -1 with sw_error() naming `what` and CUDA's reason. */
+/* 0, or -1 with sw_error() naming `what` and CUDA's reason. The runtime then forgets it, or the next launch would be blamed for it (what
+ * a kernel has broken stays). */
 static inline int sw_cuda_check(cudaError_t error, const char *what) {
-  return error == cudaSuccess ? 0 : sw_fail("CUDA: %s: %s", what, cudaGetErrorString(error));
+  if (error == cudaSuccess) return 0;
+  sw_fail("CUDA: %s: %s", what, cudaGetErrorString(error));
+  cudaGetLastError();
+  return -1;
 }
 /* Starts kernel<<<grid, block, shared_bytes>>>(arguments...) on the operator's stream. A grid of 0 blocks does nothing. */
 template <class... Parameters, class... Arguments>

@@ -201,7 +201,7 @@ static const sw_operators operators = {
 static int cuda_count() {
   int count = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
-  return error == cudaSuccess ? count : (cudaGetLastError(), sw_cuda_check(error, "looking for devices"));
+  return error == cudaSuccess ? count : sw_cuda_check(error, "looking for devices");
 }
 static int cuda_describe(int index, sw_device_info *info) {
   cudaDeviceProp p;
