@@ -115,7 +115,10 @@ static int cuda_zero(sw_stream *stream, void *device_memory, size_t bytes) {
 }
 static int cuda_synchronize(sw_stream *stream) {
   cuda_device *d = cuda_of(stream->device);
-  if (sw_cuda_check(cudaStreamSynchronize(sw_cuda_stream(stream)), "running on the device")) return -1;
+  if (sw_cuda_check(cudaStreamSynchronize(sw_cuda_stream(stream)), "running on the device")) {
+    for (slot &s : d->slots) s.destination = nullptr; /* whoever wanted results gives up, and with them the memory for them */
+    return -1;
+  }
   for (int i = 0; i < SLOTS; i++)
     if (finish_slot(&d->slots[(d->next + i) % SLOTS])) return -1;
   return 0;
@@ -165,11 +168,13 @@ static int cuda_submit(sw_stream *stream, int keep) {
   d->capturing = 0;
   cudaGraph_t captured = nullptr;
   cudaGraphExec_t exec;
-  if (sw_cuda_check(cudaStreamEndCapture(d->stream, &captured), "collecting work")) return -1;
-  int status = sw_cuda_check(cudaEventRecord(d->copied, d->copies), "recording an event") ||
-               sw_cuda_check(cudaStreamWaitEvent(d->stream, d->copied, 0), "ordering the copies");
+  int status = sw_cuda_check(cudaStreamEndCapture(d->stream, &captured), "collecting work");
+  /* whatever became of the work: what comes next must not overtake the copies */
+  if (sw_cuda_check(cudaEventRecord(d->copied, d->copies), "recording an event") ||
+      sw_cuda_check(cudaStreamWaitEvent(d->stream, d->copied, 0), "ordering the copies"))
+    status = -1;
   if (!status && keep) status = executable(d, captured, &exec) || sw_cuda_check(cudaGraphLaunch(exec, d->stream), "handing over work");
-  cudaGraphDestroy(captured);
+  if (captured) cudaGraphDestroy(captured);
   return status ? -1 : 0;
 }
 
