@@ -15,11 +15,13 @@
  * column sums in two stages, the first over chunks of rows, whose number depends on the number of tokens only.
  *
  * The same bits for a row in any batch. A product of one shape and type always uses one algorithm, the library's first choice for CANONICAL
- * tokens that sums over k in one sequence (no split k, no reduction scheme): tiles differ in which rows they hold, not in the order in
- * which one element is summed. The alignment that is claimed is that of every row, not of the pointers of one call. In
- * the weight gradient tokens are summed over, so no row could be the same in two batches; there the sum may be split, with a reduction
- * through the workspace, in fixed order (768 x 768 outputs alone would leave most of the GPU idle), by an algorithm for each power of two
- * of tokens. Handles and algorithms are kept under a mutex until the device is closed; a call allocates nothing. */
+ * tokens that sums over k in one sequence (no split k, no reduction scheme) and needs no workspace: tiles differ in which rows they hold, not
+ * in the order in which one element is summed. (A kernel that deals out equal parts of all sums to the multiprocessors, as stream-K does, would
+ * cut k where the number of tokens says, but has to leave partial sums in a workspace.) The library promises none of this: the tests compare
+ * bits. The alignment that is claimed is that of every row, not of the pointers of one call. In the weight gradient tokens are summed over, so
+ * no row could be the same in two batches; there the sum may be split, with a reduction through the workspace, in fixed order (768 x 768
+ * outputs alone would leave most of the GPU idle), by an algorithm for each power of two of tokens. Handles and algorithms are kept
+ * under a mutex until the device is closed; a call allocates nothing. */
 #include "kernels/cuda/cuda.cuh"
 extern "C" {
 #include "kernels/linear/check.h"
@@ -244,7 +246,9 @@ static const size_t LIBRARY_BYTES = 64 << 10;
 #else
 static const size_t LIBRARY_BYTES = 32 << 20; /* what NVIDIA recommends for Hopper */
 #endif
-static const int64_t CANONICAL = 4096, UNSPLIT = 512; /* tokens: of the choice, and up to which a weight gradient is not split */
+/* tokens: of the choice, up to which a weight gradient is not split, and that an algorithm must be able to take: with many more, tensors pass
+ * 2^31 elements, where kernels may refuse; a call with so many says so itself */
+static const int64_t CANONICAL = 4096, UNSPLIT = 512, MOST = 1 << 18;
 static const size_t LIBRARY_ALIGNMENT = 256;
 
 enum operation { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT };
@@ -258,6 +262,8 @@ struct kind {
   int64_t tokens; /* for which it is chosen */
   auto key() const { return std::tie(op, in, out, dtype, result, bias, tokens); }
 };
+/* Of the library's workspace. */
+static size_t library_bytes(const kind &k) { return k.op == WEIGHT_GRADIENT ? LIBRARY_BYTES : 0; }
 struct product {
   kind what;
   cublasLtMatmulAlgo_t algorithm;
@@ -351,7 +357,7 @@ static bool runs(cublasLtHandle_t handle, const kind &k, int64_t tokens, const v
   cublasLtMatmulHeuristicResult_t result;
   return !describe(k, tokens, bias, &c) &&
          cublasLtMatmulAlgoCheck(handle, &c.operation, &c.a, &c.b, &c.d, &c.d, algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
-         result.workspaceSize <= LIBRARY_BYTES;
+         result.workspaceSize <= library_bytes(k);
 }
 static bool in_one_sequence(const cublasLtMatmulAlgo_t *algorithm) {
   int32_t splits = 0;
@@ -368,9 +374,9 @@ static bool in_one_sequence(const cublasLtMatmulAlgo_t *algorithm) {
 static int choose(cublasLtHandle_t handle, const kind &k, cublasLtMatmulAlgo_t *algorithm) {
   const void *bias = (const void *)LIBRARY_ALIGNMENT; /* only its alignment is looked at */
   const bool split = k.op == WEIGHT_GRADIENT && k.tokens > UNSPLIT;
-  const int64_t fewest = split ? k.tokens / 2 + 1 : 1, most = k.op == WEIGHT_GRADIENT ? k.tokens : 1 << 20;
+  const int64_t fewest = split ? k.tokens / 2 + 1 : 1, most = k.op == WEIGHT_GRADIENT ? k.tokens : MOST;
   const uint32_t schemes = split ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
-  const uint64_t workspace = LIBRARY_BYTES;
+  const uint64_t workspace = library_bytes(k);
   description c;
   cublasLtMatmulPreferenceOpaque_t preference;
   cublasLtMatmulHeuristicResult_t found[16];
@@ -397,8 +403,8 @@ static int choose(cublasLtHandle_t handle, const kind &k, cublasLtMatmulAlgo_t *
       return 0;
     }
   static const char *const names[] = {"forward", "input gradient", "weight gradient"};
-  return sw_fail("linear: cuBLASLt offers no algorithm for the %s of %d features to %d, %s to %s: use --dtype %s or --device cpu",
-                 names[k.op], k.in, k.out, sw_dtype_name(k.dtype), sw_dtype_name(k.result), k.dtype == SW_F32 ? "bf16" : "fp32");
+  return sw_fail("linear: of cuBLASLt's %d algorithms for the %s of %d features to %d, %s to %s, none will do: use --dtype %s or --device cpu",
+                 count, names[k.op], k.in, k.out, sw_dtype_name(k.dtype), sw_dtype_name(k.result), k.dtype == SW_F32 ? "bf16" : "fp32");
 }
 
 /* With the mutex held. */
@@ -437,7 +443,7 @@ static int multiply(const sw_stream *stream, const kind &k, int64_t tokens, cons
   if ((uintptr_t)a % c.a_alignment || (uintptr_t)b % c.b_alignment || (uintptr_t)d % c.d_alignment)
     return sw_fail("linear: tensors must start at a multiple of 16 bytes, or whole rows after one");
   return lt_check(cublasLtMatmul(l->handle, &c.operation, &alpha, a, &c.a, b, &c.b, &beta, d, &c.d, d, &c.d, &p->algorithm, workspace,
-                                 LIBRARY_BYTES, sw_cuda_stream(stream)),
+                                 library_bytes(k), sw_cuda_stream(stream)),
                   "multiply");
 }
 
@@ -466,8 +472,9 @@ static size_t round_up(size_t n) { return (n + LIBRARY_ALIGNMENT - 1) / LIBRARY_
 static scratch scratch_of(const sw_linear_desc *desc, void *workspace) {
   const size_t out = (size_t)desc->out_features, columns = round_up((desc->training ? CHUNKS : 1) * out * sizeof(float));
   const size_t converted = desc->dtype == desc->out_dtype ? 0 : (size_t)desc->tokens * out * sw_dtype_bytes(desc->dtype);
+  const size_t library = desc->training ? LIBRARY_BYTES : 0; /* only the weight gradient has any */
   char *start = reinterpret_cast<char *>(round_up(reinterpret_cast<uintptr_t>(workspace)));
-  return {start, start + LIBRARY_BYTES, start + LIBRARY_BYTES + columns, LIBRARY_ALIGNMENT + LIBRARY_BYTES + columns + converted};
+  return {start, start + library, start + library + columns, LIBRARY_ALIGNMENT + library + columns + converted};
 }
 
 int sw_cuda_linear_weight_bytes(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {

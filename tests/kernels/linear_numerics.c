@@ -114,19 +114,23 @@ static void test_accuracy(kt *t) {
 
 /* --- the same bits in any batch and with any number of threads --- */
 static void test_invariance(kt *t) {
-  static const int features[][2] = {{384, 448}, {96, 1536}, {17, 9}, {100, 70}};
-  static const int pieces[][2] = {{0, 1},  {1, 1},   {37, 1}, {99, 1},  {0, 16},
-                                  {5, 17}, {50, 33}, {3, 97}, {40, 40}, {32, 64}};
-  for (int f = 0; f < 4; f++)
+  /* the last: more tiles than a GPU has multiprocessors */
+  static const int sizes[][3] = {{100, 384, 448}, {100, 96, 1536}, {100, 17, 9}, {100, 100, 70}, {3001, 384, 1536}};
+  static const int small_pieces[10][2] = {{0, 1},  {1, 1},   {37, 1}, {99, 1},  {0, 16},
+                                          {5, 17}, {50, 33}, {3, 97}, {40, 40}, {32, 64}};
+  static const int large_pieces[10][2] = {{0, 1},   {3000, 1}, {1700, 1},  {9, 16},    {2900, 101},
+                                          {40, 64}, {5, 300},  {1000, 1025}, {300, 2048}, {1, 3000}};
+  for (int f = 0; f < (kt_small(t) ? 4 : 5); f++)
     for (int dtype = 0; dtype < 2; dtype++) {
-      sw_linear_desc d = {.tokens = 100,
-                          .in_features = features[f][0],
-                          .out_features = features[f][1],
+      const int(*pieces)[2] = f == 4 ? large_pieces : small_pieces;
+      sw_linear_desc d = {.tokens = sizes[f][0],
+                          .in_features = sizes[f][1],
+                          .out_features = sizes[f][2],
                           .dtype = (sw_dtype)dtype,
                           .out_dtype = (sw_dtype)dtype,
                           .activation = f == 3 ? SW_TANH : SW_GELU,
                           .training = 1};
-      kt_case(t, "invariance %s 100 x %d -> %d", sw_dtype_name(d.dtype), d.in_features, d.out_features);
+      kt_case(t, "invariance %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features, d.out_features);
       layer l = make(t, d, 1, 1);
       kt_tensor *dy = kt_new(t, "a piece of dy", d.out_dtype, l.dy->count),
                 *dx = kt_new(t, "a piece of dx", d.dtype, l.dx->count);
