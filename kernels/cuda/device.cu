@@ -48,6 +48,10 @@ struct cuda_device {
 };
 static cuda_device *cuda_of(sw_device *device) { return reinterpret_cast<cuda_device *>(device); }
 
+int sw_cuda_choose(const sw_device *device) {
+  return sw_cuda_check(cudaSetDevice(reinterpret_cast<const cuda_device *>(device)->index), "choosing the device");
+}
+
 static void *cuda_alloc(sw_device *device, size_t bytes) {
   void *memory = nullptr;
   size_t free_bytes = 0, total = 0;

@@ -4,6 +4,8 @@
 #define X(name) sw_##name##_fn sw_cuda_##name;
 SW_OPERATOR_LIST(X)
 #undef X
+/* Makes the device the calling thread's: every thread begins with device 0. */
+int sw_cuda_choose(const sw_device *device);
 /* Opens the library that the matrix products need, once. */
 int sw_cuda_linear_open();
 /* Releases what the matrix products keep for the process: handles and chosen algorithms. */

@@ -291,7 +291,7 @@ static library *find_library(const sw_device *device) {
     sw_fail("out of memory");
     return nullptr;
   }
-  if (lt_check(cublasLtCreate(&l->handle), "start")) {
+  if (sw_cuda_choose(device) || lt_check(cublasLtCreate(&l->handle), "start")) { /* a handle is of the device that is chosen then */
     free(l);
     return nullptr;
   }
