@@ -16,8 +16,8 @@ static const char backend_name[] = "cuda";
 
 /* Copies to and from pageable host memory go through pinned slots, so that they neither block nor wait for the kernels before
  * them. A slot that brings results holds them until its host memory may be written: at the next synchronize, or when its turn comes again. */
-enum { SLOTS = 8, GRAPHS = 32, WARM_UPS = 2 };
-static const size_t SLOT_BYTES = 1 << 20;
+enum { SLOTS = 32, GRAPHS = 32, WARM_UPS = 2 };
+static const size_t SLOT_BYTES = 1 << 19;
 struct slot {
   char *memory;
   cudaEvent_t done;
@@ -146,18 +146,14 @@ static int cuda_collect(sw_stream *stream) {
 static int executable(cuda_device *d, cudaGraph_t captured, cudaGraphExec_t *exec) {
   size_t nodes;
   if (sw_cuda_check(cudaGraphGetNodes(captured, nullptr, &nodes), "asking a graph")) return -1;
-  int at = 0;
-  while (at < d->num_graphs && d->graphs[at].nodes != nodes) at++;
-  if (at < d->num_graphs) {
+  for (int i = 0; i < d->num_graphs; i++) {
+    if (d->graphs[i].nodes != nodes) continue;
     cudaGraphExecUpdateResultInfo result;
-    *exec = d->graphs[at].exec;
+    *exec = d->graphs[i].exec;
     if (cudaGraphExecUpdate(*exec, captured, &result) == cudaSuccess) return 0;
     cudaGetLastError(); /* of another form after all, with as many nodes */
-  } else if (d->num_graphs < GRAPHS) {
-    at = d->num_graphs++;
-  } else {
-    at = d->next_graph++ % GRAPHS;
   }
+  const int at = d->num_graphs < GRAPHS ? d->num_graphs++ : d->next_graph++ % GRAPHS;
   if (d->graphs[at].exec) cudaGraphExecDestroy(d->graphs[at].exec);
   d->graphs[at] = {nullptr, 0};
   if (sw_cuda_check(cudaGraphInstantiate(exec, captured, 0), "making a graph executable")) return -1;
