@@ -2,7 +2,7 @@
 where SW_CUDA_EMULATOR_SKIP names its place, which saves a build for each), and the operators' tests must notice. A place that no test reaches, or
 whose removal no test notices, survives: a case is missing, or the barrier is needless.
 
-usage: test_barriers.py [--all | --part K/N] [PLACE ...]      without arguments: the part of the day
+usage: test_barriers.py [--all | --part K/N] [PLACE ...]      without arguments: the part of the day (one of eight)
 A removed shuffle leaves each lane its own value; a removed barrier or wait does nothing. Places that are meant to survive are listed in KEPT with the reason.
 A test that takes three times the processor time that it takes without mutation (at least 30 s) hangs: that is noticed, too.
 """
@@ -12,7 +12,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 TESTS = os.environ.get("SW_TESTS_BIN", os.path.join(ROOT, "build/release/tests"))
 SITE = re.compile(r"\b(__syncthreads|__syncwarp|__shfl(?:_xor|_up|_down)?_sync|__ballot_sync|__any_sync|__all_sync|sw_async_wait<\d+>)\s*\(")
 KEPT = {}  # "kernels/x/cuda.cu:TEXT", the start of the line: reason
-PARTS = 24
+PARTS = 8  # a minute or so each
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--all", action="store_true"), ap.add_argument("--part", metavar="K/N"), ap.add_argument("places", nargs="*")
