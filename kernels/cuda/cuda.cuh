@@ -113,11 +113,6 @@ template <class T> __device__ __forceinline__ T sw_warp_sum(T value) {
   for (int step = 16; step; step >>= 1) value += __shfl_xor_sync(SW_ALL_LANES, value, step);
   return value;
 }
-__device__ __forceinline__ float sw_warp_max(float value) {
-#pragma unroll
-  for (int step = 16; step; step >>= 1) value = fmaxf(value, __shfl_xor_sync(SW_ALL_LANES, value, step));
-  return value;
-}
 
 /* --- number formats --- */
 __device__ __forceinline__ float sw_to_float(float x) { return x; }

@@ -7,7 +7,8 @@
  * becomes the launch's error. It does not see bank conflicts, occupancy or real timing.
  *
  * Environment, read at every launch:
- *   SW_CUDA_EMULATOR_ORDER=forward|reversed|random:SEED   order in which threads and blocks run; results must not depend on it
+ *   SW_CUDA_EMULATOR_ORDER=forward|reversed|random:SEED   order in which threads and blocks run; results must not depend on it. Forward
+ *                                     and reversed, a warp runs as far ahead of the others as barriers let it; random, all go in step
  *   SW_CUDA_EMULATOR_SKIP=FILE:LINE   the barrier, warp operation or wait at that place does nothing (mutation tests)
  *   SW_CUDA_EMULATOR_SITES=FILE       at exit, adds a line "FILE:LINE kind" for each such place that was reached */
 #ifndef SW_TESTS_CUDA_EMULATOR_H

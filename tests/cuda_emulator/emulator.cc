@@ -76,6 +76,7 @@ static void write_places() {
   fclose(file);
 }
 static const char *skip;
+static int skip_line;
 static bool note_places;
 /* Paths as the source tree has them: what follows the last "/kernels/". */
 static std::string place_of(const char *file, int line) {
@@ -84,10 +85,11 @@ static std::string place_of(const char *file, int line) {
   return std::string(tail) + ":" + std::to_string(line);
 }
 bool emu_skipped(const char *kind, const char *file, int line) {
-  if (!skip && !note_places) return false;
-  std::string place = place_of(file, line);
-  if (note_places) places.insert(place + " " + kind);
-  return skip && place == skip;
+  if (note_places) { /* building strings is slow: only where the place is new */
+    static std::set<std::pair<const char *, int>> known;
+    if (known.insert({file, line}).second) places.insert(place_of(file, line) + " " + kind);
+  }
+  return skip && line == skip_line && place_of(file, line) == skip;
 }
 
 /* --- shared memory --- */
@@ -344,16 +346,24 @@ static void run_block(unsigned count, order &turns) {
   }
   live_threads = count;
   at_barrier = 0;
+  /* Forward and reversed, a warp runs as far ahead of the others as barriers let it; in random orders all warps go in step. */
+  const unsigned together = turns.kind == order::RANDOM ? count : 32;
   while (live_threads && failure.empty()) {
     bool any = false;
     turns.make(count);
-    for (unsigned i : turns.list) {
-      if (threads[i]->state != RUN) continue;
-      any = true;
-      emu_self = threads[i];
-      emu_fiber_enter(&threads[i]->fiber);
-      if (!failure.empty()) return;
-    }
+    for (unsigned from = 0; from < count; from += together)
+      for (bool ran = true; ran;) {
+        ran = false;
+        for (unsigned n = from; n < std::min(from + together, count); n++) {
+          const unsigned i = turns.list[n];
+          if (threads[i]->state != RUN) continue;
+          any = ran = true;
+          emu_self = threads[i];
+          emu_fiber_enter(&threads[i]->fiber);
+          if (!failure.empty()) return;
+        }
+        if (turns.kind == order::RANDOM) break;
+      }
     if (!any) stand_still();
   }
 }
@@ -364,6 +374,7 @@ std::string emu_run_kernel(const char *name, dim3 grid, dim3 block, size_t share
   const unsigned count = block.x * block.y * block.z;
   skip = getenv("SW_CUDA_EMULATOR_SKIP");
   if (skip && !*skip) skip = nullptr;
+  if (skip) skip_line = strrchr(skip, ':') ? atoi(strrchr(skip, ':') + 1) : -1;
   note_places = getenv("SW_CUDA_EMULATOR_SITES") != nullptr;
   failure.clear();
   kernel_name = name;

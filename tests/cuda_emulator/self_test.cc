@@ -68,6 +68,12 @@ static __global__ void rotate(float *y, bool barrier) { /* y[i] = the number of 
   if (barrier) __syncthreads();
   y[threadIdx.x] = shared[(threadIdx.x + 1) % 64];
 }
+static __global__ void in_step(float *y) { /* a missing barrier between warps that wait for their own lanes only */
+  SW_SHARED(float, shared, 64);
+  shared[threadIdx.x] = (float)threadIdx.x;
+  __syncwarp();
+  y[threadIdx.x] = shared[(threadIdx.x + 32) % 64];
+}
 static __global__ void divergent(float *y) {
   if (threadIdx.x < 32) {
     __syncthreads();
@@ -87,7 +93,9 @@ static __global__ void barrier_in_warp(float *y) {
 }
 static __global__ void wrong_mask(float *y) { y[threadIdx.x] = __shfl_xor_sync(0xffff0000u, 1.0f, 1); }
 static __global__ void sums(const float *x, float *y) {
-  const float sum = sw_warp_sum(x[threadIdx.x]), largest = sw_warp_max(x[threadIdx.x]);
+  const float sum = sw_warp_sum(x[threadIdx.x]);
+  float largest = x[threadIdx.x];
+  for (int step = 16; step; step >>= 1) largest = fmaxf(largest, __shfl_xor_sync(SW_ALL_LANES, largest, step));
   const unsigned odd = __ballot_sync(SW_ALL_LANES, (int)x[threadIdx.x] & 1);
   y[threadIdx.x] = sum;
   y[64 + threadIdx.x] = largest;
@@ -166,6 +174,13 @@ int main() {
       for (int i = 0; i < 64; i++) found = found || y.host[i] != (float)((i + 1) % 64);
     }
     check(found, "a missing barrier changes results");
+    for (const char *name : {"forward", "reversed"}) {
+      order(name);
+      launch(in_step, dim3(1), dim3(64), 0, y.device);
+      y.fetch();
+      check(outcome().empty(), "a barrier of warps only");
+      check(std::isnan(y.host[*name == 'f' ? 0 : 32]), "a warp runs ahead of one that it should wait for", name);
+    }
     order("forward");
     launch(some_leave, dim3(1), dim3(64), 0, y.device);
     check(outcome().empty(), "threads that end before a barrier");

@@ -13,7 +13,7 @@
  *   }
  *
  * Environment: SW_TEST_BACKEND (default cpu; cuda, cuda-emulated), SW_TEST_SEED (default: the time; printed), SKILLWATCH_CPU_ISA,
- * SW_TEST_SMALL=1 (fewer of the large cases).
+ * SW_TEST_SMALL=1 (fewer of the large cases), SW_TEST_STOP=1 (the first failure ends the test).
  * Arguments: --bench (t.bench = 1), -v (prints the largest error of every comparison).
  * The harness itself exits with status 1 when memory or the device fails: it is never linked into a program. */
 #ifndef SW_TESTS_KERNEL_TEST_H
