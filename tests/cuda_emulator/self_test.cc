@@ -142,7 +142,7 @@ static __global__ void tile_product(const float *a, const float *b, float *c) {
   }
 }
 static __global__ void add_one(float *x) { x[blockIdx.x * blockDim.x + threadIdx.x] += 1; }
-static __global__ void beyond(float *x) { x[64] = 1; }
+[[maybe_unused]] static __global__ void beyond(float *x) { x[64] = 1; }
 static __global__ void large_shared(float *y) {
   SW_SHARED(float, shared, 13 * 1024);
   shared[threadIdx.x] = 0;

@@ -119,7 +119,7 @@ with tempfile.TemporaryDirectory() as tmp:
             else: check(done.returncode in (0, 1) and "Traceback" not in done.stderr, f"{verb} with {memory:.0f} bytes: {done.stderr!r}")
             memory *= 1.2
         if check(len(results) == 2, f"{verb} with more and more memory"):
-            half = int(args[args.index("--batch-tokens") + 1]) // 2
+            half = int(args[len(args) - args[::-1].index("--batch-tokens")]) // 2  # the last one counts
             check(f"going on with --batch-tokens {half}" in results[0][0] and "bytes wanted" in results[0][0] and results[0][0].count("\n") == 1, f"{verb}, a smaller budget: {results[0][0]!r}")
             check("going on" not in results[1][0], f"{verb}, memory enough: {results[1][0]!r}")
             if verb == "infer": check(vectors(results[0][1]).tobytes() == vectors(results[1][1]).tobytes(), "half the budget: the same vectors")
