@@ -5,7 +5,6 @@
 #include "kernels/isa.h"
 #include "kernels/simd.h"
 
-#include <omp.h>
 
 sw_adamw_fn SW_CPU(adamw);
 sw_adamw_rows_fn SW_CPU(adamw_rows);
@@ -14,19 +13,6 @@ sw_cast_fn SW_CPU(cast);
 
 enum { CHUNK = 16384, AHEAD = 256, SLOTS = 256, PARALLEL_FROM = 1 << 15, ROW_BLOCK = 4 };
 
-SW_INLINE vf fused(vf a, vf b, vf c) {
-#if defined(__AVX512F__)
-  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__AVX2__) && defined(__FMA__)
-  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__ARM_FEATURE_FMA)
-  for (int i = 0; i < SW_LANES; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return c;
-#else
-  return a * b + c;
-#endif
-}
-
 /* Moments that have died away become 0 before they turn subnormal (there a multiplication costs a hundred cycles, and 0.9 * x stops
  * shrinking altogether). At these sizes they move a parameter by less than 1e-20 of the learning rate. */
 SW_INLINE vf flushed(vf x, float smallest) { return vf_select(vf_abs(x) < smallest, vf_zero(), x); }
@@ -34,10 +20,10 @@ static const float smallest_m = 1e-30f, smallest_v = 1e-36f;
 
 /* One step of one vector of elements; g is the gradient already scaled. */
 SW_INLINE void update(const sw_adamw_step *s, vf decay, vf g, vf *p, vf *m, vf *v) {
-  *m = flushed(fused(vf_set(s->beta1), *m, g * s->one_minus_beta1), smallest_m);
-  *v = flushed(fused(vf_set(s->beta2), *v, (g * s->one_minus_beta2) * g), smallest_v);
-  vf denominator = fused(vf_sqrt(*v), vf_set(s->inverse_sqrt_correction), vf_set(s->eps));
-  *p = fused(*p, decay, -((*m * s->step_size) / denominator));
+  *m = flushed(vf_fma(vf_set(s->beta1), *m, g * s->one_minus_beta1), smallest_m);
+  *v = flushed(vf_fma(vf_set(s->beta2), *v, (g * s->one_minus_beta2) * g), smallest_v);
+  vf denominator = vf_fma(vf_sqrt(*v), vf_set(s->inverse_sqrt_correction), vf_set(s->eps));
+  *p = vf_fma(*p, decay, -((*m * s->step_size) / denominator));
 }
 
 static void update_range(const sw_adamw_step *step, float scale, const sw_adamw_tensor *t, int64_t i, int64_t end) {
