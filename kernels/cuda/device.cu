@@ -42,6 +42,7 @@ struct cuda_device {
   cudaEvent_t handed_over, copied;
   slot slots[SLOTS];
   int next;
+  int graphs_off;                    /* SKILLWATCH_CUDA_GRAPHS=off */
   int depth, collections, capturing; /* pairs of collect and submit that are open; finished; whether the outermost one captures */
   graph graphs[GRAPHS];
   int num_graphs, next_graph;
@@ -130,8 +131,7 @@ static int cuda_synchronize(sw_stream *stream) {
 
 static int cuda_collect(sw_stream *stream) {
   cuda_device *d = cuda_of(stream->device);
-  const char *setting = getenv("SKILLWATCH_CUDA_GRAPHS");
-  if (d->depth++ || d->collections < WARM_UPS || (setting && !strcmp(setting, "off"))) return 0;
+  if (d->depth++ || d->collections < WARM_UPS || d->graphs_off) return 0;
   cudaSetDevice(d->index);
   if (sw_cuda_check(cudaEventRecord(d->handed_over, d->stream), "recording an event") ||
       sw_cuda_check(cudaStreamWaitEvent(d->copies, d->handed_over, 0), "ordering the copies") ||
@@ -248,6 +248,8 @@ static int cuda_open(int index, sw_device **out) {
   if (index < 0 || index >= count) return sw_fail("there is no device %d, only %d; skillwatch devices lists them", index, count);
   cuda_device *d = static_cast<cuda_device *>(calloc(1, sizeof *d));
   if (!d) return sw_fail("out of memory");
+  const char *graphs = getenv("SKILLWATCH_CUDA_GRAPHS");
+  d->graphs_off = graphs && !strcmp(graphs, "off");
   d->index = index;
   d->base.backend = backend_name;
   d->base.operators = &operators;
