@@ -361,41 +361,35 @@ static void bench(kt *t) {
         }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    return kt_close(&t);
-  }
-  reference_by_differences(&t);
-  int fast = !kt_small(&t);
+static void tests(kt *t) {
+  reference_by_differences(t);
+  int fast = !kt_small(t);
   static const int32_t mixed[] = {0, 1, 2, 15, 16, 17, 31, 33, 64, 100, 0}, longer[] = {257, 3}, longest[] = {512};
   for (int d = SW_F32; d <= SW_BF16; d++) {
     sw_dtype dtype = (sw_dtype)d;
     static const int sizes[] = {8, 20, 32, 64};
     for (int k = 0; k < 4; k++) {
-      one_case(&t, dtype, 11, mixed, fast && k == 2 ? 12 : 2, sizes[k], 0, 1);
-      one_case(&t, dtype, 11, mixed, k == 3 ? 1 : 2, sizes[k], 0.1f, 1);
+      one_case(t, dtype, 11, mixed, fast && k == 2 ? 12 : 2, sizes[k], 0, 1);
+      one_case(t, dtype, 11, mixed, k == 3 ? 1 : 2, sizes[k], 0.1f, 1);
     }
-    one_case(&t, dtype, 2, longer, fast ? 2 : 1, 80, 0, 1);
-    one_case(&t, dtype, 2, longer, 1, 64, 0.1f, 1);
+    one_case(t, dtype, 2, longer, fast ? 2 : 1, 80, 0, 1);
+    one_case(t, dtype, 2, longer, 1, 64, 0.1f, 1);
     if (fast) {
-      one_case(&t, dtype, 2, longer, 1, 32, 0.1f, 1);
-      one_case(&t, dtype, 1, longest, 1, 64, 0, 1);
+      one_case(t, dtype, 2, longer, 1, 32, 0.1f, 1);
+      one_case(t, dtype, 1, longest, 1, 64, 0, 1);
     }
-    one_case(&t, dtype, 1, mixed + 9, 1, 256, 0, 0.5);
-    one_case(&t, dtype, 5, mixed + 2, 3, 1, 0.1f, 1);
-    one_case(&t, dtype, 8, mixed + 1, 2, 32, 0, 4);
-    one_case(&t, dtype, 1, mixed, 2, 32, 0.1f, 1);
-    one_case(&t, dtype, 0, mixed, 2, 32, 0, 1);
-    sequences_alone(&t, dtype, 32);
-    sequences_alone(&t, dtype, 64);
-    for (int k = 1; k < 4; k++) integers(&t, dtype, sizes[k]);
-    hard_values(&t, dtype);
+    one_case(t, dtype, 1, mixed + 9, 1, 256, 0, 0.5);
+    one_case(t, dtype, 5, mixed + 2, 3, 1, 0.1f, 1);
+    one_case(t, dtype, 8, mixed + 1, 2, 32, 0, 4);
+    one_case(t, dtype, 1, mixed, 2, 32, 0.1f, 1);
+    one_case(t, dtype, 0, mixed, 2, 32, 0, 1);
+    sequences_alone(t, dtype, 32);
+    sequences_alone(t, dtype, 64);
+    for (int k = 1; k < 4; k++) integers(t, dtype, sizes[k]);
+    hard_values(t, dtype);
   }
-  dropout_draws(&t);
-  refused(&t);
-  return kt_close(&t);
+  dropout_draws(t);
+  refused(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

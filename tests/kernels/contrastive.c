@@ -204,18 +204,18 @@ int main(int argc, char **argv) {
   kt t;
   int status = kt_open(&t, argc, argv);
   if (status) return status;
-  int emulated = !strcmp(t.device->backend, "cuda-emulated");
+  int small = kt_small(&t);
   static const int hiddens[] = {1, 5, 16, 37, 64, 131, 384, 1030};
   for (int h = 0; h < (int)(sizeof hiddens / sizeof *hiddens); h++) {
     against_reference(&t, 13, 19, hiddens[h], 20, h % 2);
-    if (!emulated) against_reference(&t, 130, 261, hiddens[h], 20, !(h % 2));
+    if (!small) against_reference(&t, 130, 261, hiddens[h], 20, !(h % 2));
   }
   for (int n = 1; n <= 4; n++) against_reference(&t, n, 1 + n % 3, 8, 5, 1);
   against_reference(&t, 0, 7, 12, 20, 0);
   against_reference(&t, 1, 300, 20, 20, 0);
   against_reference(&t, 300, 1, 20, 20, 1);
-  against_reference(&t, emulated ? 130 : 513, emulated ? 150 : 700, 24, 50, 1);
-  if (!emulated) against_reference(&t, 1500, 40, 48, 1, 0);
+  against_reference(&t, small ? 130 : 513, small ? 150 : 700, 24, 50, 1);
+  if (!small) against_reference(&t, 1500, 40, 48, 1, 0);
   exact(&t);
   special_values(&t);
   bad_input(&t);

@@ -319,29 +319,23 @@ static void bench(kt *t) {
   }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    return kt_close(&t);
-  }
-  reference_by_differences(&t);
+static void tests(kt *t) {
+  reference_by_differences(t);
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
-    one_case(&t, (sw_dtype)dtype, 77, 5, 2, 0, 0.1f);
-    one_case(&t, (sw_dtype)dtype, 131, 31, 3, 0, 0);
-    one_case(&t, (sw_dtype)dtype, 64, 64, 0, 0, 0.1f);
-    one_case(&t, (sw_dtype)dtype, 90, 100, 2, 1, 0);
-    one_case(&t, (sw_dtype)dtype, kt_small(&t) ? 60 : 401, 384, 2, 0, 0.1f);
-    one_case(&t, (sw_dtype)dtype, 37, 601, 2, 0, 0.1f);
-    one_case(&t, (sw_dtype)dtype, 19, 1100, 2, 0, 0);
-    one_case(&t, (sw_dtype)dtype, 2100, 8, 2, 0, 0.1f); /* the batch in more than one chunk */
-    one_case(&t, (sw_dtype)dtype, 1, 384, 2, 0, 0);
-    one_case(&t, (sw_dtype)dtype, 0, 384, 2, 0, 0.1f);
-    tokens_alone(&t, (sw_dtype)dtype);
-    integers(&t, (sw_dtype)dtype);
+    one_case(t, (sw_dtype)dtype, 77, 5, 2, 0, 0.1f);
+    one_case(t, (sw_dtype)dtype, 131, 31, 3, 0, 0);
+    one_case(t, (sw_dtype)dtype, 64, 64, 0, 0, 0.1f);
+    one_case(t, (sw_dtype)dtype, 90, 100, 2, 1, 0);
+    one_case(t, (sw_dtype)dtype, kt_small(t) ? 60 : 401, 384, 2, 0, 0.1f);
+    one_case(t, (sw_dtype)dtype, 37, 601, 2, 0, 0.1f);
+    one_case(t, (sw_dtype)dtype, 19, 1100, 2, 0, 0);
+    one_case(t, (sw_dtype)dtype, 2100, 8, 2, 0, 0.1f); /* the batch in more than one chunk */
+    one_case(t, (sw_dtype)dtype, 1, 384, 2, 0, 0);
+    one_case(t, (sw_dtype)dtype, 0, 384, 2, 0, 0.1f);
+    tokens_alone(t, (sw_dtype)dtype);
+    integers(t, (sw_dtype)dtype);
   }
-  refused(&t);
-  return kt_close(&t);
+  refused(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

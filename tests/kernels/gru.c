@@ -94,7 +94,7 @@ static void against_reference(kt *t, int batch, const int32_t *lengths, int hidd
   }
   /* each sequence alone: the same bits, here and in the gradients below */
   job *alone = calloc((size_t)batch, sizeof *alone);
-  const int each = strcmp(t->device->backend, "cuda-emulated") ? 1 : 3;
+  const int each = kt_small(t) ? 3 : 1;
   for (int i = 0; i < batch; i += each) {
     job *k = alone + i;
     *k = make(t, 1, lengths + i, hidden, with_initial, reverse, dtype);
@@ -349,32 +349,26 @@ static void bench(kt *t) {
   }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    return kt_close(&t);
-  }
-  const int emulated = !strcmp(t.device->backend, "cuda-emulated"); /* slow: fewer tokens */
-  reference_by_differences(&t, 0);
-  reference_by_differences(&t, 1);
+static void tests(kt *t) {
+  const int small = kt_small(t); /* slow: fewer tokens */
+  reference_by_differences(t, 0);
+  reference_by_differences(t, 1);
   static const int32_t mixed[] = {5, 0, 1, 17, 2, 9, 3, 0, 11, 1, 4, 23, 6, 6, 8, 2, 1, 13, 7, 5, 3, 12, 0, 1, 2, 4, 9, 30, 1, 6, 2, 5, 3, 8, 1, 40, 2};
   static const int32_t one[] = {300}, none[] = {0, 0};
   static const int hiddens[] = {1, 5, 16, 33, 48, 100};
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
     for (int h = 0; h < 6; h++)
-      for (int k = 0; k < (emulated ? 1 : 2); k++)
-        against_reference(&t, emulated ? 4 + h : 37, mixed, hiddens[h], (h + k) % 2, (h / 2 + k) % 2, (sw_dtype)dtype);
-    against_reference(&t, 3, mixed + (emulated ? 7 : 3), 180, 1, 0, (sw_dtype)dtype);
-    against_reference(&t, 1, one, emulated ? 5 : 32, 1, 1, (sw_dtype)dtype); /* more tokens than the weight's gradient takes at a time */
-    against_reference(&t, 2, none, 12, 1, 0, (sw_dtype)dtype);
-    against_reference(&t, 0, none, 12, 0, 0, (sw_dtype)dtype);
-    exact(&t, (sw_dtype)dtype, dtype == SW_F32);
+      for (int k = 0; k < (small ? 1 : 2); k++)
+        against_reference(t, small ? 4 + h : 37, mixed, hiddens[h], (h + k) % 2, (h / 2 + k) % 2, (sw_dtype)dtype);
+    against_reference(t, 3, mixed + (small ? 7 : 3), 180, 1, 0, (sw_dtype)dtype);
+    against_reference(t, 1, one, small ? 5 : 32, 1, 1, (sw_dtype)dtype); /* more tokens than the weight's gradient takes at a time */
+    against_reference(t, 2, none, 12, 1, 0, (sw_dtype)dtype);
+    against_reference(t, 0, none, 12, 0, 0, (sw_dtype)dtype);
+    exact(t, (sw_dtype)dtype, dtype == SW_F32);
   }
-  against_reference(&t, 2, mixed + 4, 400, 1, 0, SW_F32); /* wide cells */
-  special_values(&t);
-  refused(&t);
-  return kt_close(&t);
+  against_reference(t, 2, mixed + 4, 400, 1, 0, SW_F32); /* wide cells */
+  special_values(t);
+  refused(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

@@ -302,16 +302,9 @@ static void bench(kt *t) {
   }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    return kt_close(&t);
-  }
-  reference_by_differences(&t);
-  const int small = kt_small(&t);
+static void tests(kt *t) {
+  reference_by_differences(t);
+  const int small = kt_small(t);
   static const int hiddens[] = {1, 5, 16, 31, 64, 100, 384, 768};
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
     for (int h = 0; h < 8; h++) {
@@ -319,21 +312,22 @@ int main(int argc, char **argv) {
                        : h == 0         ? 3
                        : small          ? 20 + h
                                         : 70 + h; /* 403 x 384: two groups of the backward pass, neither whole */
-      one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0, 1);
-      one_case(&t, (sw_dtype)dtype, tokens, hiddens[h], 0.1f, h % 2);
+      one_case(t, (sw_dtype)dtype, tokens, hiddens[h], 0, 1);
+      one_case(t, (sw_dtype)dtype, tokens, hiddens[h], 0.1f, h % 2);
     }
-    one_case(&t, (sw_dtype)dtype, 11, 1000, 0, 1); /* wide rows are dealt out differently, as are those that are no multiple of four */
-    one_case(&t, (sw_dtype)dtype, 9, 1100, 0.1f, 1);
-    one_case(&t, (sw_dtype)dtype, 140, 601, 0.1f, 0); /* more rows than a GPU makes partial sums of */
-    one_case(&t, (sw_dtype)dtype, 2200, 12, 0, 1);
-    one_case(&t, (sw_dtype)dtype, 1, 384, 0, 0);
-    one_case(&t, (sw_dtype)dtype, 0, 384, 0.1f, 1);
-    rows_alone(&t, (sw_dtype)dtype, 384);
-    rows_alone(&t, (sw_dtype)dtype, 77);
-    rows_alone(&t, (sw_dtype)dtype, 1028);
-    integers(&t, (sw_dtype)dtype);
+    one_case(t, (sw_dtype)dtype, 11, 1000, 0, 1); /* wide rows are dealt out differently, as are those that are no multiple of four */
+    one_case(t, (sw_dtype)dtype, 9, 1100, 0.1f, 1);
+    one_case(t, (sw_dtype)dtype, 140, 601, 0.1f, 0); /* more rows than a GPU makes partial sums of */
+    one_case(t, (sw_dtype)dtype, 2200, 12, 0, 1);
+    one_case(t, (sw_dtype)dtype, 1, 384, 0, 0);
+    one_case(t, (sw_dtype)dtype, 0, 384, 0.1f, 1);
+    rows_alone(t, (sw_dtype)dtype, 384);
+    rows_alone(t, (sw_dtype)dtype, 77);
+    rows_alone(t, (sw_dtype)dtype, 1028);
+    integers(t, (sw_dtype)dtype);
   }
-  hard_rows(&t);
-  refused(&t);
-  return kt_close(&t);
+  hard_rows(t);
+  refused(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

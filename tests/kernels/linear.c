@@ -392,18 +392,12 @@ static void bench(kt *t) {
   }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    return kt_close(&t);
-  }
-  test_reference(&t);
-  test_calls(&t);
-  test_integers(&t);
-  test_not_finite(&t);
-  test_shapes(&t);
-  return kt_close(&t);
+static void tests(kt *t) {
+  test_reference(t);
+  test_calls(t);
+  test_integers(t);
+  test_not_finite(t);
+  test_shapes(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

@@ -211,42 +211,35 @@ static void bench(kt *t) {
     }
 }
 
-int main(int argc, char **argv) {
-  kt t;
-  int status = kt_open(&t, argc, argv);
-  if (status) return status;
-  if (t.bench) {
-    bench(&t);
-    kt_check(&t, 1, "the benchmark");
-    return kt_close(&t);
-  }
-  int emulated = !strcmp(t.device->backend, "cuda-emulated");
+static void tests(kt *t) {
+  int small = kt_small(t);
   static const int hiddens[] = {1, 3, 16, 37, 64, 131, 384}, ks[] = {1, 2, 15, 32, 33, 100, 256};
   for (int h = 0; h < 7; h++) {
-    against_reference(&t, 13, 150, hiddens[h], ks[h], -1, NORMAL);
-    against_reference(&t, 3, 40, hiddens[h], ks[6 - h], h, INTEGERS);
+    against_reference(t, 13, 150, hiddens[h], ks[h], -1, NORMAL);
+    against_reference(t, 3, 40, hiddens[h], ks[6 - h], h, INTEGERS);
   }
-  for (int n = 1; n <= 5; n++) against_reference(&t, n, 2 * n, 8, 4, 0, NORMAL);
-  against_reference(&t, 0, 7, 12, 3, -1, NORMAL);
-  against_reference(&t, 4, 0, 12, 3, -1, NORMAL);
-  against_reference(&t, 1, 1, 12, 3, 0, NORMAL);
+  for (int n = 1; n <= 5; n++) against_reference(t, n, 2 * n, 8, 4, 0, NORMAL);
+  against_reference(t, 0, 7, 12, 3, -1, NORMAL);
+  against_reference(t, 4, 0, 12, 3, -1, NORMAL);
+  against_reference(t, 1, 1, 12, 3, 0, NORMAL);
   for (int kind = INTEGERS; kind < DATA_COUNT; kind++) {
-    against_reference(&t, 20, emulated ? 200 : 400, 24, 7, -1, (data)kind);
-    if (!emulated) against_reference(&t, 70, 90, 36, 40, 1, (data)kind);
-    pieces(&t, 9, 200, 20, 12, SW_INNER_PRODUCT, (data)kind, kind % 2);
-    pieces(&t, 9, 200, 20, 12, SW_SQUARED_DISTANCE, (data)kind, kind % 2 == 0);
+    against_reference(t, 20, small ? 200 : 400, 24, 7, -1, (data)kind);
+    if (!small) against_reference(t, 70, 90, 36, 40, 1, (data)kind);
+    pieces(t, 9, 200, 20, 12, SW_INNER_PRODUCT, (data)kind, kind % 2);
+    pieces(t, 9, 200, 20, 12, SW_SQUARED_DISTANCE, (data)kind, kind % 2 == 0);
   }
-  against_reference(&t, 9, emulated ? 1500 : 5000, 16, 15, -1, NORMAL); /* segments, which are merged */
-  against_reference(&t, 2, emulated ? 1100 : 3000, 5, 256, -1, DUPLICATES);
-  against_reference(&t, 130, emulated ? 150 : 700, 64, 15, 0, CLOSE);
-  if (!emulated) {
-    against_reference(&t, 300, 2500, 64, 20, 0, NORMAL);
-    against_reference(&t, 1100, 1300, 40, 15, 100, DUPLICATES); /* several groups */
-    against_reference(&t, 64, 1500, 1030, 15, -1, NORMAL);      /* several chunks */
+  against_reference(t, 9, small ? 1500 : 5000, 16, 15, -1, NORMAL); /* segments, which are merged */
+  against_reference(t, 2, small ? 1100 : 3000, 5, 256, -1, DUPLICATES);
+  against_reference(t, 130, small ? 150 : 700, 64, 15, 0, CLOSE);
+  if (!small) {
+    against_reference(t, 300, 2500, 64, 20, 0, NORMAL);
+    against_reference(t, 1100, 1300, 40, 15, 100, DUPLICATES); /* several groups */
+    against_reference(t, 64, 1500, 1030, 15, -1, NORMAL);      /* several chunks */
   }
-  pieces(&t, 50, emulated ? 1600 : 3500, 12, 33, SW_INNER_PRODUCT, NORMAL, 0);
-  pieces(&t, 50, emulated ? 1600 : 3500, 12, 33, SW_SQUARED_DISTANCE, NORMAL, 1);
-  alone(&t);
-  bad_input(&t);
-  return kt_close(&t);
+  pieces(t, 50, small ? 1600 : 3500, 12, 33, SW_INNER_PRODUCT, NORMAL, 0);
+  pieces(t, 50, small ? 1600 : 3500, 12, 33, SW_SQUARED_DISTANCE, NORMAL, 1);
+  alone(t);
+  bad_input(t);
 }
+
+int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }

@@ -67,6 +67,14 @@ int kt_close(kt *t) {
   return t->failed || !t->checks;
 }
 
+int kt_run(int argc, char **argv, void (*tests)(kt *t), void (*bench)(kt *t)) {
+  kt t;
+  const int status = kt_open(&t, argc, argv);
+  if (status) return status;
+  (t.bench ? bench : tests)(&t);
+  return kt_close(&t);
+}
+
 void kt_case(kt *t, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);

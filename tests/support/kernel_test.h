@@ -48,6 +48,8 @@ typedef struct {
   kt_tensor *tensors;
 } kt;
 
+/* All of a test's main: opens, runs `tests`, or with --bench `bench`, closes; the exit status. */
+int kt_run(int argc, char **argv, void (*tests)(kt *t), void (*bench)(kt *t));
 /* 0, or the status with which main should return: 77 = skipped, 1 = failed. */
 int kt_open(kt *t, int argc, char **argv);
 /* Checks the guards, frees everything, prints "N checks, N failed"; the exit status. No checks at all is a failure. */
