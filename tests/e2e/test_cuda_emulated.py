@@ -108,9 +108,9 @@ with tempfile.TemporaryDirectory() as tmp:
     check.refused(done, "out of memory", "a device that is too small", status=(1,))
     check("bytes wanted" in done.stderr and "free" in done.stderr and not os.path.exists(path("full.h5")), f"bytes wanted and free: {done.stderr!r}")
     # a device that is a little too small: the token budget is halved once, with a message, and the results are the same
-    undeveloped = [x for i, x in enumerate(common) if "--dev" not in (x, common[i - 1])]  # evaluation has a budget of its own
+    without_dev = [x for i, x in enumerate(common) if "--dev" not in (x, common[i - 1])]  # evaluation has a budget of its own
     for verb, args in (("infer", ["embed", "-m", base, titles, "--column", "title", "--quiet", "--batch-tokens", "16384"]),
-                             ("train", ["ner", *undeveloped, "--batch-tokens", "1000", "--epochs", "1"])):
+                             ("train", ["ner", *without_dev, "--batch-tokens", "1000", "--epochs", "1"])):
         memory, results = 2e6, []
         while len(results) < 2 and memory < 2e9:
             out = path(f"{verb}{int(memory)}.h5")
