@@ -1,0 +1,215 @@
+#include "train/setup.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STREAM_HEADS = 2 };
+
+/* --- options --- */
+
+int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, char **argv) {
+  const sw_option first[] = {
+      {"base", 'b', SW_OPTION_TEXT, &o->base, "CKPT", "checkpoint to start from (skillwatch pull makes one)"}, {0}};
+  const sw_option rest[] = {
+      {"output", 'o', SW_OPTION_TEXT, &o->loop.output, "CKPT", "best checkpoint; <name>.last.h5 and <name>.metrics.jsonl lie beside it"},
+      {"epochs", 'e', SW_OPTION_INT, &o->loop.epochs, "N", "passes over the data"},
+      {"lr", 0, SW_OPTION_DOUBLE, &o->loop.learning_rate, "X", "peak learning rate"},
+      {"schedule", 0, SW_OPTION_TEXT, &o->schedule, "NAME", "linear, cosine or constant"},
+      {"warmup", 0, SW_OPTION_DOUBLE, &o->loop.warmup, "PART", "part of all steps in which the rate rises from 0"},
+      {"batch-tokens", 0, SW_OPTION_INT, &o->loop.batch_tokens, "N", "token budget of a batch"},
+      {"batch-size", 0, SW_OPTION_INT, &o->loop.batch_size, "N", "sequences of a batch, instead of the token budget"},
+      {"accumulate", 0, SW_OPTION_INT, &o->loop.accumulate, "N", "batches a step"},
+      {"max-length", 0, SW_OPTION_INT, &o->max_length, "N",
+       "tokens of a sequence, longer texts are split; 0 = 256, or the model's limit where that is less"},
+      {"weight-decay", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.weight_decay, "X", "AdamW's; not for biases and LayerNorm"},
+      {"clip", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.clip, "X", "largest gradient norm; 0 = never clip"},
+      {"eval-every", 0, SW_OPTION_INT, &o->loop.eval_every, "N", "steps between evaluations; 0 = every epoch"},
+      {"patience", 0, SW_OPTION_INT, &o->loop.patience, "N", "stop after N evaluations without a better score; 0 = never"},
+      {"checkpoint-every", 0, SW_OPTION_INT, &o->loop.checkpoint_every, "N",
+       "steps between resumable checkpoints; 0 = every epoch or evaluation"},
+      {"log-every", 0, SW_OPTION_INT, &o->loop.log_every, "N", "steps between lines of the metrics file"},
+      {"resume", 0, SW_OPTION_FLAG, &o->loop.resume, NULL, "go on where an interrupted run of the same command stood"},
+      {"force", 0, SW_OPTION_FLAG, &o->loop.force, NULL, "start anew over an existing output"},
+      {"seed", 0, SW_OPTION_INT, &o->loop.seed, "N", "of everything random: shuffling, dropout, new weights"},
+      {"device", 0, SW_OPTION_TEXT, &o->device, "NAME", "auto, cpu or cuda[:N]"},
+      {"dtype", 0, SW_OPTION_TEXT, &o->dtype, "TYPE", "fp32 or bf16"},
+      {"threads", 0, SW_OPTION_INT, &o->threads, "N", "CPU threads; 0 = one a core"},
+      {"quiet", 'q', SW_OPTION_FLAG, &o->loop.quiet, NULL, "print errors only"},
+      {0}};
+  const sw_option *const parts[] = {first, command->options, rest};
+  sw_option all[96] = {{0}};
+  size_t count = 0;
+  for (int i = 0; i < 3; i++)
+    for (const sw_option *row = parts[i]; row->name; row++) {
+      if (count + 1 == sizeof all / sizeof *all) return sw_fail("too many options");
+      all[count++] = *row;
+    }
+  sw_command whole = *command;
+  whole.options = all;
+  sw_list operands = {0};
+  int status = sw_options_parse(&whole, argc, argv, &operands);
+  if (!status && operands.count) status = sw_fail("'%s' was not expected: give data with --data", operands.items[0]);
+  sw_list_close(&operands);
+  return status;
+}
+
+static int check_output(const sw_setup_options *o, const char *output, int (*check)(const void *self, const char *output), const void *self) {
+  return sw_check_output(output, &o->base, 1) || check(self, output) ? -1 : 0;
+}
+
+int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
+  static const char *const endings[] = {".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
+  const sw_loop_options *l = &o->loop;
+  if (!o->base) return sw_fail("--base is missing: the checkpoint to start from, made by skillwatch pull");
+  if (!l->output) return sw_fail("-o is missing: the checkpoint to write");
+  if (!strcmp(l->output, "-")) return sw_fail("-o -: a checkpoint cannot be written to standard output");
+  if (l->epochs < 1 || l->epochs > 10000) return sw_fail("--epochs must be from 1 to 10000");
+  if (!(l->learning_rate > 0 && l->learning_rate < 1)) return sw_fail("--lr must lie between 0 and 1");
+  if (!(l->warmup >= 0 && l->warmup < 1)) return sw_fail("--warmup is a part of all steps: from 0 to below 1");
+  if (l->batch_tokens < 1 || l->batch_tokens > 1 << 20) return sw_fail("--batch-tokens must be from 1 to 1048576");
+  if (l->batch_size < 0 || l->batch_size > 1 << 16) return sw_fail("--batch-size must be from 0 to 65536");
+  if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
+  if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0)
+    return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
+  if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
+  if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
+  if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
+  if (sw_device_check(o->device, o->threads)) return -1;
+  if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
+  if (sw_schedule_parse(o->schedule, &o->loop.schedule)) return -1;
+  if (sw_is_folder(l->output)) return sw_fail("-o %s is a folder, a file name was expected", l->output);
+  int status = check_output(o, l->output, check, self);
+  for (size_t i = 0; i < sizeof endings / sizeof *endings && !status; i++) {
+    char *path = sw_loop_path(l->output, endings[i]);
+    status = path ? check_output(o, path, check, self) : -1;
+    free(path);
+  }
+  return status;
+}
+
+/* --- the base --- */
+
+/* One entry about the base in the family tree. */
+static int extend_lineage(sw_checkpoint *c) {
+  json_t *lineage = c->lineage ? json_deep_copy(c->lineage) : json_array();
+  json_t *run = json_object_get(c->training, "run");
+  json_t *entry = json_pack("{s:s, s:s, s:s, s:O?, s:O?}", "content_sha256", c->content_sha256, "kind", c->kind, "created", c->created, "data",
+                            json_object_get(run, "data"), "metrics", json_object_get(c->training, "metrics"));
+  if (!lineage || !entry || json_array_append_new(lineage, entry)) {
+    json_decref(lineage);
+    return sw_fail("out of memory");
+  }
+  json_decref(c->lineage);
+  c->lineage = lineage;
+  memcpy(c->parent_sha256, c->content_sha256, sizeof c->parent_sha256);
+  return 0;
+}
+
+int sw_setup_open(sw_setup_options *o, sw_setup *s) {
+  s->options = o;
+  sw_checkpoint_init(&s->checkpoint);
+  if (sw_check_writable(o->loop.output) || sw_checkpoint_read(o->base, &s->checkpoint) ||
+      sw_model_config_parse(s->checkpoint.config, &s->config))
+    return SW_EXIT_FAILED;
+  const int limit = s->config.max_positions;
+  if (!o->max_length) o->max_length = limit < 256 ? limit : 256;
+  if (o->max_length > limit) {
+    sw_fail("--max-length %d: %s takes at most %d tokens", o->max_length, o->base, limit);
+    return SW_EXIT_USAGE;
+  }
+  return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ||
+                 sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) || extend_lineage(&s->checkpoint)
+             ? SW_EXIT_FAILED
+             : 0;
+}
+
+void sw_setup_close(sw_setup *s) {
+  sw_model_close(s->model);
+  sw_tokenizer_close(s->tokenizer);
+  sw_checkpoint_close(&s->checkpoint);
+  sw_device_close(s->device);
+}
+
+/* --- heads and model --- */
+
+int sw_setup_add_head(sw_setup *s, const char *name, const char *task, const char *const *labels, size_t count, uint32_t number) {
+  sw_checkpoint *c = &s->checkpoint;
+  char tensor[256];
+  if (sw_checkpoint_add_head(c, name, task, labels, count)) return -1;
+  snprintf(tensor, sizeof tensor, "heads.%s.weight", name);
+  if (sw_tensors_find(&c->weights, tensor)) return 0;
+  int64_t shape[4] = {(int64_t)count, s->config.hidden_size};
+  sw_tensor *weight = sw_tensors_add(&c->weights, tensor, SW_F32, 2, shape);
+  if (!weight) return -1;
+  sw_random random = {.seed = (uint64_t)s->options->loop.seed, .stream = (uint64_t)STREAM_HEADS << 32 | number};
+  float *w = weight->data;
+  for (int64_t i = 0; i < shape[0] * shape[1]; i++) { /* Box, Muller 1958 */
+    double u = ((double)sw_random_u32(&random) + 0.5) * 0x1p-32, v = (double)sw_random_u32(&random) * 0x1p-32;
+    w[i] = (float)(0.02 * sqrt(-2 * log(u)) * cos(2 * M_PI * v));
+  }
+  snprintf(tensor, sizeof tensor, "heads.%s.bias", name);
+  sw_tensor *bias = sw_tensors_add(&c->weights, tensor, SW_F32, 1, shape);
+  if (!bias) return -1;
+  memset(bias->data, 0, count * sizeof(float));
+  return 0;
+}
+
+void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_head *head), const void *self) {
+  sw_checkpoint *c = &s->checkpoint;
+  char name[256];
+  for (size_t i = 0; i < c->num_heads; i++) {
+    sw_head *head = &c->heads[i];
+    if (!keeps || !keeps(self, head)) {
+      if (!s->options->loop.quiet) fprintf(stderr, "the base's head '%s' is left out: the data does not label it the same way\n", head->name);
+      for (int part = 0; part < 2; part++) {
+        snprintf(name, sizeof name, "heads.%s.%s", head->name, part ? "bias" : "weight");
+        sw_tensor *t = sw_tensors_find(&c->weights, name);
+        if (t) sw_tensors_remove(&c->weights, t);
+      }
+    }
+    for (size_t k = 0; k < head->num_labels; k++) free(head->labels[k]);
+    free(head->labels);
+    free(head->name);
+    free(head->task);
+  }
+  free(c->heads);
+  c->heads = NULL;
+  c->num_heads = 0;
+}
+
+int sw_setup_model(sw_setup *s, const char *kind) {
+  free(s->checkpoint.kind);
+  s->checkpoint.kind = sw_strdup(kind);
+  return s->checkpoint.kind ? sw_model_open(&s->stream, &s->checkpoint, !strcmp(s->options->dtype, "bf16") ? SW_BF16 : SW_F32, 1, &s->model) : -1;
+}
+
+void sw_setup_print_device(const sw_setup *s) {
+  fprintf(stderr, "%s, %d thread%s, %s", s->device->name, s->stream.threads, SW_S(s->stream.threads), s->options->dtype);
+}
+
+/* --- the run --- */
+
+int sw_setup_train(sw_setup *s, sw_task *task, json_t *data, json_t *dev, json_t *hyper) {
+  const sw_setup_options *o = s->options;
+  const sw_loop_options *l = &o->loop;
+  json_t *shared = json_pack("{s:i, s:f, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:i, s:i, s:s}", "epochs", l->epochs, "learning_rate",
+                             l->learning_rate, "schedule", o->schedule, "warmup", l->warmup, "batch_tokens", l->batch_tokens, "batch_size",
+                             l->batch_size, "accumulate", l->accumulate, "weight_decay", l->optimizer.weight_decay, "clip", l->optimizer.clip,
+                             "seed", l->seed, "eval_every", l->eval_every, "patience", l->patience, "max_length", o->max_length, "dtype", o->dtype);
+  int failed = hyper && json_object_update(shared, hyper);
+  json_decref(hyper);
+  json_t *facts = json_pack("{s:o, s:o, s:o, s:s, s:s}", "hyper_parameters", shared, "data", data, "dev", dev, "base_sha256",
+                            s->checkpoint.parent_sha256, "device", s->device->name);
+  int status = SW_EXIT_FAILED;
+  if (failed || !facts)
+    sw_fail("out of memory");
+  else
+    status = sw_loop_run(&s->stream, s->model, task, l, &s->checkpoint, facts);
+  json_decref(facts);
+  return status;
+}

@@ -1,0 +1,54 @@
+/* What every task of skillwatch-train does alike before and after its loop: the shared options, the base, the device, new heads, and the
+ * record of where the checkpoint comes from. */
+#ifndef SW_TRAIN_SETUP_H
+#define SW_TRAIN_SETUP_H
+#include "base/options.h"
+#include "train/loop.h"
+
+typedef struct {
+  sw_loop_options loop;
+  const char *base, *device, *dtype, *schedule;
+  int threads;
+  int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
+} sw_setup_options;
+#define SW_SETUP_DEFAULTS                                                                                                              \
+  {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
+            .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10},                                                                      \
+   .device = "auto", .dtype = "fp32", .schedule = "linear"}
+
+/* Parses the command line: command->options are the task's own, those of `o` are added. Operands are refused.
+ * As sw_options_parse: 0, 1 after --help, -1 on wrong usage. */
+int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, char **argv);
+/* Checks the shared options. Nothing that the run writes may be something that it reads: `check` is called for every file that the run
+ * may write (the loop's, and <stem>.rejected.jsonl and <stem>.dev.rejected.jsonl) and fails where it is one of the task's inputs. -1: wrong usage. */
+int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self);
+
+typedef struct {
+  const sw_setup_options *options;
+  sw_device *device;
+  sw_stream stream;
+  sw_checkpoint checkpoint; /* of the base at first; becomes the one that is written */
+  sw_model_config config;
+  sw_tokenizer *tokenizer;
+  sw_model *model;          /* NULL before sw_setup_model */
+} sw_setup;
+
+/* Reads the base, opens device and tokenizer, and notes the base in the lineage. Sets o->max_length where it is 0. `setup` must be zeroed;
+ * close it in any case. Returns 0, or SW_EXIT_FAILED or SW_EXIT_USAGE with the message set. */
+int sw_setup_open(sw_setup_options *o, sw_setup *setup);
+void sw_setup_close(sw_setup *setup);
+
+/* Appends a head to the checkpoint. Its weights [labels, hidden] stay where the checkpoint has them under that name; otherwise they are new:
+ * N(0, 0.02), as BERT's initializer_range, from the seed and `number`; bias 0. */
+int sw_setup_add_head(sw_setup *setup, const char *name, const char *task, const char *const *labels, size_t count, uint32_t number);
+/* Removes all heads from the list, and the weights of those that `keeps` (may be NULL) refuses; says which, unless quiet. */
+void sw_setup_drop_heads(sw_setup *setup, int (*keeps)(const void *self, const sw_head *head), const void *self);
+
+/* Opens the model for training from the checkpoint, which from now on is of that kind. */
+int sw_setup_model(sw_setup *setup, const char *kind);
+/* "cpu, 2 threads, fp32": how the line begins that a task prints before it trains; prints nothing else. */
+void sw_setup_print_device(const sw_setup *setup);
+/* Trains. `data`, `dev`: arrays of {"file", "sha256", "rows", "rejected", ...}; `hyper`: the task's own hyper-parameters, or NULL; all three
+ * are taken over (NULL for want of memory is reported here). Returns an exit status; the message is set for 1. */
+int sw_setup_train(sw_setup *setup, sw_task *task, json_t *data, json_t *dev, json_t *hyper);
+#endif
