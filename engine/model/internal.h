@@ -1,4 +1,4 @@
-/* What model.c and run.c share. */
+/* What the files of this folder share. */
 #ifndef SW_MODEL_INTERNAL_H
 #define SW_MODEL_INTERNAL_H
 #include "engine/model/model.h"
@@ -23,4 +23,52 @@ sw_model_embedding sw_model_embedding_of(const sw_model *model);
 
 sw_linear_desc sw_model_product_desc(const sw_model *model, const sw_model_layer *layer, int product, int64_t tokens);
 sw_linear_desc sw_model_head_desc(const sw_model *model, const sw_model_head *head, int64_t tokens);
+
+/* What one layer keeps for backward. In inference every layer points to the same memory, and lse, pre and the statistics are NULL. */
+typedef struct {
+  void *qkv, *context, *z1, *y1, *pre, *up, *z2, *y2;
+  float *lse, *mean1, *rstd1, *mean2, *rstd2;
+} sw_layer_state;
+
+struct sw_run {
+  sw_stream stream;
+  const sw_model *model;
+  int64_t max_tokens;
+  int max_batch, training;
+  void *arena;
+  /* of the present batch */
+  int64_t tokens;
+  int batch, max_seqlen;
+  int32_t *ids, *positions, *cu_seqlens; /* device */
+  int32_t *host_positions;
+  /* activations */
+  void *z0, *x0;
+  float *mean0, *rstd0;
+  sw_layer_state *layers;
+  void *head_input;      /* states after the heads' dropout; the states themselves where there is none */
+  void *head_buffer;
+  float *logits, *pooled;
+  void *workspace;
+  /* gradients of activations */
+  void *d_state, *d_hidden, *d_up, *d_qkv, *d_context;
+  int head_dropout_ran;
+  int32_t *labels;    /* [num_heads, max_tokens] */
+  float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
+  double *losses;     /* a head each */
+  /* dropout */
+  int dropout_enabled;
+  uint64_t seed;
+  uint32_t step;
+  /* tokens sorted by id, for the word table's gradient */
+  uint64_t *sort_keys;       /* host */
+  int32_t *host_sorted, *host_segments;
+  int32_t *sorted, *segments; /* device */
+};
+
+/* Where dropout happens: a stream of random numbers each. */
+enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };
+
+sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site);
+/* Token states of the last forward, [tokens, hidden]. */
+const void *sw_run_states(const sw_run *run);
 #endif

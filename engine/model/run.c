@@ -12,50 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What one layer keeps for backward. In inference every layer points to the same memory, and lse, pre and the statistics are NULL. */
-typedef struct {
-  void *qkv, *context, *z1, *y1, *pre, *up, *z2, *y2;
-  float *lse, *mean1, *rstd1, *mean2, *rstd2;
-} layer_state;
-
-struct sw_run {
-  sw_stream stream;
-  const sw_model *model;
-  int64_t max_tokens;
-  int max_batch, training;
-  void *arena;
-  /* of the present batch */
-  int64_t tokens;
-  int batch, max_seqlen;
-  int32_t *ids, *positions, *cu_seqlens; /* device */
-  int32_t *host_positions;
-  /* activations */
-  void *z0, *x0;
-  float *mean0, *rstd0;
-  layer_state *layers;
-  void *head_input;      /* states after the heads' dropout; the states themselves where there is none */
-  void *head_buffer;
-  float *logits, *pooled;
-  void *workspace;
-  /* gradients of activations */
-  void *d_state, *d_hidden, *d_up, *d_qkv, *d_context;
-  int head_dropout_ran;
-  int32_t *labels;    /* [num_heads, max_tokens] */
-  float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
-  double *losses;     /* a head each */
-  /* dropout */
-  int dropout_enabled;
-  uint64_t seed;
-  uint32_t step;
-  /* tokens sorted by id, for the word table's gradient */
-  uint64_t *sort_keys;       /* host */
-  int32_t *host_sorted, *host_segments;
-  int32_t *sorted, *segments; /* device */
-};
-
-enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };
-
-static sw_dropout dropout_of(const sw_run *run, float p, uint32_t site) {
+sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site) {
   return (sw_dropout){.p = run->dropout_enabled ? p : 0, .seed = run->seed, .site = site, .step = run->step};
 }
 
@@ -121,7 +78,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
 }
 
 static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, int training, char *base, sw_run *run,
-                 layer_state *layers, size_t *total) {
+                 sw_layer_state *layers, size_t *total) {
   const sw_model_config *c = &model->config;
   const size_t e = sw_dtype_bytes(model->dtype);
   const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size;
@@ -136,7 +93,7 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
   run->pooled = take(&a, (int64_t)batch * c->hidden_size, 4);
   run->workspace = take(&a, (int64_t)scratch, 1);
   for (int i = 0; i < c->num_layers; i++) {
-    layer_state *l = &layers[i];
+    sw_layer_state *l = &layers[i];
     if (!training && i) {
       *l = layers[0];
       continue;
@@ -186,7 +143,7 @@ static int check_sizes(const sw_model *model, int64_t max_tokens, int max_batch,
 int sw_run_bytes(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, size_t *bytes) {
   if (check_sizes(model, max_tokens, max_batch, training)) return -1;
   sw_run run = {0};
-  layer_state *layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *layers);
+  sw_layer_state *layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *layers);
   if (!layers) return -1;
   int status = place(stream, model, max_tokens, max_batch, training, NULL, &run, layers, bytes);
   free(layers);
@@ -279,19 +236,19 @@ static int accept_batch(sw_run *run, const sw_batch *batch) {
 
 static sw_embedding_desc embedding_desc(const sw_run *run) {
   sw_embedding_desc desc = embedding_shape(run->model, run->tokens);
-  desc.dropout = dropout_of(run, run->model->config.hidden_dropout, SITE_EMBEDDING);
+  desc.dropout = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_EMBEDDING);
   return desc;
 }
 
 static sw_attention_desc attention_desc(const sw_run *run, int layer) {
   sw_attention_desc desc = attention_shape(run->model, run->batch, run->tokens, run->max_seqlen);
-  desc.dropout = dropout_of(run, run->model->config.attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer);
+  desc.dropout = sw_run_dropout(run, run->model->config.attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer);
   return desc;
 }
 
 static sw_layernorm_desc layernorm_desc(const sw_run *run, int layer, int second) {
   sw_layernorm_desc desc = layernorm_shape(run->model, run->tokens);
-  desc.dropout = dropout_of(run, run->model->config.hidden_dropout, SITE_LAYERS + 3 * (uint32_t)layer + 1 + (uint32_t)second);
+  desc.dropout = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_LAYERS + 3 * (uint32_t)layer + 1 + (uint32_t)second);
   return desc;
 }
 
@@ -305,7 +262,7 @@ static int multiply(sw_run *run, const sw_model_layer *layer, int k, const void 
 static int forward_layer(sw_run *run, int i, const void *x) {
   const sw_model_layer *layer = &run->model->layers[i];
   const float *v = run->model->values;
-  layer_state *s = &run->layers[i];
+  sw_layer_state *s = &run->layers[i];
   sw_attention_desc attention = attention_desc(run, i);
   sw_layernorm_desc norm1 = layernorm_desc(run, i, 0), norm2 = layernorm_desc(run, i, 1);
   void *pre = layer->product[SW_UP].activation == SW_NO_ACTIVATION ? NULL : s->pre;
@@ -345,7 +302,7 @@ int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
   return sw_collect(&run->stream) ? -1 : sw_submit(&run->stream, forward(run, batch, states));
 }
 
-static const void *last_states(const sw_run *run) { return run->layers[run->model->config.num_layers - 1].y2; }
+const void *sw_run_states(const sw_run *run) { return run->layers[run->model->config.num_layers - 1].y2; }
 
 static int forward_and_pool(sw_run *run, const sw_batch *batch) {
   const sw_model_config *c = &run->model->config;
@@ -373,7 +330,7 @@ static int head_logits(sw_run *run, const sw_model_head *head, const void *x) {
 int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
   const sw_model_head *head = &run->model->heads[h];
   sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels};
-  if (head_logits(run, head, last_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
+  if (head_logits(run, head, sw_run_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
       run->model->device->copy_out(&run->stream, out, run->logits, (size_t)run->tokens * (size_t)head->num_labels * sizeof(float)))
     return -1;
   return run->model->device->synchronize(&run->stream);
@@ -388,8 +345,8 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
   const sw_model_head *head = &model->heads[h];
   const size_t weight = model->parameters[head->weight].offset, bias = model->parameters[head->bias].offset;
   if (!run->head_input) {
-    run->head_input = (void *)last_states(run);
-    sw_dropout dropout = dropout_of(run, model->config.hidden_dropout, SITE_HEAD);
+    run->head_input = (void *)sw_run_states(run);
+    sw_dropout dropout = sw_run_dropout(run, model->config.hidden_dropout, SITE_HEAD);
     if (dropout.p > 0) {
       sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype, .dropout = dropout};
       if (SW_RUN(&run->stream, dropout, &desc, run->head_input, run->head_buffer)) return -1;
@@ -437,7 +394,7 @@ static int input_gradient(sw_run *run, const sw_model_layer *layer, int k, void 
 static int backward_layer(sw_run *run, int i, const void *x, float *g) {
   const sw_model_layer *layer = &run->model->layers[i];
   const float *v = run->model->values;
-  layer_state *s = &run->layers[i];
+  sw_layer_state *s = &run->layers[i];
   sw_attention_desc attention = attention_desc(run, i);
   sw_layernorm_desc norm1 = layernorm_desc(run, i, 0), norm2 = layernorm_desc(run, i, 1);
   /* without dropout the gradient of the branch is that of the residual; it must stay apart, because d_state is added to below */
@@ -472,7 +429,7 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
   if (!run->training) return sw_fail("this run was not opened for training");
   if (run->head_dropout_ran) {
     sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype,
-                            .dropout = dropout_of(run, model->config.hidden_dropout, SITE_HEAD)};
+                            .dropout = sw_run_dropout(run, model->config.hidden_dropout, SITE_HEAD)};
     if (SW_RUN(&run->stream, dropout, &desc, run->d_state, run->d_state)) return -1;
   }
   for (int i = model->config.num_layers - 1; i >= 0; i--)
