@@ -38,6 +38,7 @@ struct graph {
 struct cuda_device {
   sw_device base;
   int index;
+  size_t shared_bytes;               /* that a block may ask for */
   cudaStream_t stream, copies;
   cudaEvent_t handed_over, copied;
   slot slots[SLOTS];
@@ -52,6 +53,8 @@ static cuda_device *cuda_of(sw_device *device) { return reinterpret_cast<cuda_de
 int sw_cuda_choose(const sw_device *device) {
   return sw_cuda_check(cudaSetDevice(reinterpret_cast<const cuda_device *>(device)->index), "choosing the device");
 }
+
+size_t sw_cuda_shared_bytes(const sw_device *device) { return reinterpret_cast<const cuda_device *>(device)->shared_bytes; }
 
 static void *cuda_alloc(sw_device *device, size_t bytes) {
   void *memory = nullptr;
@@ -187,7 +190,7 @@ static void cuda_close(sw_device *device) {
     if (d->graphs[i].exec) cudaGraphExecDestroy(d->graphs[i].exec);
   for (cudaEvent_t event : {d->handed_over, d->copied})
     if (event) cudaEventDestroy(event);
-  sw_cuda_linear_close();
+  sw_cuda_linear_close(device);
   for (slot &s : d->slots) {
     if (s.done) cudaEventDestroy(s.done);
     if (s.memory) cudaFreeHost(s.memory);
@@ -208,7 +211,7 @@ static int cuda_count() {
   cudaError_t error = cudaGetDeviceCount(&count);
   return error == cudaSuccess ? count : sw_cuda_check(error, "looking for devices");
 }
-static int cuda_describe(int index, sw_device_info *info) {
+static int describe(int index, sw_device_info *info, size_t *shared_bytes) {
   cudaDeviceProp p;
   size_t free_bytes = 0, total = 0;
   if (sw_cuda_check(cudaSetDevice(index), "choosing the device") || sw_cuda_check(cudaGetDeviceProperties(&p, index), "asking the device") ||
@@ -221,11 +224,16 @@ static int cuda_describe(int index, sw_device_info *info) {
   info->multiprocessors = p.multiProcessorCount;
   info->memory = total;
   info->memory_free = free_bytes;
+  *shared_bytes = p.sharedMemPerBlockOptin;
   return 0;
+}
+static int cuda_describe(int index, sw_device_info *info) {
+  size_t shared_bytes;
+  return describe(index, info, &shared_bytes);
 }
 static int open_device(cuda_device *d) {
   sw_device_info info;
-  if (cuda_describe(d->index, &info)) return -1;
+  if (describe(d->index, &info, &d->shared_bytes)) return -1;
   if (info.major < 8)
     return sw_fail("%s has compute capability %d.%d; 8.0 or newer is needed", info.name, info.major, info.minor);
   if (sw_cuda_linear_open()) return -1;

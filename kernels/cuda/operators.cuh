@@ -6,8 +6,10 @@ SW_OPERATOR_LIST(X)
 #undef X
 /* Makes the device the calling thread's: every thread begins with device 0. */
 int sw_cuda_choose(const sw_device *device);
+/* Most shared memory that a block of the device may ask for, in bytes: 163 KiB on 8.0, 99 KiB on 8.6 and 8.9, 227 KiB on 9.0. */
+size_t sw_cuda_shared_bytes(const sw_device *device);
 /* Opens the library that the matrix products need, once. */
 int sw_cuda_linear_open();
-/* Releases what the matrix products keep for the process: handles and chosen algorithms. */
-void sw_cuda_linear_close();
+/* Releases what the matrix products keep for the device: a handle and the chosen algorithms. */
+void sw_cuda_linear_close(const sw_device *device);
 #endif

@@ -99,7 +99,6 @@ __device__ __forceinline__ float factor(const float *weight, int hidden, bool tr
 
 /* --- plain multiply-adds --- */
 constexpr int SLOTS = 4, MOST_THREADS = 768, MOST_BLOCKS = 1024;
-constexpr int SHARED_BYTES = 160 * 1024; /* a block's, on every GPU we build for */
 
 template <class T> struct alignas(4 * sizeof(T)) quad {
   T v[4];
@@ -571,16 +570,20 @@ struct plain_launch {
   int kept_quads;
   size_t shared;
 };
-template <class T> plain_launch launch_of(const sw_gru_desc *d, int gates) {
+template <class T> int plan_launch(const sw_stream *stream, const sw_gru_desc *d, int gates, plain_launch *out) {
   const int rows = 3 * d->hidden, quads = (d->hidden + 3) / 4;
   const size_t state = (size_t)state_floats(d->hidden, gates) * sizeof(float), each = (size_t)rows * sizeof(quad<T>);
+  const size_t limit = sw_cuda_shared_bytes(stream->device);
+  if (state > limit)
+    return sw_fail("gru: hidden size %d needs %zu bytes of shared memory; %s gives a block %zu", d->hidden, state, stream->device->name, limit);
   plain_launch l;
   l.blocks = sw_blocks(d->batch, SLOTS) < MOST_BLOCKS ? sw_blocks(d->batch, SLOTS) : MOST_BLOCKS;
   l.threads = rows < MOST_THREADS ? (unsigned)(rows + SW_WARP - 1) / SW_WARP * SW_WARP : MOST_THREADS;
-  l.kept_quads = (int)((SHARED_BYTES - state) / each);
+  l.kept_quads = (int)((limit - state) / each);
   if (l.kept_quads > quads) l.kept_quads = quads;
   l.shared = state + (size_t)l.kept_quads * each;
-  return l;
+  *out = l;
+  return 0;
 }
 unsigned tensor_blocks(const sw_gru_desc *d) {
   const unsigned blocks = sw_blocks(d->batch, COLUMNS);
@@ -619,8 +622,8 @@ int sw_cuda_gru_forward(sw_stream *stream, const sw_gru_desc *desc, const int32_
                : 0;
   return sw_with_type(desc->dtype, [&](auto *type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const plain_launch l = launch_of<T>(desc, 1);
-    if (lay_out_rows<T>(stream, desc->hidden, false, weight, workspace)) return -1;
+    plain_launch l;
+    if (plan_launch<T>(stream, desc, 1, &l) || lay_out_rows<T>(stream, desc->hidden, false, weight, workspace)) return -1;
     return sw_launch(stream, "gru_forward", forward<T>, dim3(l.blocks), dim3(l.threads), l.shared, job, (const quad<T> *)workspace, l.kept_quads,
                      (T *)gates, (T *)saved, (T *)y);
   });
@@ -646,8 +649,8 @@ int sw_cuda_gru_backward(sw_stream *stream, const sw_gru_desc *desc, const int32
                     (const uint4 *)workspace, (sw_bf16 *)gates, (sw_bf16 *)saved, (const sw_bf16 *)y, (const sw_bf16 *)dy))
         return -1;
     } else {
-      const plain_launch l = launch_of<T>(desc, 3);
-      if (lay_out_rows<T>(stream, hidden, true, weight, workspace) ||
+      plain_launch l;
+      if (plan_launch<T>(stream, desc, 3, &l) || lay_out_rows<T>(stream, hidden, true, weight, workspace) ||
           sw_launch(stream, "gru_backward", backward<T>, dim3(l.blocks), dim3(l.threads), l.shared, job, (const quad<T> *)workspace, l.kept_quads,
                     (T *)gates, (T *)saved, (const T *)y, (const T *)dy))
         return -1;

@@ -62,6 +62,7 @@ static const struct {
 
 /* LD_LIBRARY_PATH, then the module's own places (cmake/cuda.cmake), then the system's. */
 static int open_library() {
+  setenv("NVIDIA_TF32_OVERRIDE", "0", 1); /* read by the library when it starts: fp32 products stay fp32, whatever was meant for other programs */
   static const char *const names[] = {CUBLAS_VER_MAJOR == 12 ? "libcublasLt.so.12" : "libcublasLt.so.13",
                                       CUBLAS_VER_MAJOR == 12 ? "libcublasLt.so.13" : "libcublasLt.so.12"};
   void *library = dlopen(names[0], RTLD_NOW | RTLD_LOCAL);

@@ -299,11 +299,15 @@ static library *find_library(const sw_device *device) {
   l->next = libraries;
   return libraries = l;
 }
-/* Of all devices: one that is still open makes its own again. */
-void sw_cuda_linear_close() {
+void sw_cuda_linear_close(const sw_device *device) {
   std::lock_guard<std::mutex> lock(mutex);
-  while (library *l = libraries) {
-    libraries = l->next;
+  for (library **at = &libraries; *at;) {
+    library *l = *at;
+    if (l->device != device) {
+      at = &l->next;
+      continue;
+    }
+    *at = l->next;
     while (product *p = l->products) {
       l->products = p->next;
       free(p);
