@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STREAM_SHUFFLE = 1, STREAM_DROPOUT = 3 };
+enum { STREAM_DROPOUT = 3 };
 
 /* Where training stands: all that a resumed run needs besides weights and moments. */
 typedef struct {
@@ -41,12 +41,13 @@ typedef struct {
   int batch_tokens;  /* the budget: the options', or half of it where the device has no room for more */
   char *last_path, *metrics_path;
   FILE *metrics;
-  uint32_t *order;   /* items of the present epoch, shuffled */
+  sw_order order;    /* of the present epoch's items */
   size_t *starts;    /* of its batches, and the end */
   size_t num_batches;
   int64_t tokens_done;
   double seconds;    /* spent in steps: without evaluation and checkpoints */
   json_t *best_metrics;
+  json_t *tests_before, *tests_after; /* scores on earlier test sets; NULL without such */
   double *sums;      /* [num_heads] losses of a step */
 } loop;
 
@@ -64,21 +65,15 @@ char *sw_loop_path(const char *output, const char *ending) {
   return sw_buffer_take(&name);
 }
 
-/* The epoch's order (Fisher-Yates from the epoch's own stream) and its batches. */
+/* The epoch's order and its batches. */
 static void plan_epoch(loop *l, int epoch) {
   const sw_task *task = l->task;
-  sw_random random = {.seed = (uint64_t)l->options->seed, .stream = (uint64_t)STREAM_SHUFFLE << 32 | (uint32_t)epoch};
-  for (size_t i = 0; i < task->num_items; i++) l->order[i] = (uint32_t)i;
-  for (size_t i = task->num_items; i > 1; i--) {
-    uint32_t k = sw_random_below(&random, (uint32_t)i), t = l->order[i - 1];
-    l->order[i - 1] = l->order[k];
-    l->order[k] = t;
-  }
+  sw_order_epoch(&l->order, epoch);
   int64_t tokens = 0;
   size_t items = 0;
   l->num_batches = 0;
-  for (size_t i = 0; i < task->num_items; i++) {
-    int32_t length = task->lengths[l->order[i]];
+  for (size_t i = 0; i < l->order.count; i++) {
+    int32_t length = task->lengths[l->order.items[i]];
     int full = l->options->batch_size ? items >= (size_t)l->options->batch_size : tokens + length > l->batch_tokens;
     if (items == 0 || full) {
       l->starts[l->num_batches++] = i;
@@ -88,7 +83,7 @@ static void plan_epoch(loop *l, int epoch) {
     tokens += length;
     items++;
   }
-  l->starts[l->num_batches] = task->num_items;
+  l->starts[l->num_batches] = l->order.count;
 }
 
 /* Steps of all epochs, and the largest batch. */
@@ -100,7 +95,7 @@ static int64_t plan_all(loop *l, int64_t *max_tokens, int *max_batch) {
     steps += ((int64_t)l->num_batches + l->options->accumulate - 1) / l->options->accumulate;
     for (size_t b = 0; b < l->num_batches; b++) {
       int64_t tokens = 0;
-      for (size_t i = l->starts[b]; i < l->starts[b + 1]; i++) tokens += l->task->lengths[l->order[i]];
+      for (size_t i = l->starts[b]; i < l->starts[b + 1]; i++) tokens += l->task->lengths[l->order.items[i]];
       if (tokens > *max_tokens) *max_tokens = tokens;
       if ((int)(l->starts[b + 1] - l->starts[b]) > *max_batch) *max_batch = (int)(l->starts[b + 1] - l->starts[b]);
     }
@@ -136,6 +131,8 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   if (!c->training) return sw_fail("out of memory");
   json_object_set(c->training, "metrics", l->best_metrics ? l->best_metrics : json_null());
   int failed = json_object_set_new(c->training, "position", position_json(&l->at));
+  if (l->tests_before)
+    failed |= json_object_set_new(c->training, "earlier_tests", json_pack("{s:O, s:O?}", "before", l->tests_before, "after", l->tests_after));
   if (failed) return sw_fail("out of memory");
   if (with_optimizer && sw_optimizer_save(l->optimizer, c)) return -1;
   int status = sw_checkpoint_write(path, c);
@@ -182,6 +179,11 @@ static int evaluate(loop *l, int *stop) {
     l->at.evaluations_since_best++;
   }
   json_decref(metrics);
+  if (better && l->task->test) {
+    json_decref(l->tests_after);
+    l->tests_after = NULL;
+    if (l->task->test(l->task->self, l->run, 1, &l->tests_after)) return -1;
+  }
   if (!l->options->quiet && l->task->evaluate)
     fprintf(stderr, "step %lld, epoch %d: %s%s\n", (long long)l->at.step, l->at.epoch, line, better ? "  (best so far)" : "");
   if (better && write_checkpoint(l, l->options->output, 0)) return -1;
@@ -195,11 +197,11 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
   const size_t first = (size_t)l->at.batch;
   size_t last = first + (size_t)l->options->accumulate;
   if (last > l->num_batches) last = l->num_batches;
-  if (task->begin_step(task->self, l->order + l->starts[first], l->starts[last] - l->starts[first])) return -1;
+  if (task->begin_step(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
   *loss = *norm = 0;
   int any = 0;
   for (size_t b = first; b < last; b++) {
-    const uint32_t *items = l->order + l->starts[b];
+    const uint32_t *items = l->order.items + l->starts[b];
     const size_t count = l->starts[b + 1] - l->starts[b];
     int used = 0;
     for (size_t i = 0; i < count; i++) {
@@ -349,6 +351,7 @@ static int resume(loop *l) {
   if (!status) {
     json_t *metrics = json_object_get(last.training, "metrics");
     l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
+    l->tests_after = json_incref(json_object_get(json_object_get(last.training, "earlier_tests"), "after"));
     if (!l->options->quiet) fprintf(stderr, "resumed after step %lld\n", (long long)l->at.step);
   }
   sw_checkpoint_close(&last);
@@ -375,10 +378,10 @@ static int open_loop(loop *l) {
   if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
     return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
                    sw_exists(o->output) ? o->output : l->last_path);
-  l->order = sw_alloc_array(l->task->num_items, sizeof *l->order);
-  l->starts = sw_alloc_array(l->task->num_items + 1, sizeof *l->starts);
+  if (sw_order_open((uint64_t)o->seed, l->task->num_items, l->task->replays, l->task->num_replays, &l->order)) return -1;
+  l->starts = sw_alloc_array(l->order.count + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
-  if (!l->order || !l->starts || !l->sums) return -1;
+  if (!l->starts || !l->sums) return -1;
   if (open_buffers(l)) {
     if (o->batch_size || l->batch_tokens < 2 || !sw_error_is_memory()) return -1;
     l->batch_tokens /= 2;
@@ -388,6 +391,7 @@ static int open_loop(loop *l) {
     l->optimizer = NULL;
     if (open_buffers(l)) return -1;
   }
+  if (l->task->test && l->task->test(l->task->self, l->run, 0, &l->tests_before)) return -1;
   if (can_resume) {
     if (resume(l)) return -1;
   } else {
@@ -417,7 +421,9 @@ int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop
   sw_optimizer_close(l.optimizer);
   sw_run_close(l.run);
   json_decref(l.best_metrics);
-  free(l.order);
+  json_decref(l.tests_before);
+  json_decref(l.tests_after);
+  sw_order_close(&l.order);
   free(l.starts);
   free(l.sums);
   free(l.last_path);

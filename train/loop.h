@@ -6,6 +6,7 @@
 #define SW_TRAIN_LOOP_H
 #include "engine/learn/optimizer.h"
 #include "engine/learn/schedule.h"
+#include "train/order.h"
 
 #include <jansson.h>
 
@@ -31,8 +32,10 @@ typedef struct {
 typedef struct sw_task {
   const char *name;        /* "ner" */
   void *self;
-  size_t num_items;
-  const int32_t *lengths;  /* [num_items] tokens */
+  size_t num_items;        /* of an epoch; items from here on are replayed */
+  const int32_t *lengths;  /* [num_items + replayed] tokens */
+  const sw_replay *replays;
+  size_t num_replays;
   /* The items of a whole step, before its first batch: normalisers. */
   int (*begin_step)(void *self, const uint32_t *items, size_t count);
   /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. */
@@ -44,7 +47,10 @@ typedef struct sw_task {
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
    * `line` (80 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
-  int64_t eval_tokens;     /* room that evaluate needs in the run */
+  /* NULL without earlier test sets: scores on them, an array of JSON objects (new reference). Called before the first step (`begun` 0) and
+   * whenever a checkpoint is the best so far; both end in the checkpoint as "earlier_tests": {"before", "after"}. */
+  int (*test)(void *self, sw_run *run, int begun, json_t **metrics);
+  int64_t eval_tokens;     /* room that evaluate and test need in the run */
   int eval_batch;
 } sw_task;
 

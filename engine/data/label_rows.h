@@ -70,6 +70,10 @@ typedef struct {
   char reason[320]; /* why the present row is rejected */
 } sw_label_reader;
 
+void sw_raw_example_close(sw_raw_example *example);
+/* Sets rows aside that contradict others (labels.h, sw_labels_read_training). */
+int sw_labels_settle_conflicts(sw_label_reader *reader, sw_labels *labels);
+
 /* The functions below return 0, -1 on failure, or 1: the row is bad and reader->reason says why. */
 int sw_bad_row(sw_label_reader *reader, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Empties reader->row. */

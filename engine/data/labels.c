@@ -302,6 +302,13 @@ static int number_examples(sw_label_reader *r, sw_labels *out) {
   return 0;
 }
 
+void sw_raw_example_close(sw_raw_example *e) {
+  free(e->text);
+  free(e->words);
+  free(e->layers);
+  free(e->tags);
+}
+
 static void close_reader(sw_label_reader *r) {
   for (size_t i = 0; i < r->num_layers; i++) {
     sw_raw_layer *layer = &r->layers[i];
@@ -310,12 +317,7 @@ static void close_reader(sw_label_reader *r) {
     free(layer->types);
     free(layer->ids);
   }
-  for (size_t i = 0; i < r->num_examples; i++) {
-    free(r->examples[i].text);
-    free(r->examples[i].words);
-    free(r->examples[i].layers);
-    free(r->examples[i].tags);
-  }
+  for (size_t i = 0; i < r->num_examples; i++) sw_raw_example_close(&r->examples[i]);
   free(r->examples);
   free(r->row.names);
   free(r->row.tags);
@@ -326,7 +328,7 @@ static void close_reader(sw_label_reader *r) {
   free(r);
 }
 
-static int read_all(sw_label_reader *r, const char *const *inputs, size_t count, const sw_labels *fixed,
+static int read_all(sw_label_reader *r, const char *const *inputs, size_t count, const sw_labels *fixed, int settle,
                     sw_labels *out) {
   if (!(r->row.names = sw_alloc_array(SW_MAX_LAYERS, sizeof *r->row.names))) return -1;
   if (!count) return sw_fail("no labelled data was given");
@@ -338,18 +340,19 @@ static int read_all(sw_label_reader *r, const char *const *inputs, size_t count,
     if (read_file(r, inputs[i], &out->files[i])) return -1;
     out->rejected += out->files[i].rejected;
   }
+  if (settle && sw_labels_settle_conflicts(r, out)) return -1;
   if (!fixed && number_layers(r, out)) return -1;
   if (number_examples(r, out)) return -1;
   out->repaired = r->repaired;
   return r->skipped.size && !(out->skipped_layers = sw_buffer_take(&r->skipped)) ? -1 : 0;
 }
 
-int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers,
-                   sw_labels *out) {
+static int read_labels(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers,
+                       int settle, sw_labels *out) {
   *out = (sw_labels){0};
   sw_label_reader *r = sw_alloc(sizeof *r);
   if (!r) return -1;
-  int status = sw_rejects_open(&r->rejects, rejected_path) || read_all(r, inputs, count, fixed_layers, out) ? -1 : 0;
+  int status = sw_rejects_open(&r->rejects, rejected_path) || read_all(r, inputs, count, fixed_layers, settle, out) ? -1 : 0;
   if (status) { /* the reasons are worth having all the more; the first failure is the one to report */
     char *why = sw_strdup(sw_error());
     if (r->rejects.count && sw_rejects_commit(&r->rejects)) status = -1;
@@ -361,6 +364,15 @@ int sw_labels_read(const char *const *inputs, size_t count, const char *rejected
   if (status) sw_labels_close(out);
   close_reader(r);
   return status;
+}
+
+int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers,
+                   sw_labels *out) {
+  return read_labels(inputs, count, rejected_path, fixed_layers, 0, out);
+}
+
+int sw_labels_read_training(const char *const *inputs, size_t count, const char *rejected_path, sw_labels *out) {
+  return read_labels(inputs, count, rejected_path, NULL, 1, out);
 }
 
 void sw_labels_close(sw_labels *labels) {

@@ -65,6 +65,9 @@ typedef struct {
  * `fixed_layers` (may be NULL): read into these layers and labels (a checkpoint's heads), in their order. Other layers of a row are left
  * out and named in skipped_layers; a row with none of them, or with a tag that its layer lacks, is rejected. */
 int sw_labels_read(const char *const *inputs, size_t count, const char *rejected_path, const sw_labels *fixed_layers, sw_labels *out);
+/* As sw_labels_read with the files' own layers. Rows that contradict each other, the same words with other tags in a layer, are set aside but for
+ * those whose tags have more weight behind them (of all rows with these words) than any others; duplicates that agree stay. */
+int sw_labels_read_training(const char *const *inputs, size_t count, const char *rejected_path, sw_labels *out);
 void sw_labels_close(sw_labels *labels);
 /* sw_check_output (base/file.h) for such inputs. */
 int sw_labels_check_output(const char *output, const char *const *inputs, size_t count);
