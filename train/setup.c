@@ -27,6 +27,8 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"max-length", 0, SW_OPTION_INT, &o->max_length, "N",
        "tokens of a sequence, longer texts are split; 0 = 256, or the model's limit where that is less"},
       {"weight-decay", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.weight_decay, "X", "AdamW's; not for biases and LayerNorm"},
+      {"pull", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.pull, "X",
+       "draws the encoder back to the base's weights, so that less is forgotten (L2-SP; 0.1 to 10); 0 = not at all"},
       {"clip", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.clip, "X", "largest gradient norm; 0 = never clip"},
       {"eval-every", 0, SW_OPTION_INT, &o->loop.eval_every, "N", "steps between evaluations; 0 = every epoch"},
       {"patience", 0, SW_OPTION_INT, &o->loop.patience, "N", "stop after N evaluations without a better score; 0 = never"},
@@ -78,7 +80,10 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
     return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
   if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
-  if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
+  if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0) || !(l->optimizer.pull >= 0))
+    return sw_fail("--weight-decay, --pull and --clip cannot be negative");
+  if (!(l->learning_rate * (l->optimizer.weight_decay + l->optimizer.pull) < 1))
+    return sw_fail("--lr times --weight-decay and --pull must stay below 1: weights would overshoot");
   if (sw_device_check(o->device, o->threads)) return -1;
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
   if (sw_schedule_parse(o->schedule, &o->loop.schedule)) return -1;
@@ -197,9 +202,9 @@ void sw_setup_print_device(const sw_setup *s) {
 int sw_setup_train(sw_setup *s, sw_task *task, json_t *data, json_t *dev, json_t *hyper) {
   const sw_setup_options *o = s->options;
   const sw_loop_options *l = &o->loop;
-  json_t *shared = json_pack("{s:i, s:f, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:i, s:i, s:i, s:i, s:s}", "epochs", l->epochs, "learning_rate",
+  json_t *shared = json_pack("{s:i, s:f, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:s}", "epochs", l->epochs, "learning_rate",
                              l->learning_rate, "schedule", o->schedule, "warmup", l->warmup, "batch_tokens", l->batch_tokens, "batch_size",
-                             l->batch_size, "accumulate", l->accumulate, "weight_decay", l->optimizer.weight_decay, "clip", l->optimizer.clip,
+                             l->batch_size, "accumulate", l->accumulate, "weight_decay", l->optimizer.weight_decay, "pull", l->optimizer.pull, "clip", l->optimizer.clip,
                              "seed", l->seed, "eval_every", l->eval_every, "patience", l->patience, "max_length", o->max_length, "dtype", o->dtype);
   int failed = hyper && json_object_update(shared, hyper);
   json_decref(hyper);

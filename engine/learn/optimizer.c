@@ -12,6 +12,7 @@ struct sw_optimizer {
   sw_optimizer_options options;
   int64_t steps; /* updates done */
   float *m, *v;  /* device arenas, parameters' offsets */
+  float *anchor; /* the same: the weights as they were; NULL without a pull */
   double *squares; /* device: sum of the gradient's squares; 64 bytes on, the operator's scratch */
   sw_gradients gradients;
   sw_adamw_tensor *tensors; /* every dense parameter, then one place for the word rows' gradient */
@@ -64,6 +65,11 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
       !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
       !(o->touched = device->alloc(device, vocab * 4)) || !(o->history = device->alloc(device, HISTORY * sizeof *o->history)))
     return -1;
+  if (o->options.pull > 0) {
+    if (!(o->anchor = device->alloc(device, arena)) ||
+        SW_RUN(stream, cast, (int64_t)model->values_count, SW_F32, model->values, SW_F32, o->anchor))
+      return -1;
+  }
   o->gradients.word_ids = sw_alloc_array((size_t)max_tokens, sizeof(int32_t));
   o->mark = sw_alloc_array(vocab, sizeof(uint32_t));
   o->ids = sw_alloc_array(vocab, sizeof(int32_t));
@@ -82,7 +88,8 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
     const sw_parameter *p = &model->parameters[i];
     if (p == o->words) continue;
     o->tensors[o->num_tensors++] = (sw_adamw_tensor){.p = model->values + p->offset, .m = o->m + p->offset, .v = o->v + p->offset,
-                                                     .g = o->gradients.values + p->offset, .count = (int64_t)p->count, .decays = p->decays};
+                                                     .g = o->gradients.values + p->offset, .count = (int64_t)p->count, .decays = p->decays,
+                                                     .anchor = o->anchor && strncmp(p->name, "heads.", 6) ? o->anchor + p->offset : NULL};
   }
   o->first_step = 1;
   o->generation = 1;
@@ -109,7 +116,7 @@ int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_opt
 void sw_optimizer_close(sw_optimizer *o) {
   if (!o) return;
   sw_device *device = o->stream.device;
-  void *const owned[] = {o->m,       o->v,      o->squares,     o->gradients.values, o->last_step, o->gradients.word_rows,
+  void *const owned[] = {o->m,       o->v,      o->anchor,       o->squares, o->gradients.values, o->last_step, o->gradients.word_rows,
                          o->touched, o->merged, o->device_slots, o->history};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
     if (owned[i]) device->release(device, owned[i]);
@@ -132,7 +139,7 @@ static int update_rows(sw_optimizer *o, const int32_t *ids, int64_t count, const
   sw_device *device = o->stream.device;
   if (ids && device->copy_in(&o->stream, o->touched, ids, (size_t)count * 4)) return -1;
   sw_adamw_rows_desc desc = {.rows = p->shape[0], .hidden = (int)p->shape[1], .decays = p->decays, .grad_scale = scale, .step = o->steps,
-                             .first_step = o->first_step};
+                             .first_step = o->first_step, .anchor = o->anchor ? o->anchor + p->offset : NULL};
   return SW_RUN(&o->stream, adamw_rows, &desc, o->history, o->model->values + p->offset, o->m + p->offset, o->v + p->offset, o->last_step,
                 ids ? o->touched : NULL, count, gradients);
 }
@@ -188,7 +195,8 @@ static int empty_gradients(sw_optimizer *o) {
 /* The scalars of the next step, also for rows that see it later. */
 static int remember_step(sw_optimizer *o, double rate) {
   o->steps++;
-  o->last = sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->steps);
+  o->last = sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->options.pull,
+                             o->steps);
   return o->stream.device->copy_in(&o->stream, o->history + (o->steps - o->first_step), &o->last, sizeof o->last);
 }
 

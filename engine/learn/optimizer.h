@@ -8,8 +8,9 @@
 typedef struct {
   double beta1, beta2, eps, weight_decay;
   double clip; /* gradients are scaled down to this global norm; 0 = never */
+  double pull; /* towards the encoder's weights as they were at opening (L2-SP, kernels/adamw/adamw.h); 0 = none; heads are free */
 } sw_optimizer_options;
-#define SW_OPTIMIZER_DEFAULTS ((sw_optimizer_options){0.9, 0.999, 1e-8, 0.01, 1.0})
+#define SW_OPTIMIZER_DEFAULTS ((sw_optimizer_options){0.9, 0.999, 1e-8, 0.01, 1.0, 0})
 
 typedef struct sw_optimizer sw_optimizer;
 

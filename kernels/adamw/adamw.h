@@ -1,5 +1,7 @@
 /* AdamW (Loshchilov, Hutter 2019), as torch.optim.AdamW: with g the clipped gradient and t the step from 1,
- *   p *= 1 - lr wd;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+ *   p += lr (pull (anchor - p) - wd p);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+ * The pull, 0 where a tensor has no anchor, draws p towards the value it had in the parent model: L2-SP (Li, Grandvalet, Davoine, "Explicit
+ * Inductive Bias for Transfer Learning with Convolutional Networks", 2018), decoupled from the moments as the decay is.
  *
  * adamw_rows does the same for a table of which a step's gradient touches few rows (word embeddings). A row without gradient still
  * moves by its moments, so a row notes the last step it has seen, and the steps it missed are replayed, one by one and with the same
@@ -16,14 +18,17 @@ typedef struct {
   float step_size;    /* lr / (1 - beta1^t) */
   float inverse_sqrt_correction; /* 1 / sqrt(1 - beta2^t) */
   float eps;
+  float pull;         /* lr * pull */
+  float unused[3];    /* a multiple of 16 bytes */
 } sw_adamw_step;
-sw_adamw_step sw_adamw_step_of(double lr, double beta1, double beta2, double eps, double weight_decay, int64_t t);
+sw_adamw_step sw_adamw_step_of(double lr, double beta1, double beta2, double eps, double weight_decay, double pull, int64_t t);
 
 typedef struct {
   float *p, *m, *v;
   const float *g;
   int64_t count;
   int decays;         /* 0: no weight decay for this tensor */
+  const float *anchor; /* where p is pulled to; NULL: nowhere */
 } sw_adamw_tensor;
 
 typedef struct {
@@ -41,6 +46,7 @@ typedef struct {
   float grad_scale;
   int64_t step;       /* t of this update, from 1 */
   int64_t first_step; /* history[0] holds the scalars of this step */
+  const float *anchor; /* device [rows, hidden]: where p is pulled to; NULL: nowhere */
 } sw_adamw_rows_desc;
 /* p, m, v [rows, hidden]; last_step [rows]: the step each row has seen; history [step - first_step + 1].
  * g [count, hidden]: each of the `count` distinct rows touched[i] is brought to step - 1, then updated with its gradient.

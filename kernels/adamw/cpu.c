@@ -18,19 +18,22 @@ enum { CHUNK = 16384, AHEAD = 256, SLOTS = 256, PARALLEL_FROM = 1 << 15, ROW_BLO
 SW_INLINE vf flushed(vf x, float smallest) { return vf_select(vf_abs(x) < smallest, vf_zero(), x); }
 static const float smallest_m = 1e-30f, smallest_v = 1e-36f;
 
-/* One step of one vector of elements; g is the gradient already scaled. */
-SW_INLINE void update(const sw_adamw_step *s, vf decay, vf g, vf *p, vf *m, vf *v) {
+/* One step of one vector of elements; g is the gradient already scaled; anchor: NULL where there is none. */
+SW_INLINE vf pulled(const sw_adamw_step *s, const vf *anchor, vf before, vf p) {
+  return anchor ? vf_fma(vf_set(s->pull), *anchor - before, p) : p;
+}
+SW_INLINE void update(const sw_adamw_step *s, vf decay, vf g, const vf *anchor, vf *p, vf *m, vf *v) {
   *m = flushed(vf_fma(vf_set(s->beta1), *m, g * s->one_minus_beta1), smallest_m);
   *v = flushed(vf_fma(vf_set(s->beta2), *v, (g * s->one_minus_beta2) * g), smallest_v);
   vf denominator = vf_fma(vf_sqrt(*v), vf_set(s->inverse_sqrt_correction), vf_set(s->eps));
-  *p = vf_fma(*p, decay, -((*m * s->step_size) / denominator));
+  *p = pulled(s, anchor, *p, vf_fma(*p, decay, -((*m * s->step_size) / denominator)));
 }
 
 static void update_range(const sw_adamw_step *step, float scale, const sw_adamw_tensor *t, int64_t i, int64_t end) {
   const sw_adamw_step s = *step;
   vf decay = vf_set(t->decays ? s.decay : 1.0f);
   float *restrict to_p = t->p, *restrict to_m = t->m, *restrict to_v = t->v;
-  const float *restrict from_g = t->g;
+  const float *restrict from_g = t->g, *restrict anchor = t->anchor;
   for (; i + SW_LANES <= end; i += SW_LANES) {
     vf p = vf_load(to_p + i), m = vf_load(to_m + i), v = vf_load(to_v + i);
     /* seven streams are more than the processor's own prefetching follows; beyond the end a prefetch does nothing */
@@ -38,7 +41,8 @@ static void update_range(const sw_adamw_step *step, float scale, const sw_adamw_
     __builtin_prefetch(to_m + i + AHEAD, 1);
     __builtin_prefetch(to_v + i + AHEAD, 1);
     __builtin_prefetch(from_g + i + AHEAD, 0);
-    update(&s, decay, vf_load(from_g + i) * scale, &p, &m, &v);
+    vf a = anchor ? vf_load(anchor + i) : vf_zero();
+    update(&s, decay, vf_load(from_g + i) * scale, anchor ? &a : NULL, &p, &m, &v);
     vf_store(to_p + i, p);
     vf_store(to_m + i, m);
     vf_store(to_v + i, v);
@@ -46,7 +50,8 @@ static void update_range(const sw_adamw_step *step, float scale, const sw_adamw_
   if (i < end) {
     int n = (int)(end - i);
     vf p = vf_load_n(to_p + i, n), m = vf_load_n(to_m + i, n), v = vf_load_n(to_v + i, n);
-    update(&s, decay, vf_load_n(from_g + i, n) * scale, &p, &m, &v);
+    vf a = anchor ? vf_load_n(anchor + i, n) : vf_zero();
+    update(&s, decay, vf_load_n(from_g + i, n) * scale, anchor ? &a : NULL, &p, &m, &v);
     vf_store_n(to_p + i, p, n);
     vf_store_n(to_m + i, m, n);
     vf_store_n(to_v + i, v, n);
@@ -117,26 +122,30 @@ SW_INLINE int all_zero_bits(const vf *x, int w) {
  * With g = 0 and m = 0, `update` leaves m as it is, subtracts exactly 0 from p (eps > 0) and only shrinks v: that case, of rows not
  * seen for long or not at all, goes without the square root and the division. */
 SW_INLINE void row_columns(const sw_adamw_step *history, int64_t missed, const sw_adamw_step *last, float scale, int decays, int c, int w,
-                           int n, float *row_p, float *row_m, float *row_v, const float *g) {
-  vf p[ROW_BLOCK], m[ROW_BLOCK], v[ROW_BLOCK];
+                           int n, const float *anchor, float *row_p, float *row_m, float *row_v, const float *g) {
+  vf p[ROW_BLOCK], m[ROW_BLOCK], v[ROW_BLOCK], a[ROW_BLOCK];
 #define EACH for (int k = 0; k < w; k++)
   EACH m[k] = n ? vf_load_n(row_m + c, n) : vf_load(row_m + c + k * SW_LANES);
   EACH v[k] = n ? vf_load_n(row_v + c, n) : vf_load(row_v + c + k * SW_LANES);
   int untouched = all_zero_bits(m, w) && all_zero_bits(v, w);
-  if (untouched && !decays && !g && missed && history[0].eps > 0) return;
+  if (untouched && !decays && !anchor && !g && missed && history[0].eps > 0) return;
   EACH p[k] = n ? vf_load_n(row_p + c, n) : vf_load(row_p + c + k * SW_LANES);
+  if (anchor) EACH a[k] = n ? vf_load_n(anchor + c, n) : vf_load(anchor + c + k * SW_LANES);
   int64_t s = 0;
   for (; s < missed && !(all_zero_bits(m, w) && history[s].eps > 0); s++) {
     vf decay = vf_set(decays ? history[s].decay : 1.0f);
-    EACH update(&history[s], decay, vf_zero(), &p[k], &m[k], &v[k]);
+    EACH update(&history[s], decay, vf_zero(), anchor ? &a[k] : NULL, &p[k], &m[k], &v[k]);
   }
   for (; s < missed; s++) {
-    if (decays) EACH p[k] = p[k] * history[s].decay;
+    if (anchor)
+      EACH p[k] = pulled(&history[s], &a[k], p[k], decays ? p[k] * history[s].decay : p[k]);
+    else if (decays)
+      EACH p[k] = p[k] * history[s].decay;
     if (!untouched) EACH v[k] = flushed(v[k] * history[s].beta2, smallest_v);
   }
   if (g) {
     vf decay = vf_set(decays ? last->decay : 1.0f);
-    EACH update(last, decay, (n ? vf_load_n(g + c, n) : vf_load(g + c + k * SW_LANES)) * scale, &p[k], &m[k], &v[k]);
+    EACH update(last, decay, (n ? vf_load_n(g + c, n) : vf_load(g + c + k * SW_LANES)) * scale, anchor ? &a[k] : NULL, &p[k], &m[k], &v[k]);
   }
   if (n)
     vf_store_n(row_p + c, p[0], n);
@@ -154,12 +163,12 @@ SW_INLINE void row_columns(const sw_adamw_step *history, int64_t missed, const s
 }
 
 static void update_row(const sw_adamw_step *history, int64_t missed, const sw_adamw_step *last, float scale, int decays, int hidden,
-                       float *p, float *m, float *v, const float *g) {
+                       const float *anchor, float *p, float *m, float *v, const float *g) {
   int c = 0;
   for (; c + ROW_BLOCK * SW_LANES <= hidden; c += ROW_BLOCK * SW_LANES)
-    row_columns(history, missed, last, scale, decays, c, ROW_BLOCK, 0, p, m, v, g);
-  for (; c + SW_LANES <= hidden; c += SW_LANES) row_columns(history, missed, last, scale, decays, c, 1, 0, p, m, v, g);
-  if (c < hidden) row_columns(history, missed, last, scale, decays, c, 1, hidden - c, p, m, v, g);
+    row_columns(history, missed, last, scale, decays, c, ROW_BLOCK, 0, anchor, p, m, v, g);
+  for (; c + SW_LANES <= hidden; c += SW_LANES) row_columns(history, missed, last, scale, decays, c, 1, 0, anchor, p, m, v, g);
+  if (c < hidden) row_columns(history, missed, last, scale, decays, c, 1, hidden - c, anchor, p, m, v, g);
 }
 
 static int check_row(const sw_adamw_rows_desc *d, int64_t row, int64_t seen, int64_t newest) {
@@ -210,8 +219,8 @@ int SW_CPU(adamw_rows)(sw_stream *stream, const sw_adamw_rows_desc *desc, const 
   for (int64_t i = 0; i < rows; i++) {
     int64_t row = touched ? touched[i] : i, at = row * d.hidden, missed = newest - last_step[row];
     if (missed || g)
-      update_row(history + (last_step[row] + 1 - d.first_step), missed, last, d.grad_scale, d.decays, d.hidden, p + at, m + at, v + at,
-                 g ? g + i * d.hidden : NULL);
+      update_row(history + (last_step[row] + 1 - d.first_step), missed, last, d.grad_scale, d.decays, d.hidden,
+                 d.anchor ? d.anchor + at : NULL, p + at, m + at, v + at, g ? g + i * d.hidden : NULL);
     last_step[row] = (int32_t)d.step;
   }
   return 0;

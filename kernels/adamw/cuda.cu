@@ -54,6 +54,10 @@ int for_tables(const char *what, int tensors, const sw_adamw_tensor *list, int c
 __device__ __forceinline__ float flushed(float x, float smallest) { return fabsf(x) < smallest ? 0.0f : x; }
 constexpr float SMALLEST_M = 1e-30f, SMALLEST_V = 1e-36f; /* as on the CPU */
 
+/* What an anchor adds to a step that began at `before`. */
+__device__ __forceinline__ float pulled(const sw_adamw_step &s, float anchor, float before, float p) {
+  return __fmaf_rn(s.pull, __fsub_rn(anchor, before), p);
+}
 /* One step of one element; g is the gradient already scaled. */
 __device__ __forceinline__ void update(const sw_adamw_step &s, float decay, float g, float &p, float &m, float &v) {
   m = flushed(__fmaf_rn(s.beta1, m, __fmul_rn(g, s.one_minus_beta1)), SMALLEST_M);
@@ -64,7 +68,7 @@ __device__ __forceinline__ void update(const sw_adamw_step &s, float decay, floa
 
 struct dense_part {
   float *p, *m, *v;
-  const float *g;
+  const float *g, *anchor;
   int64_t count, first;
   int decays;
 };
@@ -73,7 +77,7 @@ struct dense_table {
   float scale;
   int parts;
   int64_t chunks;
-  dense_part part[64];
+  dense_part part[62];
 };
 static_assert(sizeof(dense_table) <= 4096, "kernels' parameters end there");
 constexpr int DENSE_CHUNK = THREADS * 8;
@@ -82,7 +86,7 @@ static __global__ void __launch_bounds__(THREADS) dense(dense_table job) {
   const int which = part_of(job, blockIdx.x);
   const dense_part &t = job.part[which];
   float *const to_p = t.p, *const to_m = t.m, *const to_v = t.v;
-  const float *const from_g = t.g;
+  const float *const from_g = t.g, *const anchor = t.anchor;
   const float decay = t.decays ? job.step.decay : 1.0f;
   const int64_t start = (blockIdx.x - t.first) * DENSE_CHUNK, end = start + DENSE_CHUNK < t.count ? start + DENSE_CHUNK : t.count;
   if (end - start == DENSE_CHUNK && aligned16(to_p) && aligned16(to_m) && aligned16(to_v) && aligned16(from_g)) {
@@ -96,15 +100,21 @@ static __global__ void __launch_bounds__(THREADS) dense(dense_table job) {
 #pragma unroll
     for (int k = 0; k < 2; k++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) update(job.step, decay, __fmul_rn(g[k].v[i], job.scale), p[k].v[i], m[k].v[i], v[k].v[i]);
+      for (int i = 0; i < 4; i++) {
+        const float before = p[k].v[i];
+        update(job.step, decay, __fmul_rn(g[k].v[i], job.scale), p[k].v[i], m[k].v[i], v[k].v[i]);
+        if (anchor) p[k].v[i] = pulled(job.step, anchor[at + k * THREADS * 4 + i], before, p[k].v[i]);
+      }
       sw_store<4>(to_p + at + k * THREADS * 4, p[k]), sw_store<4>(to_m + at + k * THREADS * 4, m[k]);
       sw_store<4>(to_v + at + k * THREADS * 4, v[k]);
     }
     return;
   }
   for (int64_t i = start + threadIdx.x; i < end; i += THREADS) {
-    float p = to_p[i], m = to_m[i], v = to_v[i];
+    const float before = to_p[i];
+    float p = before, m = to_m[i], v = to_v[i];
     update(job.step, decay, __fmul_rn(from_g[i], job.scale), p, m, v);
+    if (anchor) p = pulled(job.step, anchor[i], before, p);
     to_p[i] = p, to_m[i] = m, to_v[i] = v;
   }
 }
@@ -121,9 +131,10 @@ struct rows_job {
 };
 
 __device__ __forceinline__ sw_adamw_step step_at(const sw_adamw_step *history) {
-  static_assert(sizeof(sw_adamw_step) == 32, "two accesses of 16 bytes");
-  const float4 a = reinterpret_cast<const float4 *>(history)[0], b = reinterpret_cast<const float4 *>(history)[1];
-  return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+  static_assert(sizeof(sw_adamw_step) == 48, "three accesses of 16 bytes");
+  const float4 *from = reinterpret_cast<const float4 *>(history);
+  const float4 a = from[0], b = from[1], c = from[2];
+  return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, {}};
 }
 template <int W> __device__ __forceinline__ bool all_zero_bits(const sw_floats<W> &x) {
   uint32_t any = 0;
@@ -143,7 +154,7 @@ template <int W> static __global__ void __launch_bounds__(ROW_THREADS) rows_kern
   if (known && threadIdx.x == 0) job.last_step[row] = (int32_t)job.d.step;
   for (int c = (int)threadIdx.x * W; c < job.d.hidden; c += ROW_THREADS * W) {
     const int64_t at = row * job.d.hidden + c;
-    sw_floats<W> p, m, v;
+    sw_floats<W> p, m, v, a = {};
     if (!known) {
 #pragma unroll
       for (int i = 0; i < W; i++) p.v[i] = NAN;
@@ -152,20 +163,28 @@ template <int W> static __global__ void __launch_bounds__(ROW_THREADS) rows_kern
     }
     m = sw_load<W>(job.m + at), v = sw_load<W>(job.v + at);
     const bool untouched = all_zero_bits(m) && all_zero_bits(v);
-    if (untouched && !job.d.decays && !job.g && history->eps > 0) continue;
+    const bool anchored = job.d.anchor != nullptr;
+    if (untouched && !job.d.decays && !anchored && !job.g && history->eps > 0) continue;
     p = sw_load<W>(job.p + at);
+    if (anchored) a = sw_load<W>(job.d.anchor + at);
     int64_t s = 0;
     for (; s < missed; s++) {
       const sw_adamw_step step = step_at(history + s);
       if (step.eps > 0 && all_zero_bits(m)) break;
 #pragma unroll
-      for (int i = 0; i < W; i++) update(step, job.d.decays ? step.decay : 1.0f, 0, p.v[i], m.v[i], v.v[i]);
+      for (int i = 0; i < W; i++) {
+        const float before = p.v[i];
+        update(step, job.d.decays ? step.decay : 1.0f, 0, p.v[i], m.v[i], v.v[i]);
+        if (anchored) p.v[i] = pulled(step, a.v[i], before, p.v[i]);
+      }
     }
     for (; s < missed; s++) {
       const sw_adamw_step step = step_at(history + s);
 #pragma unroll
       for (int i = 0; i < W; i++) {
-        if (job.d.decays) p.v[i] = __fmul_rn(p.v[i], step.decay);
+        const float before = p.v[i];
+        if (job.d.decays) p.v[i] = __fmul_rn(before, step.decay);
+        if (anchored) p.v[i] = pulled(step, a.v[i], before, p.v[i]);
         v.v[i] = flushed(__fmul_rn(v.v[i], step.beta2), SMALLEST_V);
       }
     }
@@ -173,8 +192,11 @@ template <int W> static __global__ void __launch_bounds__(ROW_THREADS) rows_kern
       const sw_adamw_step step = step_at(job.history + (job.d.step - job.d.first_step));
       const sw_floats<W> g = sw_load<W>(job.g + (int64_t)blockIdx.x * job.d.hidden + c);
 #pragma unroll
-      for (int i = 0; i < W; i++)
+      for (int i = 0; i < W; i++) {
+        const float before = p.v[i];
         update(step, job.d.decays ? step.decay : 1.0f, __fmul_rn(g.v[i], job.d.grad_scale), p.v[i], m.v[i], v.v[i]);
+        if (anchored) p.v[i] = pulled(step, a.v[i], before, p.v[i]);
+      }
     }
     sw_store<W>(job.p + at, p);
     if (untouched && !job.g) continue;
@@ -235,7 +257,7 @@ int sw_cuda_adamw(sw_stream *stream, const sw_adamw_desc *desc, const sw_adamw_t
   table.scale = desc->grad_scale;
   return for_tables(
       "adamw", desc->tensors, list, DENSE_CHUNK, table,
-      [](dense_part &part, const sw_adamw_tensor &t) { part.p = t.p, part.m = t.m, part.v = t.v, part.g = t.g, part.decays = t.decays; },
+      [](dense_part &part, const sw_adamw_tensor &t) { part.p = t.p, part.m = t.m, part.v = t.v, part.g = t.g, part.decays = t.decays, part.anchor = t.anchor; },
       [&](const dense_table &filled) { return sw_launch(stream, "adamw", dense, dim3((unsigned)filled.chunks), dim3(THREADS), 0, filled); });
 }
 

@@ -4,10 +4,10 @@
 #include "kernels/backend.h"
 
 typedef struct {
-  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  double lr, beta1, beta2, eps, weight_decay, grad_scale, pull;
 } sw_adamw_settings;
 
-/* step t (from 1) on count elements; weight decay only where `decays` */
-void sw_adamw_reference(const sw_adamw_settings *settings, int64_t t, int decays, int64_t count, const double *g, double *p, double *m,
-                        double *v);
+/* step t (from 1) on count elements; weight decay only where `decays`; the pull only where there is an anchor */
+void sw_adamw_reference(const sw_adamw_settings *settings, int64_t t, int decays, int64_t count, const double *g, const double *anchor,
+                        double *p, double *m, double *v);
 #endif

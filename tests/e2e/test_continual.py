@@ -51,11 +51,28 @@ with tempfile.TemporaryDirectory() as tmp:
         check(f"before training {test}: F1" in done.stderr and f"now {test}: F1" in done.stderr, f"{name}: both are printed")
         return scores["after"][0]["mean_f1"]
 
+    def refused(part, what, *args, status=(2,)):
+        done = program("train", "ner", "--base", path("first.h5"), "--data", new, *common, "-o", path("no.h5"), *args)
+        check.refused(done, part, what, status)
+        check(not os.path.exists(path("no.h5")), f"{what}: nothing is written")
+
     forgetful, replayed = go_on("forgetful.h5"), go_on("replayed.h5", "--replay", old + ":0.5")
     check(forgetful < first - 0.2, f"without replay it forgets: {first:.3f} to {forgetful:.3f}")
     check(replayed > forgetful + 0.3, f"with replay far less, though the new labels deny the old ones: {first:.3f} to {replayed:.3f}")
     files = training(path("replayed.h5"))["run"]["data"]
     check([f.get("replay") for f in files] == [None, 0.5] and files[1]["rows"] == 60, f"the manifest tells what was replayed: {files}")
+
+    # pulled towards the base's weights, the encoder stays near them
+    pulled = go_on("pulled.h5", "--pull", "10")
+    def moved(name):
+        with h5py.File(path("first.h5")) as a, h5py.File(path(name)) as b:
+            pairs = []
+            a["weights"].visititems(lambda n, o: pairs.append((o[()], b["weights"][n][()])) if isinstance(o, h5py.Dataset) and not n.startswith("heads") else None)
+        return sum(float(((x - y) ** 2).sum()) for x, y in pairs) ** 0.5
+    far, near = moved("forgetful.h5"), moved("pulled.h5")
+    check(0 < near < 0.5 * far, f"--pull: the encoder moves by {near:.3f}, not {far:.3f}")
+    check(training(path("pulled.h5"))["run"]["hyper_parameters"]["pull"] == 10, "and the checkpoint says so")
+    refused("overshoot", "a pull that is too strong", "--pull", "300")
 
     # interrupted and resumed: the same bits, replay and scores included
     stopped = ["train", "ner", "--base", path("first.h5"), "--data", new, "--test", test, *common, "--replay", old + ":0.5", "-o", path("stopped.h5")]
@@ -77,11 +94,6 @@ with tempfile.TemporaryDirectory() as tmp:
     check(training(path("contrary.h5"))["run"]["data"][0]["rejected"] == 4, "and counted")
 
     # wrong usage and replay of another kind
-    def refused(part, what, *args, status=(2,)):
-        done = program("train", "ner", "--base", path("first.h5"), "--data", new, *common, "-o", path("no.h5"), *args)
-        check.refused(done, part, what, status)
-        check(not os.path.exists(path("no.h5")), f"{what}: nothing is written")
-
     for bad in (old, old + ":", old + ":0", old + ":1", old + ":x", ":0.5"):
         refused("replay" if bad != ":0.5" else "", f"--replay {bad[-6:]}", "--replay", bad, status=(1, 2))
     refused("come to 1.2", "fractions above 1", "--replay", old + ":0.6", "--replay", test + ":0.6")

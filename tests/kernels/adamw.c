@@ -6,22 +6,22 @@
 #include <string.h>
 
 static sw_adamw_step step_of(const sw_adamw_settings *s, int64_t t) {
-  return sw_adamw_step_of(s->lr, s->beta1, s->beta2, s->eps, s->weight_decay, t);
+  return sw_adamw_step_of(s->lr, s->beta1, s->beta2, s->eps, s->weight_decay, s->pull, t);
 }
 
 static void scalars(kt *t) {
   kt_case(t, "scalars of a step");
   for (int64_t n = 1; n < 2000000; n *= 7) {
-    sw_adamw_step s = sw_adamw_step_of(3e-5, 0.9, 0.999, 1e-8, 0.01, n);
+    sw_adamw_step s = sw_adamw_step_of(3e-5, 0.9, 0.999, 1e-8, 0.01, 0.02, n);
     /* the powers by repeated squaring in long double */
     long double b1 = 1, b2 = 1, x1 = 0.9, x2 = 0.999;
     for (int64_t k = n; k; k >>= 1, x1 *= x1, x2 *= x2)
       if (k & 1) b1 *= x1, b2 *= x2;
     kt_check(t, s.step_size == (float)(3e-5L / (1 - b1)), "step size at %lld: %.9g", (long long)n, s.step_size);
     kt_check(t, s.inverse_sqrt_correction == (float)(1 / sqrtl(1 - b2)), "correction at %lld: %.9g", (long long)n, s.inverse_sqrt_correction);
-    kt_check(t, s.decay == (float)(1 - 3e-5L * 0.01L) && s.beta1 == 0.9f && s.one_minus_beta2 == 0.001f, "decay %.9g", s.decay);
+    kt_check(t, s.decay == (float)(1 - 3e-5L * 0.01L) && s.pull == (float)(3e-5 * 0.02) && s.beta1 == 0.9f && s.one_minus_beta2 == 0.001f, "decay %.9g", s.decay);
   }
-  sw_adamw_step s = sw_adamw_step_of(0.5, 0, 0, 1e-8, 0, 1);
+  sw_adamw_step s = sw_adamw_step_of(0.5, 0, 0, 1e-8, 0, 0, 1);
   kt_check(t, s.step_size == 0.5f && s.inverse_sqrt_correction == 1 && s.decay == 1, "betas of 0");
 }
 
@@ -29,7 +29,7 @@ static void scalars(kt *t) {
 typedef struct {
   sw_adamw_desc desc;
   sw_adamw_tensor list[8];
-  kt_tensor *p[8], *m[8], *v[8], *g[8];
+  kt_tensor *p[8], *m[8], *v[8], *g[8], *anchor[8];
 } job;
 static void run_adamw(kt *t, void *argument) {
   job *j = argument;
@@ -45,15 +45,19 @@ static job make(kt *t, int tensors, const int64_t *counts) {
     kt_normal(t, j.p[i], 0, 0.5);
     kt_fill(t, j.m[i], 0);
     kt_fill(t, j.v[i], 0);
-    j.list[i] = (sw_adamw_tensor){j.p[i]->data, j.m[i]->data, j.v[i]->data, j.g[i]->data, counts[i], i % 2};
+    j.anchor[i] = kt_new(t, "anchor", SW_F32, counts[i]);
+    kt_normal(t, j.anchor[i], 0, 0.5);
+    j.list[i] = (sw_adamw_tensor){j.p[i]->data, j.m[i]->data, j.v[i]->data, j.g[i]->data, counts[i], i % 2, NULL};
   }
   return j;
 }
 
 static void dense(kt *t, int tensors, const int64_t *counts, double beta2, double scale) {
   kt_case(t, "dense, %d tensors, beta2 %g", tensors, beta2);
-  sw_adamw_settings s = {1e-2, 0.9, beta2, 1e-8, 0.1, (float)scale};
+  sw_adamw_settings s = {1e-2, 0.9, beta2, 1e-8, 0.1, (float)scale, 0.7};
   job j = make(t, tensors, counts);
+  for (int i = 0; i < tensors; i++) /* with and without decay, with and without an anchor */
+    if (i / 2 % 2) j.list[i].anchor = j.anchor[i]->data;
   j.desc.grad_scale = (float)scale;
   double *p[8], *m[8], *v[8];
   for (int i = 0; i < tensors; i++) {
@@ -70,7 +74,10 @@ static void dense(kt *t, int tensors, const int64_t *counts, double beta2, doubl
     } else {
       run_adamw(t, &j);
     }
-    for (int i = 0; i < tensors; i++) sw_adamw_reference(&s, step, i % 2, counts[i], j.g[i]->host, p[i], m[i], v[i]);
+    for (int i = 0; i < tensors; i++) {
+      const double *anchor = j.list[i].anchor ? j.anchor[i]->host : NULL;
+      sw_adamw_reference(&s, step, i % 2, counts[i], j.g[i]->host, anchor, p[i], m[i], v[i]);
+    }
   }
   for (int i = 0; i < tensors; i++) {
     kt_compare(t, "m", j.m[i], m[i], 2e-6, 5e-8); /* gradients of 0.1 cancel */
@@ -87,9 +94,10 @@ static void many_tensors(kt *t) {
   int64_t count = 0, cuts[PIECES + 1] = {0};
   for (int i = 0; i < PIECES; i++) cuts[i + 1] = count += kt_below(t, 40) + (i % 100 == 7) * 5000;
   job j[2] = {make(t, 1, &count), make(t, 1, &count)};
-  sw_adamw_settings s = {1e-2, 0.9, 0.999, 1e-8, 0.1, 0.5f};
+  sw_adamw_settings s = {1e-2, 0.9, 0.999, 1e-8, 0.1, 0.5f, 0.3};
   sw_adamw_tensor pieces[PIECES];
   double want = 0, sum;
+  for (int k = 0; k < 2; k++) j[k].list[0].anchor = j[0].anchor[0]->data;
   kt_tensor *squares = kt_bytes(t, "sum", 8), *workspace = kt_bytes(t, "workspace", SW_SUM_WORKSPACE);
   kt_integers(t, j[0].g[0], -9, 9);
   kt_integers(t, j[0].p[0], -9, 9);
@@ -100,7 +108,7 @@ static void many_tensors(kt *t) {
   for (int64_t i = 0; i < count; i++) want += j[0].g[0]->host[i] * j[0].g[0]->host[i];
   for (int i = 0; i < PIECES; i++) {
     const sw_adamw_tensor w = j[1].list[0];
-    pieces[i] = (sw_adamw_tensor){w.p + cuts[i], w.m + cuts[i], w.v + cuts[i], w.g + cuts[i], cuts[i + 1] - cuts[i], w.decays};
+    pieces[i] = (sw_adamw_tensor){w.p + cuts[i], w.m + cuts[i], w.v + cuts[i], w.g + cuts[i], cuts[i + 1] - cuts[i], w.decays, w.anchor + cuts[i]};
   }
   for (int step = 1; step <= 2; step++) {
     j[0].desc.step = step_of(&s, step);
@@ -122,7 +130,7 @@ static void many_tensors(kt *t) {
 static void dense_special(kt *t) {
   kt_case(t, "special values");
   job j = make(t, 1, (int64_t[]){37});
-  sw_adamw_settings s = {1e-2, 0.9, 0.999, 1e-8, 0, 1};
+  sw_adamw_settings s = {1e-2, 0.9, 0.999, 1e-8, 0, 1, 0};
   j.desc.grad_scale = 1;
   /* the first step moves every parameter by lr against the gradient's sign, however small the gradient is beside others */
   kt_fill(t, j.p[0], 0);
@@ -171,11 +179,12 @@ static void run_rows(kt *t, void *argument) {
   kt_ok(t, SW_RUN(&t->stream, adamw_rows, &j->desc, j->history, j->p, j->m, j->v, j->last_step, j->touched, j->count, j->g));
 }
 
-static void sparse(kt *t, int rows, int hidden, int steps, int per_step, double eps, int decays, double m_start) {
-  kt_case(t, "rows %d x %d, %d steps of %d, eps %g%s", rows, hidden, steps, per_step, eps, decays ? ", decay" : "");
+static void sparse(kt *t, int rows, int hidden, int steps, int per_step, double eps, int decays, double pull, double m_start) {
+  kt_case(t, "rows %d x %d, %d steps of %d, eps %g%s%s", rows, hidden, steps, per_step, eps, decays ? ", decay" : "", pull > 0 ? ", pull" : "");
   int64_t count = (int64_t)rows * hidden;
-  sw_adamw_settings s = {5e-3, 0.9, 0.999, eps, 0.05, 0.75};
+  sw_adamw_settings s = {5e-3, 0.9, 0.999, eps, 0.05, 0.75, pull};
   job whole = make(t, 1, &count);
+  if (pull > 0) whole.list[0].anchor = whole.anchor[0]->data;
   whole.list[0].decays = decays;
   whole.desc.grad_scale = 0.75f;
   if (m_start != 0) { /* as after a resume: some rows carry moments, tiny ones that die away in between among them */
@@ -202,7 +211,7 @@ static void sparse(kt *t, int rows, int hidden, int steps, int per_step, double 
   for (int i = 0; i < rows; i++) zeros[i] = (int32_t)first - 1;
   kt_tensor *last = kt_bytes(t, "last_step", (size_t)rows * 4);
   if (t->device->copy_in(&t->stream, last->data, zeros, last->bytes)) exit(1);
-  rows_job j = {.desc = {rows, hidden, decays, 0.75f, 0, first}, .p = p->data, .m = m->data, .v = v->data, .last_step = last->data};
+  rows_job j = {.desc = {rows, hidden, decays, 0.75f, 0, first, whole.list[0].anchor}, .p = p->data, .m = m->data, .v = v->data, .last_step = last->data};
   j.history = kt_bytes(t, "history", (size_t)steps * sizeof *j.history)->data;
   for (int k = 0; k < steps; k++) {
     /* a schedule: another learning rate every step, the last ones of it 0 */
@@ -378,7 +387,7 @@ static void bench(kt *t) {
   for (t->stream.threads = 1; t->stream.threads <= 2; t->stream.threads++) {
     job j = make(t, 5, counts);
     double elements = 0;
-    sw_adamw_settings s = {1e-4, 0.9, 0.999, 1e-8, 0.01, 1};
+    sw_adamw_settings s = {1e-4, 0.9, 0.999, 1e-8, 0.01, 1, 0};
     j.desc.step = step_of(&s, 3);
     j.desc.grad_scale = 1;
     for (int i = 0; i < 5; i++) kt_normal(t, j.g[i], 0, 0.01), elements += (double)counts[i];
@@ -440,12 +449,13 @@ int main(int argc, char **argv) {
   many_tensors(&t);
   static const int hiddens[] = {1, 7, 16, 33, 64, 100};
   for (int h = 0; h < 6; h++) {
-    sparse(&t, 40, hiddens[h], 50, 4, 1e-8, 1, 0);
-    sparse(&t, 40, hiddens[h], 50, 4, 1e-8, 0, 1e-3);
-    sparse(&t, 15, hiddens[h], 50, 2, 0.1, 1, 10);
+    sparse(&t, 40, hiddens[h], 50, 4, 1e-8, 1, 0, 0);
+    sparse(&t, 40, hiddens[h], 50, 4, 1e-8, 0, 0, 1e-3);
+    sparse(&t, 15, hiddens[h], 50, 2, 0.1, 1, 0, 10);
+    sparse(&t, 40, hiddens[h], 50, 4, 1e-8, h % 2, 0.4, h / 2 % 2 * 1e-3);
   }
-  sparse(&t, 300, 97, 12, 90, 1e-6, 1, 0.1); /* large enough for threads */
-  sparse(&t, 6, 20, 900, 1, 1e-8, 1, 1e-3);  /* long enough for m to die away between touches */
+  sparse(&t, 300, 97, 12, 90, 1e-6, 1, 0, 0.1); /* large enough for threads */
+  sparse(&t, 6, 20, 900, 1, 1e-8, 1, 0, 1e-3); /* long enough for m to die away between touches */
   bad_input(&t);
   sums(&t, 5, (int64_t[]){3, 0, 100003, 16384, 7}, 1);
   sums(&t, 4, (int64_t[]){1, 90000, 12345, 31}, 0);

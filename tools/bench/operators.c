@@ -593,7 +593,7 @@ static void list_of(const op_case *c, void *const *t, int all, sw_adamw_tensor l
 }
 RUN(adamw) {
   sw_adamw_tensor list[MAX_PARAMETERS];
-  const sw_adamw_desc desc = {.tensors = c->parameters.count, .step = sw_adamw_step_of(1e-5, 0.9, 0.999, 1e-8, 0.01, turn + 1), .grad_scale = 1};
+  const sw_adamw_desc desc = {.tensors = c->parameters.count, .step = sw_adamw_step_of(1e-5, 0.9, 0.999, 1e-8, 0.01, 0, turn + 1), .grad_scale = 1};
   list_of(c, t, 1, list);
   return SW_RUN(stream, adamw, &desc, list);
 }
@@ -632,7 +632,7 @@ MAKE(adamw_rows) {
   if (variant || dtype != SW_F32) return 0;
   sw_adamw_step *history = own(c, HISTORY * sizeof *history);
   if (!history) return -1;
-  for (int i = 0; i < HISTORY; i++) history[i] = sw_adamw_step_of(1e-5, 0.9, 0.999, 1e-8, 0.01, i + 1);
+  for (int i = 0; i < HISTORY; i++) history[i] = sw_adamw_step_of(1e-5, 0.9, 0.999, 1e-8, 0.01, 0, i + 1);
   add(c, HISTORY * sizeof *history, sizeof *history, GIVEN, SW_F32, 0, history, IN | SHARED);
   if (distinct_ids(c, tokens_of(b), s->vocab, 0, &unique)) return -1;
   c->rows = (sw_adamw_rows_desc){.rows = s->vocab, .hidden = s->hidden, .decays = 1, .grad_scale = 1, .first_step = 1};
