@@ -1,6 +1,6 @@
 """What is forgotten: a tagger learns SkillSpan's knowledge tags, then gpt-4o's labels, without and with replay of the first.
 
-usage: continual.py DATA_FOLDER CHECKPOINT [--first FIRST.h5] [--epochs 10] [--lr 5e-5] [--replay 0.5] [--seed 0]
+usage: continual.py DATA_FOLDER CHECKPOINT [--first FIRST.h5] [--epochs 4] [--lr 5e-5] [--replay 0.9] [--seed 0]
 DATA_FOLDER has skillspan/ and in-demand/; CHECKPOINT is the base (skillwatch pull). --first: the first tagger, from an earlier call, instead of
 training it again. Every fifth of gpt-4o's sentences is held out. Prints dev F1 of both, after each step, and whether replay keeps the first within
 0.01. Any Python will do.
@@ -8,8 +8,8 @@ training it again. Every fifth of gpt-4o's sentences is held out. Prints dev F1 
 import argparse, json, os, subprocess, sys, tempfile
 
 ap = argparse.ArgumentParser()
-ap.add_argument("data"), ap.add_argument("checkpoint"), ap.add_argument("--first"), ap.add_argument("--epochs", type=int, default=10)
-ap.add_argument("--lr", type=float, default=5e-5), ap.add_argument("--replay", type=float, default=0.5), ap.add_argument("--seed", type=int, default=0)
+ap.add_argument("data"), ap.add_argument("checkpoint"), ap.add_argument("--first"), ap.add_argument("--epochs", type=int, default=4)
+ap.add_argument("--lr", type=float, default=5e-5), ap.add_argument("--replay", type=float, default=0.9), ap.add_argument("--seed", type=int, default=0)
 ap.add_argument("--bin", default=os.environ.get("SW_BIN", "build/release/bin"))
 a = ap.parse_args()
 MARK = 0.01
