@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "base/philox.h"
 #include "base/progress.h"
+#include "train/kept.h"
 
 #include <errno.h>
 #include <math.h>
@@ -143,6 +144,20 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   return status;
 }
 
+/* A checkpoint to resume from; with --keep also under its number, older ones go once it is safe. */
+static int save(loop *l) {
+  const sw_loop_options *o = l->options;
+  if (write_checkpoint(l, l->last_path, 1)) return -1;
+  if (!o->keep) return 0;
+  int status = sw_kept_link(o->output, l->last_path, l->at.step);
+  if (status > 0) {
+    char *path = sw_kept_path(o->output, l->at.step);
+    status = path ? write_checkpoint(l, path, 1) : -1;
+    free(path);
+  }
+  return status ? -1 : sw_kept_prune(o->output, o->keep);
+}
+
 static int log_line(loop *l, json_t *line) {
   if (!line) return sw_fail("out of memory");
   char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
@@ -232,8 +247,9 @@ static int train(loop *l) {
   const sw_loop_options *o = l->options;
   sw_progress bar;
   char what[64], details[128];
-  int64_t evaluated_at = l->at.step, saved_at = l->at.step;
-  int stop = 0, status = 0;
+  /* a run that was stopped at the end of an epoch has yet to evaluate it */
+  int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1, saved_at = l->at.step;
+  int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
     snprintf(what, sizeof what, "epoch %d/%d", l->at.epoch + 1, o->epochs);
@@ -264,7 +280,7 @@ static int train(loop *l) {
       }
       int due = o->checkpoint_every ? l->at.step % o->checkpoint_every == 0 : evaluated_at == l->at.step;
       if (!status && due && !epoch_ends) {
-        status = write_checkpoint(l, l->last_path, 1);
+        status = save(l);
         saved_at = l->at.step;
       }
     }
@@ -272,24 +288,25 @@ static int train(loop *l) {
     if (status || stop || stop_signal) break;
     l->at.epoch++;
     l->at.batch = 0;
-    if (!o->quiet && !l->task->evaluate) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
+    if (!o->quiet && !l->task->evaluate && steps_here) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
     if ((!o->eval_every || l->at.epoch == o->epochs) && evaluated_at != l->at.step) {
       status = evaluate(l, &stop);
       evaluated_at = l->at.step;
     }
-    if (!status) status = write_checkpoint(l, l->last_path, 1);
+    if (!status) status = save(l);
     saved_at = l->at.step;
     if (stop_signal) break;
   }
+  if (!status && stop && l->at.epoch < o->epochs) {
+    l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
+    status = save(l);
+    saved_at = l->at.step;
+    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
+  }
   if (!status && stop_signal) {
-    if (saved_at != l->at.step && write_checkpoint(l, l->last_path, 1)) return SW_EXIT_FAILED;
+    if (saved_at != l->at.step && save(l)) return SW_EXIT_FAILED;
     fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
     return SW_EXIT_AGAIN;
-  }
-  if (!status && stop) {
-    l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
-    status = write_checkpoint(l, l->last_path, 1);
-    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
   return status ? SW_EXIT_FAILED : SW_EXIT_DONE;
 }
@@ -324,16 +341,18 @@ static const char *first_difference(const json_t *old, const json_t *now) {
   return "run";
 }
 
+/* Reads a checkpoint that has to be of this very run. */
+static int read_own(const loop *l, const char *path, sw_checkpoint *c) {
+  if (sw_checkpoint_read(path, c)) return -1;
+  const json_t *run = json_object_get(c->training, "run");
+  if (json_equal(run, l->facts)) return 0;
+  return sw_fail("%s was made with another '%s': give the same options and data, or another -o", path, first_difference(run, l->facts));
+}
+
 static int resume(loop *l) {
   sw_checkpoint last;
   sw_checkpoint_init(&last);
-  int status = sw_checkpoint_read(l->last_path, &last);
-  if (!status) {
-    const json_t *run = json_object_get(last.training, "run");
-    if (!json_equal(run, l->facts))
-      status = sw_fail("%s was made with another '%s': give the same options and data, or another -o", l->last_path,
-                       first_difference(run, l->facts));
-  }
+  int status = read_own(l, l->last_path, &last);
   if (!status) status = read_position(json_object_get(last.training, "position"), &l->at);
   for (size_t i = 0; !status && i < l->model->num_parameters; i++) {
     const sw_parameter *p = &l->model->parameters[i];
@@ -346,6 +365,7 @@ static int resume(loop *l) {
   if (!status) status = sw_optimizer_load(l->optimizer, &last, l->at.step);
   if (!status) status = sw_model_prepare(l->stream, l->model);
   if (!status) status = trim_metrics(l->metrics_path, l->at.step);
+  if (!status) status = sw_kept_cut(l->options->output, l->at.step);
   if (!status) {
     json_t *metrics = json_object_get(last.training, "metrics");
     l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
@@ -368,13 +388,33 @@ static int open_buffers(loop *l) {
   return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);
 }
 
+/* What a run that starts anew would overwrite. */
+static int check_outputs(const loop *l) {
+  const sw_loop_options *o = l->options;
+  int64_t *steps;
+  size_t count;
+  if (sw_kept_list(o->output, &steps, &count)) return -1;
+  free(steps);
+  if (o->resume && !count && sw_exists(o->output)) { /* killed between its first best checkpoint and its first last one */
+    sw_checkpoint best;
+    sw_checkpoint_init(&best);
+    int status = read_own(l, o->output, &best);
+    sw_checkpoint_close(&best);
+    return status;
+  }
+  if (o->resume && count)
+    return sw_fail("%s is missing: copy one of the %zu numbered checkpoints beside it to that name, or start anew with --force", l->last_path, count);
+  if (count || sw_exists(o->output) || sw_exists(l->last_path))
+    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
+                   sw_exists(o->output) ? o->output : l->last_path);
+  return 0;
+}
+
 static int open_loop(loop *l) {
   const sw_loop_options *o = l->options;
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
-  int can_resume = o->resume && sw_exists(l->last_path);
-  if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
-    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
-                   sw_exists(o->output) ? o->output : l->last_path);
+  const int can_resume = o->resume && sw_exists(l->last_path);
+  if (!can_resume && !o->force && check_outputs(l)) return -1;
   l->order = sw_alloc_array(l->task->num_items, sizeof *l->order);
   l->starts = sw_alloc_array(l->task->num_items + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
@@ -393,6 +433,7 @@ static int open_loop(loop *l) {
   } else {
     remove(l->metrics_path);
     if (o->force) remove(l->last_path);
+    if (sw_kept_cut(o->output, -1)) return -1;
   }
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));

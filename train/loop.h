@@ -23,6 +23,7 @@ typedef struct {
   int eval_every;          /* steps; 0: at the end of every epoch */
   int patience;            /* evaluations without a better score before stopping; 0: never */
   int checkpoint_every;    /* steps; 0: at every evaluation */
+  int keep;                /* numbered resumable checkpoints to keep (train/kept.h); 0: none */
   int log_every;           /* steps between lines of the metrics file */
   int resume, force, quiet, json;
 } sw_loop_options;

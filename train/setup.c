@@ -2,11 +2,14 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/philox.h"
+#include "train/kept.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { STREAM_HEADS = 2 };
 
@@ -32,6 +35,8 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"patience", 0, SW_OPTION_INT, &o->loop.patience, "N", "stop after N evaluations without a better score; 0 = never"},
       {"checkpoint-every", 0, SW_OPTION_INT, &o->loop.checkpoint_every, "N",
        "steps between resumable checkpoints; 0 = every epoch or evaluation"},
+      {"keep", 0, SW_OPTION_INT, &o->loop.keep, "N",
+       "also keep the N newest resumable checkpoints as <name>.step-<n>.h5 (copy one over <name>.last.h5 and --resume to go back); 0 = none"},
       {"log-every", 0, SW_OPTION_INT, &o->loop.log_every, "N", "steps between lines of the metrics file"},
       {"resume", 0, SW_OPTION_FLAG, &o->loop.resume, NULL, "go on where an interrupted run of the same command stood"},
       {"force", 0, SW_OPTION_FLAG, &o->loop.force, NULL, "start anew over an existing output"},
@@ -63,7 +68,7 @@ static int check_output(const sw_setup_options *o, const char *output, int (*che
 }
 
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
-  static const char *const endings[] = {".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
+  static const char *const endings[] = {".last.h5", ".lock", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   const sw_loop_options *l = &o->loop;
   if (!o->base) return sw_fail("--base is missing: the checkpoint to start from, made by skillwatch pull");
   if (!l->output) return sw_fail("-o is missing: the checkpoint to write");
@@ -76,6 +81,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
   if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0)
     return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
+  if (l->keep < 0 || l->keep > 1000000) return sw_fail("--keep must be from 0 to 1000000");
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
   if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
   if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
@@ -89,6 +95,15 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
     status = path ? check_output(o, path, check, self) : -1;
     free(path);
   }
+  int64_t *steps;
+  size_t count;
+  if (sw_kept_list(l->output, &steps, &count)) status = -1;
+  for (size_t i = 0; i < count && !status; i++) { /* they would be removed */
+    char *path = sw_kept_path(l->output, steps[i]);
+    status = path ? check_output(o, path, check, self) : -1;
+    free(path);
+  }
+  free(steps);
   return status;
 }
 
@@ -110,9 +125,27 @@ static int extend_lineage(sw_checkpoint *c) {
   return 0;
 }
 
+/* Before the loop there is nothing to save. */
+static void stop_early(int signal) {
+  static const char line[] = "skillwatch: stopped before training began\n";
+  if (write(STDERR_FILENO, line, sizeof line - 1)) {}
+  _exit(SW_EXIT_AGAIN);
+}
+
+static int take_lock(sw_setup *s) {
+  char *path = sw_loop_path(s->options->loop.output, ".lock");
+  int status = path ? sw_lock_take(path, &s->lock) : -1;
+  free(path);
+  return status > 0 ? sw_exit_message(SW_EXIT_AGAIN) : status ? SW_EXIT_FAILED : 0;
+}
+
 int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   s->options = o;
   sw_checkpoint_init(&s->checkpoint);
+  const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
+  for (int i = 0; i < 3; i++) sigaction(signals[i], &(struct sigaction){.sa_handler = stop_early}, NULL);
+  int status = take_lock(s);
+  if (status) return status;
   if (sw_check_writable(o->loop.output) || sw_checkpoint_read(o->base, &s->checkpoint) ||
       sw_model_config_parse(s->checkpoint.config, &s->config))
     return SW_EXIT_FAILED;
@@ -133,6 +166,7 @@ void sw_setup_close(sw_setup *s) {
   sw_tokenizer_close(s->tokenizer);
   sw_checkpoint_close(&s->checkpoint);
   sw_device_close(s->device);
+  sw_lock_release(&s->lock);
 }
 
 /* --- heads and model --- */
