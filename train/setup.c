@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/philox.h"
+#include "engine/store/config_file.h"
 #include "train/kept.h"
 
 #include <math.h>
@@ -57,7 +58,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
   sw_command whole = *command;
   whole.options = all;
   sw_list operands = {0};
-  int status = sw_options_parse(&whole, argc, argv, &operands);
+  int status = sw_config_parse(&whole, argc, argv, &operands);
   if (!status && operands.count) status = sw_fail("'%s' was not expected: give data with --data", operands.items[0]);
   sw_list_close(&operands);
   return status;
