@@ -42,6 +42,8 @@ typedef struct {
   int batch_tokens;  /* the budget: the options', or half of it where the device has no room for more */
   char *last_path, *metrics_path;
   FILE *metrics;
+  sw_monitor *monitor;
+  char run_id[SW_MONITOR_ID]; /* MLflow's, of the run that is resumed */
   uint32_t *order;   /* items of the present epoch, shuffled */
   size_t *starts;    /* of its batches, and the end */
   size_t num_batches;
@@ -137,6 +139,10 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   if (!c->training) return sw_fail("out of memory");
   json_object_set(c->training, "metrics", l->best_metrics ? l->best_metrics : json_null());
   int failed = json_object_set_new(c->training, "position", position_json(&l->at));
+  char run_id[SW_MONITOR_ID];
+  sw_monitor_run_id(l->monitor, run_id);
+  if (!run_id[0]) snprintf(run_id, sizeof run_id, "%s", l->run_id);
+  if (with_optimizer && run_id[0]) failed |= json_object_set_new(c->training, "mlflow_run_id", json_string(run_id));
   if (failed) return sw_fail("out of memory");
   if (with_optimizer && sw_optimizer_save(l->optimizer, c)) return -1;
   int status = sw_checkpoint_write(path, c);
@@ -160,6 +166,7 @@ static int save(loop *l) {
 
 static int log_line(loop *l, json_t *line) {
   if (!line) return sw_fail("out of memory");
+  sw_monitor_metrics(l->monitor, l->at.step, line);
   char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
   json_decref(line);
   if (!text) return sw_fail("out of memory");
@@ -367,6 +374,8 @@ static int resume(loop *l) {
   if (!status) status = trim_metrics(l->metrics_path, l->at.step);
   if (!status) status = sw_kept_cut(l->options->output, l->at.step);
   if (!status) {
+    const char *run_id = json_string_value(json_object_get(last.training, "mlflow_run_id"));
+    snprintf(l->run_id, sizeof l->run_id, "%s", run_id ? run_id : "");
     json_t *metrics = json_object_get(last.training, "metrics");
     l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
     if (!l->options->quiet) fprintf(stderr, "resumed after step %lld\n", (long long)l->at.step);
@@ -437,7 +446,8 @@ static int open_loop(loop *l) {
   }
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
-  return 0;
+  if (l->at.epoch >= o->epochs) return 0; /* nothing to tell */
+  return sw_monitor_open(&o->monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
 }
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
@@ -455,6 +465,8 @@ int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop
       fprintf(stderr, "%s: best of step %lld\n", options->output, (long long)l.at.best_step);
   }
   if (l.metrics) fclose(l.metrics);
+  sw_monitor_close(l.monitor, status == SW_EXIT_DONE ? SW_MONITOR_FINISHED : status == SW_EXIT_AGAIN ? SW_MONITOR_KILLED : SW_MONITOR_FAILED,
+                   l.metrics_path, options->output);
   sw_optimizer_close(l.optimizer);
   sw_run_close(l.run);
   json_decref(l.best_metrics);

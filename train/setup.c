@@ -39,6 +39,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"keep", 0, SW_OPTION_INT, &o->loop.keep, "N",
        "also keep the N newest resumable checkpoints as <name>.step-<n>.h5 (copy one over <name>.last.h5 and --resume to go back); 0 = none"},
       {"log-every", 0, SW_OPTION_INT, &o->loop.log_every, "N", "steps between lines of the metrics file"},
+      {"tensorboard", 0, SW_OPTION_TEXT, &o->loop.monitor.tensorboard, "FOLDER", "also write the metrics as TensorBoard event files; a folder a run"},
       {"resume", 0, SW_OPTION_FLAG, &o->loop.resume, NULL, "go on where an interrupted run of the same command stood"},
       {"force", 0, SW_OPTION_FLAG, &o->loop.force, NULL, "start anew over an existing output"},
       {"seed", 0, SW_OPTION_INT, &o->loop.seed, "N", "of everything random: shuffling, dropout, new weights"},
@@ -86,6 +87,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
   if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
   if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0)) return sw_fail("--weight-decay and --clip cannot be negative");
+  if (sw_monitor_check(&l->monitor)) return -1;
   if (sw_device_check(o->device, o->threads)) return -1;
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
   if (sw_schedule_parse(o->schedule, &o->loop.schedule)) return -1;

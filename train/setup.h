@@ -14,7 +14,7 @@ typedef struct {
 } sw_setup_options;
 #define SW_SETUP_DEFAULTS                                                                                                              \
   {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
-            .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10},                                                                      \
+            .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10, .monitor = {.experiment = "skillwatch"}},                             \
    .device = "auto", .dtype = "fp32", .schedule = "linear"}
 
 /* Parses the command line: command->options are the task's own, those of `o` are added. Operands are refused.
