@@ -115,9 +115,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
 /* One entry about the base in the family tree. */
 static int extend_lineage(sw_checkpoint *c) {
   json_t *lineage = c->lineage ? json_deep_copy(c->lineage) : json_array();
-  json_t *run = json_object_get(c->training, "run");
-  json_t *entry = json_pack("{s:s, s:s, s:s, s:O?, s:O?}", "content_sha256", c->content_sha256, "kind", c->kind, "created", c->created, "data",
-                            json_object_get(run, "data"), "metrics", json_object_get(c->training, "metrics"));
+  json_t *entry = sw_checkpoint_entry(c);
   if (!lineage || !entry || json_array_append_new(lineage, entry)) {
     json_decref(lineage);
     return sw_fail("out of memory");
