@@ -33,7 +33,7 @@ int sw_monitor_open(const sw_monitor_options *o, const char *name, int64_t step,
   if (!o->tensorboard && !o->mlflow) return 0;
   sw_monitor *m = sw_alloc(sizeof *m);
   if (!m) return -1;
-  if ((o->tensorboard && sw_events_open(o->tensorboard, step + 1, &m->events))) {
+  if ((o->tensorboard && sw_events_open(o->tensorboard, step + 1, &m->events)) || (o->mlflow && sw_mlflow_open(o, name, run_id, params, &m->mlflow))) {
     sw_events_close(m->events);
     free(m);
     return -1;
@@ -80,6 +80,7 @@ static int collect(sw_numbers *n, const json_t *object, const char *prefix, int 
 void sw_monitor_metrics(sw_monitor *m, int64_t step, const json_t *metrics) {
   if (!m) return;
   int status = collect(&m->numbers, metrics, "", 0);
+  if (!status && m->mlflow) sw_mlflow_add(m->mlflow, step, &m->numbers);
   if (!status && m->events) status = sw_events_add(m->events, step, &m->numbers);
   clear_numbers(&m->numbers);
   if (!status || !m->events) return;
@@ -90,10 +91,12 @@ void sw_monitor_metrics(sw_monitor *m, int64_t step, const json_t *metrics) {
 
 void sw_monitor_run_id(sw_monitor *m, char id[SW_MONITOR_ID]) {
   id[0] = 0;
+  if (m && m->mlflow) sw_mlflow_run_id(m->mlflow, id);
 }
 
 void sw_monitor_close(sw_monitor *m, sw_monitor_end end, const char *metrics_path, const char *checkpoint) {
   if (!m) return;
+  if (m->mlflow) sw_mlflow_close(m->mlflow, end, metrics_path, checkpoint);
   sw_events_close(m->events);
   clear_numbers(&m->numbers);
   free(m->numbers.names);
