@@ -402,8 +402,9 @@ static int check_outputs(const loop *l) {
   const sw_loop_options *o = l->options;
   int64_t *steps;
   size_t count;
-  if (sw_kept_list(o->output, &steps, &count)) return -1;
+  const int unlisted = sw_kept_list(o->output, &steps, &count);
   free(steps);
+  if (unlisted) return -1;
   if (o->resume && !count && sw_exists(o->output)) { /* killed between its first best checkpoint and its first last one */
     sw_checkpoint best;
     sw_checkpoint_init(&best);
@@ -465,8 +466,9 @@ int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop
       fprintf(stderr, "%s: best of step %lld\n", options->output, (long long)l.at.best_step);
   }
   if (l.metrics) fclose(l.metrics);
+  stop_signal = 0; /* another one: do not wait for a server, either */
   sw_monitor_close(l.monitor, status == SW_EXIT_DONE ? SW_MONITOR_FINISHED : status == SW_EXIT_AGAIN ? SW_MONITOR_KILLED : SW_MONITOR_FAILED,
-                   l.metrics_path, options->output);
+                   l.metrics_path, options->output, &stop_signal);
   sw_optimizer_close(l.optimizer);
   sw_run_close(l.run);
   json_decref(l.best_metrics);

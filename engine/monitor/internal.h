@@ -26,5 +26,5 @@ typedef struct sw_mlflow sw_mlflow;
 int sw_mlflow_open(const sw_monitor_options *options, const char *name, const char *run_id, const json_t *params, sw_mlflow **out);
 void sw_mlflow_add(sw_mlflow *mlflow, int64_t step, const sw_numbers *numbers);
 void sw_mlflow_run_id(sw_mlflow *mlflow, char id[SW_MONITOR_ID]);
-void sw_mlflow_close(sw_mlflow *mlflow, sw_monitor_end end, const char *metrics_path, const char *checkpoint);
+void sw_mlflow_close(sw_mlflow *mlflow, sw_monitor_end end, const char *metrics_path, const char *checkpoint, const volatile sig_atomic_t *hurry);
 #endif

@@ -70,6 +70,11 @@ static int64_t now_ms(void) {
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static const char *base_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
 /* Letters, digits and a few signs stay, '/' too. */
 static int append_escaped(sw_buffer *b, const char *text) {
   int status = 0;
@@ -161,7 +166,7 @@ int sw_mlflow_open(const sw_monitor_options *o, const char *name, const char *ru
   m->address = sw_strndup(o->mlflow, length);
   m->experiment = sw_strdup(o->experiment);
   m->model = o->model ? sw_strdup(o->model) : NULL;
-  m->name = sw_strdup(name);
+  m->name = sw_strdup(base_name(name));
   m->queue = sw_alloc_array(QUEUE, sizeof *m->queue);
   m->batch = sw_alloc_array(BATCH, sizeof *m->batch);
   m->params = json_array();
@@ -368,11 +373,6 @@ static outcome send_batch(sw_mlflow *m) {
   return result;
 }
 
-static const char *base_name(const char *path) {
-  const char *slash = strrchr(path, '/');
-  return slash ? slash + 1 : path;
-}
-
 /* Through the tracking server's own proxy (mlflow-artifacts:/1/<run>/artifacts): other stores need logins of their own. */
 static outcome send_file(sw_mlflow *m, const char *path) {
   const char *place = m->artifacts;
@@ -511,7 +511,7 @@ static void *sender(void *data) {
 /* --- the end --- */
 
 /* Waits while the thread makes progress, then stops it. */
-static void wait_for_end(sw_mlflow *m) {
+static void wait_for_end(sw_mlflow *m, const volatile sig_atomic_t *hurry) {
   const double began = steady();
   double last = began;
   unsigned long long seen = atomic_load(&m->moved);
@@ -522,7 +522,7 @@ static void wait_for_end(sw_mlflow *m) {
     const unsigned long long moved = atomic_load(&m->moved);
     if (moved != seen) last = steady();
     seen = moved;
-    if (m->end == SW_MONITOR_KILLED ? steady() - began > KILLED_SECONDS : steady() - last > END_SECONDS) atomic_store(&m->stop, 1);
+    if (*hurry || (m->end == SW_MONITOR_KILLED ? steady() - began > KILLED_SECONDS : steady() - last > END_SECONDS)) atomic_store(&m->stop, 1);
   }
   pthread_cond_broadcast(&m->changed);
   pthread_mutex_unlock(&m->lock);
@@ -549,7 +549,7 @@ static void report(const sw_mlflow *m) {
   sw_buffer_close(&list);
 }
 
-void sw_mlflow_close(sw_mlflow *m, sw_monitor_end end, const char *metrics_path, const char *checkpoint) {
+void sw_mlflow_close(sw_mlflow *m, sw_monitor_end end, const char *metrics_path, const char *checkpoint, const volatile sig_atomic_t *hurry) {
   if (!m) return;
   pthread_mutex_lock(&m->lock);
   m->ending = 1;
@@ -557,7 +557,7 @@ void sw_mlflow_close(sw_mlflow *m, sw_monitor_end end, const char *metrics_path,
   m->files[0] = metrics_path;
   m->files[1] = checkpoint;
   pthread_mutex_unlock(&m->lock);
-  wait_for_end(m);
+  wait_for_end(m, hurry);
   report(m);
   pthread_mutex_destroy(&m->lock);
   pthread_cond_destroy(&m->changed);

@@ -94,9 +94,9 @@ void sw_monitor_run_id(sw_monitor *m, char id[SW_MONITOR_ID]) {
   if (m && m->mlflow) sw_mlflow_run_id(m->mlflow, id);
 }
 
-void sw_monitor_close(sw_monitor *m, sw_monitor_end end, const char *metrics_path, const char *checkpoint) {
+void sw_monitor_close(sw_monitor *m, sw_monitor_end end, const char *metrics_path, const char *checkpoint, const volatile sig_atomic_t *hurry) {
   if (!m) return;
-  if (m->mlflow) sw_mlflow_close(m->mlflow, end, metrics_path, checkpoint);
+  if (m->mlflow) sw_mlflow_close(m->mlflow, end, metrics_path, checkpoint, hurry);
   sw_events_close(m->events);
   clear_numbers(&m->numbers);
   free(m->numbers.names);

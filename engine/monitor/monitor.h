@@ -3,6 +3,7 @@
 #ifndef SW_MONITOR_MONITOR_H
 #define SW_MONITOR_MONITOR_H
 #include <jansson.h>
+#include <signal.h>
 #include <stdint.h>
 
 typedef struct {
@@ -28,6 +29,7 @@ void sw_monitor_metrics(sw_monitor *monitor, int64_t step, const json_t *metrics
 /* The MLflow run, once the server has given it a name; "" before. */
 void sw_monitor_run_id(sw_monitor *monitor, char id[SW_MONITOR_ID]);
 /* Ends the run and releases the monitor. Waits for MLflow while that makes progress, says what was not delivered. A finished run's server also
- * gets the two files (`checkpoint` may be NULL); a killed one is given a few seconds. */
-void sw_monitor_close(sw_monitor *monitor, sw_monitor_end end, const char *metrics_path, const char *checkpoint);
+ * gets the two files (`checkpoint` may be NULL); a killed one is given a few seconds. Where *hurry
+ * becomes 1 it stops waiting. */
+void sw_monitor_close(sw_monitor *monitor, sw_monitor_end end, const char *metrics_path, const char *checkpoint, const volatile sig_atomic_t *hurry);
 #endif

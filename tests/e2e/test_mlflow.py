@@ -279,6 +279,12 @@ def test_faults(runs, work):
     while run.poll() is None and not os.path.exists(runs.path("hung.last.h5")): time.sleep(0.01)
     run.send_signal(signal.SIGUSR1)
     check("not delivered" in " ".join(runs.end(run, 75, same=False)), "stopped while the server hangs")
+    run = runs.start(hanging.url, "--epochs", "3000", name="twice")
+    while run.poll() is None and not os.path.exists(runs.path("twice.last.h5")): time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    check("go on with --resume" in run.stderr.readline(), "the first signal saves")
+    run.send_signal(signal.SIGINT)
+    check("not delivered" in " ".join(runs.end(run, 75, same=False)), "the second one does not wait for the server")
     runs.name = hung_name
     error = runs.end(hung)
     check("not delivered" in error[-1], f"it ends while the server hangs: {error}")

@@ -15,11 +15,12 @@ int main(int argc, char **argv) {
   const sw_monitor_options options = {.mlflow = argv[1], .experiment = "flood"};
   int status = sw_monitor_open(&options, "flood", 0, NULL, params, &monitor);
   if (!status) {
+    const volatile sig_atomic_t none = 0;
     const int count = atoi(argv[2]);
     for (int i = 1; i <= count; i++) sw_monitor_metrics(monitor, i, metrics);
     puts("added");
     fflush(stdout);
-    sw_monitor_close(monitor, SW_MONITOR_FAILED, "/dev/null", NULL);
+    sw_monitor_close(monitor, SW_MONITOR_FAILED, "/dev/null", NULL, &none);
   } else {
     fprintf(stderr, "skillwatch: %s\n", sw_error());
   }
