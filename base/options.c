@@ -21,13 +21,15 @@ void sw_list_close(sw_list *list) {
   *list = (sw_list){0};
 }
 
+static const char config_help[] = "options from a JSON object {\"option\": value, ...}; those of the command line win";
+
 static void print_default(const sw_option *o) {
   if (o->type == SW_OPTION_INT) printf(" [%d]", *(int *)o->value);
   if (o->type == SW_OPTION_DOUBLE) printf(" [%g]", *(double *)o->value);
   if (o->type == SW_OPTION_TEXT && *(const char **)o->value) printf(" [%s]", *(const char **)o->value);
 }
 
-void sw_options_help(const sw_command *command) {
+static void print_help(const sw_command *command, int with_config) {
   printf("usage: %s\n\n%s\n", command->usage, command->summary);
   if (command->example) printf("\nexample:\n  %s\n", command->example);
   printf("\noptions:\n");
@@ -39,6 +41,7 @@ void sw_options_help(const sw_command *command) {
     print_default(o);
     putchar('\n');
   }
+  if (with_config) printf("  %-30s %s\n", "    --config FILE", config_help);
   printf("  %-30s %s\n", "-h, --help", "show this text");
 }
 
@@ -65,7 +68,50 @@ static int set_value(const sw_option *o, const char *text) {
   return sw_fail("--%s takes no value", o->name);
 }
 
-int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands) {
+int sw_word_distance(const char *a, const char *b) {
+  enum { MOST = 32 };
+  int rows[MOST + 1][MOST + 1] = {{0}}, n = (int)strlen(a), m = (int)strlen(b);
+  if (n > MOST || m > MOST) return MOST;
+  for (int i = 0; i <= n; i++)
+    for (int j = 0; j <= m; j++) {
+      if (!i || !j) {
+        rows[i][j] = i + j;
+        continue;
+      }
+      int best = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+      if (rows[i - 1][j] + 1 < best) best = rows[i - 1][j] + 1;
+      if (rows[i][j - 1] + 1 < best) best = rows[i][j - 1] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && rows[i - 2][j - 2] + 1 < best)
+        best = rows[i - 2][j - 2] + 1;
+      rows[i][j] = best;
+    }
+  return rows[n][m];
+}
+
+const sw_option *sw_option_near(const sw_command *command, const char *name) {
+  const sw_option *near = NULL;
+  int least = ((int)strlen(name) + 1) / 3 + 1;
+  for (const sw_option *o = command->options; o->name; o++) {
+    int far = sw_word_distance(name, o->name);
+    if (strlen(name) > 3 && strstr(o->name, name) && far >= least) far = least - 1; /* "tokens" for batch-tokens */
+    if (far >= least) continue;
+    least = far;
+    near = o;
+  }
+  return near;
+}
+
+static int unknown_option(const sw_command *command, const char *arg, size_t length) {
+  char name[64];
+  snprintf(name, sizeof name, "%.*s", (int)length, arg);
+  const sw_option *near = length > 4 && length < sizeof name ? sw_option_near(command, name + 2) : NULL;
+  if (near) return sw_fail("unknown option '%.*s'; did you mean --%s? (see --help)", (int)length, arg, near->name);
+  return sw_fail("unknown option '%.*s' (see --help)", (int)length, arg);
+}
+
+/* given[row]: set where the command line has the option. config NULL: no --config. */
+static int parse_line(const sw_command *command, int argc, char **argv, sw_list *operands, char *given, const char **config) {
+  const sw_option config_option = {"config", 0, SW_OPTION_TEXT, config, "FILE", config_help};
   int only_operands = 0;
   for (int i = 1; i < argc; i++) {
     const char *arg = argv[i];
@@ -78,7 +124,7 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
       continue;
     }
     if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
-      sw_options_help(command);
+      print_help(command, config != NULL);
       return 1;
     }
     if (!strcmp(arg, "--version")) {
@@ -107,7 +153,12 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
       while (o->name && (!o->letter || o->letter != arg[1])) o++;
       if (o->name && arg[2]) value = arg + 2;
     }
-    if (!o->name) return sw_fail("unknown option '%.*s' (see --help)", (int)length, arg);
+    if (!o->name && config && length == 8 && !memcmp(arg, "--config", 8))
+      o = &config_option;
+    else if (!o->name)
+      return unknown_option(command, arg, length);
+    else
+      given[o - command->options] = 1;
     if (o->type == SW_OPTION_FLAG) {
       if (value) return sw_fail("--%s takes no value", o->name);
       *(int *)o->value = !negated;
@@ -120,6 +171,21 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
     if (set_value(o, value)) return -1;
   }
   return 0;
+}
+
+int sw_options_parse_with(const sw_command *command, sw_config_reader read, int argc, char **argv, sw_list *operands) {
+  size_t count = 0;
+  while (command->options[count].name) count++;
+  char *given = sw_alloc_array(count, 1);
+  const char *config = NULL;
+  int status = given ? parse_line(command, argc, argv, operands, given, read ? &config : NULL) : -1;
+  if (!status && config) status = read(command, config, given);
+  free(given);
+  return status;
+}
+
+int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands) {
+  return sw_options_parse_with(command, NULL, argc, argv, operands);
 }
 
 int sw_exit_message(int status) {

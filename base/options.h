@@ -29,7 +29,14 @@ typedef struct {
  * "--x value", "--x=value", "-x value" and "--no-x" (for flags) are understood.
  * Returns 0; 1 after --help or --version was printed to stdout; -1 with sw_error set on wrong usage. */
 int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands);
-void sw_options_help(const sw_command *command);
+/* The same, and --config FILE is understood: `read` sets the options that `given` (one flag a row of options) does not have from the command
+ * line. Programs call sw_config_parse (engine/store/config_file.h), which brings a reader of JSON. */
+typedef int (*sw_config_reader)(const sw_command *command, const char *path, const char *given);
+int sw_options_parse_with(const sw_command *command, sw_config_reader read, int argc, char **argv, sw_list *operands);
+/* The option whose name is most like `name`, a slip in every three letters at most, or part of it; NULL for none. */
+const sw_option *sw_option_near(const sw_command *command, const char *name);
+/* Damerau-Levenshtein distance (with swaps of neighbours) of two short words. */
+int sw_word_distance(const char *a, const char *b);
 int sw_list_append(sw_list *list, const char *item);
 void sw_list_close(sw_list *list);
 

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/data/rejects.h"
+#include "engine/store/config_file.h"
 #include "engine/store/vectors.h"
 #include "infer/session.h"
 
@@ -262,7 +263,7 @@ int sw_infer_embed(int argc, char **argv) {
       .options = options,
   };
   sw_list inputs = {0};
-  int status = sw_options_parse(&command, argc, argv, &inputs);
+  int status = sw_config_parse(&command, argc, argv, &inputs);
   if (!status) status = sw_infer_check(&o, &inputs);
   if (!status && strcmp(o.output, "-") && !sw_infer_ends_in(o.output, ".h5") && !sw_infer_ends_in(o.output, ".hdf5") &&
       !sw_infer_ends_in(o.output, ".npy") && !sw_infer_ends_in(o.output, ".jsonl"))

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "engine/data/token_set.h"
 #include "engine/learn/viterbi.h"
+#include "engine/store/config_file.h"
 #include "engine/text/windows.h"
 #include "engine/text/words.h"
 #include "infer/tags.h"
@@ -348,7 +349,7 @@ int sw_infer_tag(int argc, char **argv) {
       .options = options,
   };
   sw_list inputs = {0};
-  int status = sw_options_parse(&command, argc, argv, &inputs);
+  int status = sw_config_parse(&command, argc, argv, &inputs);
   if (!status) status = sw_infer_check(&o, &inputs);
   if (!status) status = check(&job, &o, &inputs, csv);
   if (status)

@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "engine/data/labels.h"
 #include "engine/store/checkpoint.h"
+#include "engine/store/config_file.h"
 #include "kernels/backend.h"
 #include "tools/bench/bench.h"
 
@@ -232,7 +233,7 @@ static int body(int argc, char **argv) {
                               "--kernels times each operator, in GB/s and TFLOP/s and as a share of what copies and matrix products reach here.",
                               "skillwatch bench -m minilm.h5 --titles titles.txt --postings job-postings/ --data train.jsonl", options};
   sw_list operands = {0};
-  int status = sw_options_parse(&command, argc, argv, &operands), code = SW_EXIT_DONE;
+  int status = sw_config_parse(&command, argc, argv, &operands), code = SW_EXIT_DONE;
   if (!status && operands.count) status = sw_fail("'%s' was not expected (see --help)", operands.items[0]);
   const int files = b.titles || b.postings || b.labels;
   if (!status && (files || !b.kernels) && !b.checkpoint) status = sw_fail("-m is missing: a base checkpoint, made by skillwatch pull");

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/options.h"
 #include "engine/learn/evaluate.h"
+#include "engine/store/config_file.h"
 #include "engine/store/json.h"
 
 #include <stdio.h>
@@ -188,7 +189,7 @@ static int body(int argc, char **argv) {
   };
   sw_list operands = {0};
   sw_dtype dtype = SW_F32;
-  int status = sw_options_parse(&command, argc, argv, &operands);
+  int status = sw_config_parse(&command, argc, argv, &operands);
   if (!status) status = check(&o, &operands, &dtype);
   if (status) {
     status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);

@@ -1,6 +1,7 @@
 /* skillwatch export: a checkpoint as a folder that transformers and sentence-transformers load. */
 #include "base/error.h"
 #include "base/options.h"
+#include "engine/store/config_file.h"
 #include "engine/store/huggingface.h"
 
 #include <stdio.h>
@@ -25,7 +26,7 @@ static int body(int argc, char **argv) {
       .options = options,
   };
   sw_list operands = {0};
-  int status = sw_options_parse(&command, argc, argv, &operands);
+  int status = sw_config_parse(&command, argc, argv, &operands);
   if (!status && operands.count != 1) status = sw_fail("one checkpoint is wanted (see skillwatch export --help)");
   if (!status && !output) status = sw_fail("-o FOLDER is missing (see skillwatch export --help)");
   if (status) {

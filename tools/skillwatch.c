@@ -117,33 +117,12 @@ static int print_help(void) {
   return 0;
 }
 
-/* Damerau-Levenshtein distance (with swaps of neighbours) of two short words. */
-static int distance(const char *a, const char *b) {
-  enum { MOST = 32 };
-  int rows[MOST + 1][MOST + 1] = {{0}}, n = (int)strlen(a), m = (int)strlen(b);
-  if (n > MOST || m > MOST) return MOST;
-  for (int i = 0; i <= n; i++)
-    for (int j = 0; j <= m; j++) {
-      if (!i || !j) {
-        rows[i][j] = i + j;
-        continue;
-      }
-      int best = rows[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-      if (rows[i - 1][j] + 1 < best) best = rows[i - 1][j] + 1;
-      if (rows[i][j - 1] + 1 < best) best = rows[i][j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && rows[i - 2][j - 2] + 1 < best)
-        best = rows[i - 2][j - 2] + 1;
-      rows[i][j] = best;
-    }
-  return rows[n][m];
-}
-
 static int unknown_verb(const char *verb) {
   found f;
   find_programs(&f);
   sw_buffer near = {0};
   for (size_t i = 0; i < f.count; i++) {
-    int far = distance(verb, f.names[i]), prefix = strlen(verb) > 1 && !strncmp(verb, f.names[i], strlen(verb));
+    int far = sw_word_distance(verb, f.names[i]), prefix = strlen(verb) > 1 && !strncmp(verb, f.names[i], strlen(verb));
     if (prefix || far <= ((int)strlen(verb) + 1) / 3) /* one slip in every three letters */
       sw_buffer_print(&near, "%s%s", near.size ? ", " : "", f.names[i]);
   }

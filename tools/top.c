@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
+#include "engine/store/config_file.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -278,7 +279,7 @@ static int body(int argc, char **argv) {
                               "skillwatch top tags.jsonl -k 10 --layer knowledge", options};
   sw_list inputs = {0};
   counts c = {.layers = json_object()};
-  int *order = NULL, status = sw_options_parse(&command, argc, argv, &inputs), code = SW_EXIT_DONE;
+  int *order = NULL, status = sw_config_parse(&command, argc, argv, &inputs), code = SW_EXIT_DONE;
   if (!status && !inputs.count) status = sw_fail("which tags? skillwatch infer tag -m CKPT POSTINGS -o tags.jsonl writes them");
   if (!status && top < 1) status = sw_fail("-k must be at least 1");
   if (status) code = status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;

@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "base/philox.h"
 #include "base/progress.h"
+#include "train/kept.h"
 
 #include <errno.h>
 #include <math.h>
@@ -41,6 +42,8 @@ typedef struct {
   int batch_tokens;  /* the budget: the options', or half of it where the device has no room for more */
   char *last_path, *metrics_path;
   FILE *metrics;
+  sw_monitor *monitor;
+  char run_id[SW_MONITOR_ID]; /* MLflow's, of the run that is resumed */
   sw_order order;    /* of the present epoch's items */
   size_t *starts;    /* of its batches, and the end */
   size_t num_batches;
@@ -133,6 +136,10 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   int failed = json_object_set_new(c->training, "position", position_json(&l->at));
   if (l->tests_before)
     failed |= json_object_set_new(c->training, "earlier_tests", json_pack("{s:O, s:O?}", "before", l->tests_before, "after", l->tests_after));
+  char run_id[SW_MONITOR_ID];
+  sw_monitor_run_id(l->monitor, run_id);
+  if (!run_id[0]) snprintf(run_id, sizeof run_id, "%s", l->run_id);
+  if (with_optimizer && run_id[0]) failed |= json_object_set_new(c->training, "mlflow_run_id", json_string(run_id));
   if (failed) return sw_fail("out of memory");
   if (with_optimizer && sw_optimizer_save(l->optimizer, c)) return -1;
   int status = sw_checkpoint_write(path, c);
@@ -140,8 +147,23 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   return status;
 }
 
+/* A checkpoint to resume from; with --keep also under its number, older ones go once it is safe. */
+static int save(loop *l) {
+  const sw_loop_options *o = l->options;
+  if (write_checkpoint(l, l->last_path, 1)) return -1;
+  if (!o->keep) return 0;
+  int status = sw_kept_link(o->output, l->last_path, l->at.step);
+  if (status > 0) {
+    char *path = sw_kept_path(o->output, l->at.step);
+    status = path ? write_checkpoint(l, path, 1) : -1;
+    free(path);
+  }
+  return status ? -1 : sw_kept_prune(o->output, o->keep);
+}
+
 static int log_line(loop *l, json_t *line) {
   if (!line) return sw_fail("out of memory");
+  sw_monitor_metrics(l->monitor, l->at.step, line);
   char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
   json_decref(line);
   if (!text) return sw_fail("out of memory");
@@ -234,8 +256,9 @@ static int train(loop *l) {
   const sw_loop_options *o = l->options;
   sw_progress bar;
   char what[64], details[128];
-  int64_t evaluated_at = l->at.step, saved_at = l->at.step;
-  int stop = 0, status = 0;
+  /* a run that was stopped at the end of an epoch has yet to evaluate it */
+  int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1, saved_at = l->at.step;
+  int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
     snprintf(what, sizeof what, "epoch %d/%d", l->at.epoch + 1, o->epochs);
@@ -266,7 +289,7 @@ static int train(loop *l) {
       }
       int due = o->checkpoint_every ? l->at.step % o->checkpoint_every == 0 : evaluated_at == l->at.step;
       if (!status && due && !epoch_ends) {
-        status = write_checkpoint(l, l->last_path, 1);
+        status = save(l);
         saved_at = l->at.step;
       }
     }
@@ -274,24 +297,25 @@ static int train(loop *l) {
     if (status || stop || stop_signal) break;
     l->at.epoch++;
     l->at.batch = 0;
-    if (!o->quiet && !l->task->evaluate) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
+    if (!o->quiet && !l->task->evaluate && steps_here) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
     if ((!o->eval_every || l->at.epoch == o->epochs) && evaluated_at != l->at.step) {
       status = evaluate(l, &stop);
       evaluated_at = l->at.step;
     }
-    if (!status) status = write_checkpoint(l, l->last_path, 1);
+    if (!status) status = save(l);
     saved_at = l->at.step;
     if (stop_signal) break;
   }
+  if (!status && stop && l->at.epoch < o->epochs) {
+    l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
+    status = save(l);
+    saved_at = l->at.step;
+    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
+  }
   if (!status && stop_signal) {
-    if (saved_at != l->at.step && write_checkpoint(l, l->last_path, 1)) return SW_EXIT_FAILED;
+    if (saved_at != l->at.step && save(l)) return SW_EXIT_FAILED;
     fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
     return SW_EXIT_AGAIN;
-  }
-  if (!status && stop) {
-    l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
-    status = write_checkpoint(l, l->last_path, 1);
-    if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
   return status ? SW_EXIT_FAILED : SW_EXIT_DONE;
 }
@@ -326,16 +350,18 @@ static const char *first_difference(const json_t *old, const json_t *now) {
   return "run";
 }
 
+/* Reads a checkpoint that has to be of this very run. */
+static int read_own(const loop *l, const char *path, sw_checkpoint *c) {
+  if (sw_checkpoint_read(path, c)) return -1;
+  const json_t *run = json_object_get(c->training, "run");
+  if (json_equal(run, l->facts)) return 0;
+  return sw_fail("%s was made with another '%s': give the same options and data, or another -o", path, first_difference(run, l->facts));
+}
+
 static int resume(loop *l) {
   sw_checkpoint last;
   sw_checkpoint_init(&last);
-  int status = sw_checkpoint_read(l->last_path, &last);
-  if (!status) {
-    const json_t *run = json_object_get(last.training, "run");
-    if (!json_equal(run, l->facts))
-      status = sw_fail("%s was made with another '%s': give the same options and data, or another -o", l->last_path,
-                       first_difference(run, l->facts));
-  }
+  int status = read_own(l, l->last_path, &last);
   if (!status) status = read_position(json_object_get(last.training, "position"), &l->at);
   for (size_t i = 0; !status && i < l->model->num_parameters; i++) {
     const sw_parameter *p = &l->model->parameters[i];
@@ -348,7 +374,10 @@ static int resume(loop *l) {
   if (!status) status = sw_optimizer_load(l->optimizer, &last, l->at.step);
   if (!status) status = sw_model_prepare(l->stream, l->model);
   if (!status) status = trim_metrics(l->metrics_path, l->at.step);
+  if (!status) status = sw_kept_cut(l->options->output, l->at.step);
   if (!status) {
+    const char *run_id = json_string_value(json_object_get(last.training, "mlflow_run_id"));
+    snprintf(l->run_id, sizeof l->run_id, "%s", run_id ? run_id : "");
     json_t *metrics = json_object_get(last.training, "metrics");
     l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
     l->tests_after = json_incref(json_object_get(json_object_get(last.training, "earlier_tests"), "after"));
@@ -371,13 +400,34 @@ static int open_buffers(loop *l) {
   return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);
 }
 
+/* What a run that starts anew would overwrite. */
+static int check_outputs(const loop *l) {
+  const sw_loop_options *o = l->options;
+  int64_t *steps;
+  size_t count;
+  const int unlisted = sw_kept_list(o->output, &steps, &count);
+  free(steps);
+  if (unlisted) return -1;
+  if (o->resume && !count && sw_exists(o->output)) { /* killed between its first best checkpoint and its first last one */
+    sw_checkpoint best;
+    sw_checkpoint_init(&best);
+    int status = read_own(l, o->output, &best);
+    sw_checkpoint_close(&best);
+    return status;
+  }
+  if (o->resume && count)
+    return sw_fail("%s is missing: copy one of the %zu numbered checkpoints beside it to that name, or start anew with --force", l->last_path, count);
+  if (count || sw_exists(o->output) || sw_exists(l->last_path))
+    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
+                   sw_exists(o->output) ? o->output : l->last_path);
+  return 0;
+}
+
 static int open_loop(loop *l) {
   const sw_loop_options *o = l->options;
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
-  int can_resume = o->resume && sw_exists(l->last_path);
-  if (!can_resume && !o->force && (sw_exists(o->output) || sw_exists(l->last_path)))
-    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
-                   sw_exists(o->output) ? o->output : l->last_path);
+  const int can_resume = o->resume && sw_exists(l->last_path);
+  if (!can_resume && !o->force && check_outputs(l)) return -1;
   if (sw_order_open((uint64_t)o->seed, l->task->num_items, l->task->replays, l->task->num_replays, &l->order)) return -1;
   l->starts = sw_alloc_array(l->order.count + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
@@ -397,10 +447,12 @@ static int open_loop(loop *l) {
   } else {
     remove(l->metrics_path);
     if (o->force) remove(l->last_path);
+    if (sw_kept_cut(o->output, -1)) return -1;
   }
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
-  return 0;
+  if (l->at.epoch >= o->epochs) return 0; /* nothing to tell */
+  return sw_monitor_open(&o->monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
 }
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
@@ -418,6 +470,9 @@ int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop
       fprintf(stderr, "%s: best of step %lld\n", options->output, (long long)l.at.best_step);
   }
   if (l.metrics) fclose(l.metrics);
+  stop_signal = 0; /* another one: do not wait for a server, either */
+  sw_monitor_close(l.monitor, status == SW_EXIT_DONE ? SW_MONITOR_FINISHED : status == SW_EXIT_AGAIN ? SW_MONITOR_KILLED : SW_MONITOR_FAILED,
+                   l.metrics_path, options->output, &stop_signal);
   sw_optimizer_close(l.optimizer);
   sw_run_close(l.run);
   json_decref(l.best_metrics);

@@ -6,6 +6,7 @@
 #define SW_TRAIN_LOOP_H
 #include "engine/learn/optimizer.h"
 #include "engine/learn/schedule.h"
+#include "engine/monitor/monitor.h"
 #include "train/order.h"
 
 #include <jansson.h>
@@ -24,7 +25,9 @@ typedef struct {
   int eval_every;          /* steps; 0: at the end of every epoch */
   int patience;            /* evaluations without a better score before stopping; 0: never */
   int checkpoint_every;    /* steps; 0: at every evaluation */
+  int keep;                /* numbered resumable checkpoints to keep (train/kept.h); 0: none */
   int log_every;           /* steps between lines of the metrics file */
+  sw_monitor_options monitor;
   int resume, force, quiet, json;
 } sw_loop_options;
 

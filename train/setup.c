@@ -2,11 +2,15 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/philox.h"
+#include "engine/store/config_file.h"
+#include "train/kept.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { STREAM_HEADS = 2 };
 
@@ -34,7 +38,14 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"patience", 0, SW_OPTION_INT, &o->loop.patience, "N", "stop after N evaluations without a better score; 0 = never"},
       {"checkpoint-every", 0, SW_OPTION_INT, &o->loop.checkpoint_every, "N",
        "steps between resumable checkpoints; 0 = every epoch or evaluation"},
+      {"keep", 0, SW_OPTION_INT, &o->loop.keep, "N",
+       "also keep the N newest resumable checkpoints as <name>.step-<n>.h5 (copy one over <name>.last.h5 and --resume to go back); 0 = none"},
       {"log-every", 0, SW_OPTION_INT, &o->loop.log_every, "N", "steps between lines of the metrics file"},
+      {"tensorboard", 0, SW_OPTION_TEXT, &o->loop.monitor.tensorboard, "FOLDER", "also write the metrics as TensorBoard event files; a folder a run"},
+      {"mlflow", 0, SW_OPTION_TEXT, &o->loop.monitor.mlflow, "URL",
+       "also send settings, metrics and the result to this MLflow tracking server (MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD)"},
+      {"mlflow-experiment", 0, SW_OPTION_TEXT, &o->loop.monitor.experiment, "NAME", "the experiment there"},
+      {"mlflow-model", 0, SW_OPTION_TEXT, &o->loop.monitor.model, "NAME", "registered model that gets the best checkpoint as its new version"},
       {"resume", 0, SW_OPTION_FLAG, &o->loop.resume, NULL, "go on where an interrupted run of the same command stood"},
       {"force", 0, SW_OPTION_FLAG, &o->loop.force, NULL, "start anew over an existing output"},
       {"seed", 0, SW_OPTION_INT, &o->loop.seed, "N", "of everything random: shuffling, dropout, new weights"},
@@ -54,7 +65,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
   sw_command whole = *command;
   whole.options = all;
   sw_list operands = {0};
-  int status = sw_options_parse(&whole, argc, argv, &operands);
+  int status = sw_config_parse(&whole, argc, argv, &operands);
   if (!status && operands.count) status = sw_fail("'%s' was not expected: give data with --data", operands.items[0]);
   sw_list_close(&operands);
   return status;
@@ -65,7 +76,7 @@ static int check_output(const sw_setup_options *o, const char *output, int (*che
 }
 
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
-  static const char *const endings[] = {".last.h5", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
+  static const char *const endings[] = {".last.h5", ".lock", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   const sw_loop_options *l = &o->loop;
   if (!o->base) return sw_fail("--base is missing: the checkpoint to start from, made by skillwatch pull");
   if (!l->output) return sw_fail("-o is missing: the checkpoint to write");
@@ -78,12 +89,14 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
   if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0)
     return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
+  if (l->keep < 0 || l->keep > 1000000) return sw_fail("--keep must be from 0 to 1000000");
   if (l->log_every < 1) return sw_fail("--log-every must be at least 1");
   if (o->max_length && o->max_length < 3) return sw_fail("--max-length must be at least 3");
   if (!(l->optimizer.weight_decay >= 0) || !(l->optimizer.clip >= 0) || !(l->optimizer.pull >= 0))
     return sw_fail("--weight-decay, --pull and --clip cannot be negative");
   if (!(l->learning_rate * (l->optimizer.weight_decay + l->optimizer.pull) < 1))
     return sw_fail("--lr times --weight-decay and --pull must stay below 1: weights would overshoot");
+  if (sw_monitor_check(&l->monitor)) return -1;
   if (sw_device_check(o->device, o->threads)) return -1;
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
   if (sw_schedule_parse(o->schedule, &o->loop.schedule)) return -1;
@@ -94,6 +107,15 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
     status = path ? check_output(o, path, check, self) : -1;
     free(path);
   }
+  int64_t *steps;
+  size_t count;
+  if (sw_kept_list(l->output, &steps, &count)) status = -1;
+  for (size_t i = 0; i < count && !status; i++) { /* they would be removed */
+    char *path = sw_kept_path(l->output, steps[i]);
+    status = path ? check_output(o, path, check, self) : -1;
+    free(path);
+  }
+  free(steps);
   return status;
 }
 
@@ -102,9 +124,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
 /* One entry about the base in the family tree. */
 static int extend_lineage(sw_checkpoint *c) {
   json_t *lineage = c->lineage ? json_deep_copy(c->lineage) : json_array();
-  json_t *run = json_object_get(c->training, "run");
-  json_t *entry = json_pack("{s:s, s:s, s:s, s:O?, s:O?}", "content_sha256", c->content_sha256, "kind", c->kind, "created", c->created, "data",
-                            json_object_get(run, "data"), "metrics", json_object_get(c->training, "metrics"));
+  json_t *entry = sw_checkpoint_entry(c);
   if (!lineage || !entry || json_array_append_new(lineage, entry)) {
     json_decref(lineage);
     return sw_fail("out of memory");
@@ -115,9 +135,27 @@ static int extend_lineage(sw_checkpoint *c) {
   return 0;
 }
 
+/* Before the loop there is nothing to save. */
+static void stop_early(int signal) {
+  static const char line[] = "skillwatch: stopped before training began\n";
+  if (write(STDERR_FILENO, line, sizeof line - 1)) {}
+  _exit(SW_EXIT_AGAIN);
+}
+
+static int take_lock(sw_setup *s) {
+  char *path = sw_loop_path(s->options->loop.output, ".lock");
+  int status = path ? sw_lock_take(path, &s->lock) : -1;
+  free(path);
+  return status > 0 ? sw_exit_message(SW_EXIT_AGAIN) : status ? SW_EXIT_FAILED : 0;
+}
+
 int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   s->options = o;
   sw_checkpoint_init(&s->checkpoint);
+  const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
+  for (int i = 0; i < 3; i++) sigaction(signals[i], &(struct sigaction){.sa_handler = stop_early}, NULL);
+  int status = take_lock(s);
+  if (status) return status;
   if (sw_check_writable(o->loop.output) || sw_checkpoint_read(o->base, &s->checkpoint) ||
       sw_model_config_parse(s->checkpoint.config, &s->config))
     return SW_EXIT_FAILED;
@@ -138,6 +176,7 @@ void sw_setup_close(sw_setup *s) {
   sw_tokenizer_close(s->tokenizer);
   sw_checkpoint_close(&s->checkpoint);
   sw_device_close(s->device);
+  sw_lock_release(&s->lock);
 }
 
 /* --- heads and model --- */

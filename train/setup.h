@@ -2,6 +2,7 @@
  * record of where the checkpoint comes from. */
 #ifndef SW_TRAIN_SETUP_H
 #define SW_TRAIN_SETUP_H
+#include "base/lock.h"
 #include "base/options.h"
 #include "train/loop.h"
 
@@ -13,7 +14,7 @@ typedef struct {
 } sw_setup_options;
 #define SW_SETUP_DEFAULTS                                                                                                              \
   {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
-            .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10},                                                                      \
+            .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10, .monitor = {.experiment = "skillwatch"}},                             \
    .device = "auto", .dtype = "fp32", .schedule = "linear"}
 
 /* Parses the command line: command->options are the task's own, those of `o` are added. Operands are refused.
@@ -31,10 +32,12 @@ typedef struct {
   sw_model_config config;
   sw_tokenizer *tokenizer;
   sw_model *model;          /* NULL before sw_setup_model */
+  sw_lock lock;             /* <stem>.lock: no other run writes the same output */
 } sw_setup;
 
-/* Reads the base, opens device and tokenizer, and notes the base in the lineage. Sets o->max_length where it is 0. `setup` must be zeroed;
- * close it in any case. Returns 0, or SW_EXIT_FAILED or SW_EXIT_USAGE with the message set. */
+/* Keeps other runs off the output, reads the base, opens device and tokenizer, and notes the base in the lineage. Sets o->max_length where it
+ * is 0. From now on SIGTERM, SIGINT and SIGUSR1 end the program with SW_EXIT_AGAIN; sw_loop_run saves before. `setup` must be zeroed; close it
+ * in any case. Returns 0, or SW_EXIT_FAILED or SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */
 int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);
 

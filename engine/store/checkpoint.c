@@ -100,6 +100,26 @@ int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out)
                            &checkpoint->tokenizer, out);
 }
 
+json_t *sw_checkpoint_entry(const sw_checkpoint *c) {
+  static const char *const of_training[] = {"source", "task", "metrics"}, *const of_run[] = {"data", "dev", "hyper_parameters", "device"};
+  const json_t *run = json_object_get(c->training, "run");
+  json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:s}", "content_sha256", c->content_sha256, "parent_sha256", c->parent_sha256, "kind", c->kind,
+                            "created", c->created, "tool_version", c->tool_version);
+  int failed = !entry;
+  for (size_t i = 0; i < 3 && !failed; i++) {
+    json_t *value = json_object_get(c->training, of_training[i]);
+    if (value) failed = json_object_set(entry, of_training[i], value);
+  }
+  for (size_t i = 0; i < 4 && !failed; i++) {
+    json_t *value = json_object_get(run, of_run[i]);
+    if (value) failed = json_object_set(entry, of_run[i], value);
+  }
+  if (!failed) return entry;
+  json_decref(entry);
+  sw_fail("out of memory");
+  return NULL;
+}
+
 int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels,
                            size_t count) {
   if (!count) return sw_fail("head %s has no labels", name);

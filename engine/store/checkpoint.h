@@ -50,8 +50,7 @@ typedef struct {
   sw_head *heads;
   sw_tensors optimizer; /* "m/<weight>", "v/<weight>"; empty in a checkpoint for inference */
   json_t *training;     /* hyper-parameters, data manifest, metrics, counters; or NULL */
-  json_t *lineage;      /* array, oldest first, one entry an ancestor: {"content_sha256", "kind", "created", "data",
-                           "metrics"}; or NULL */
+  json_t *lineage;      /* array, oldest first, one sw_checkpoint_entry an ancestor; or NULL */
   /* set by read and write */
   char content_sha256[65];
   char parent_sha256[65]; /* "" = none */
@@ -73,6 +72,9 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *checkpoint);
 
 /* A tokenizer from the checkpoint's vocabulary. */
 int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out);
+/* What the checkpoint's children keep of it in their lineage: who it is, from what code, data and settings it came, what it scored. New
+ * reference; NULL on failure. */
+json_t *sw_checkpoint_entry(const sw_checkpoint *checkpoint);
 /* Adds a head and its labels (copied). */
 int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels,
                            size_t count);

@@ -1,6 +1,7 @@
 /* Writes a checkpoint: a temporary file beside the destination, synced, then renamed over it. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/version.h"
 #include "engine/store/hdf.h"
 #include "engine/store/json.h"
 
@@ -369,7 +370,7 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *c) {
   time_t now = time(NULL);
   struct tm utc;
   strftime(c->created, sizeof c->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-  snprintf(c->tool_version, sizeof c->tool_version, "%s", SW_VERSION);
+  snprintf(c->tool_version, sizeof c->tool_version, "%s", sw_code_version);
   char *temporary = NULL;
   int status = prepare_texts(c, &texts) || sw_checkpoint_hash(c, &texts, c->content_sha256) ||
                        !(temporary = sw_temporary_path(path))

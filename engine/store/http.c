@@ -465,41 +465,49 @@ static int run(transfer *t) {
 
 /* The names that users of huggingface_hub know (requests, curl and OpenSSL brought them), in its order; a file or a
  * folder. The first that is set says whom to trust, and nobody else is. */
-static void trust_authorities(transfer *t) {
+static const char *trust_authorities(CURL *curl) {
   static const char *const names[] = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const char *path = getenv(names[i]);
     if (!path || !path[0]) continue;
     int folder = sw_is_folder(path);
-    t->authorities = names[i];
-    curl_easy_setopt(t->curl, CURLOPT_CAINFO, folder ? NULL : path);
-    curl_easy_setopt(t->curl, CURLOPT_CAPATH, folder ? path : NULL);
-    return;
+    curl_easy_setopt(curl, CURLOPT_CAINFO, folder ? NULL : path);
+    curl_easy_setopt(curl, CURLOPT_CAPATH, folder ? path : NULL);
+    return names[i];
   }
+  return NULL;
+}
+
+void *sw_http_open(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, start_curl);
+  CURL *curl = curl_easy_init();
+  if (!curl) sw_fail("libcurl cannot start");
+  return curl;
+}
+
+const char *sw_http_set_up(void *curl) {
+  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl, CURLOPT_USERAGENT, "skillwatch/" SW_VERSION);
+  curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+  return trust_authorities(curl);
 }
 
 int sw_http_download(const sw_http_request *request, sw_http_result *result) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, start_curl);
   *result = (sw_http_result){0};
   transfer *t = sw_alloc(sizeof *t);
   if (!t) return -1;
   t->request = request;
   t->result = result;
-  t->curl = curl_easy_init();
+  t->curl = sw_http_open();
   int status = -1;
-  if (!t->curl) {
-    sw_fail("libcurl cannot start");
-  } else if (strlen(request->url) >= URL) {
+  if (t->curl && strlen(request->url) >= URL) {
     sw_fail("%s: the address is too long", request->name);
-  } else {
-    trust_authorities(t);
-    curl_easy_setopt(t->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(t->curl, CURLOPT_USERAGENT, "skillwatch/" SW_VERSION);
+  } else if (t->curl) {
+    t->authorities = sw_http_set_up(t->curl);
     curl_easy_setopt(t->curl, CURLOPT_CONNECTTIMEOUT, 20L);
     curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_LIMIT, 100L);
     curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_TIME, 30L);
-    curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(t->curl, CURLOPT_ERRORBUFFER, t->error);
     curl_easy_setopt(t->curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(t->curl, CURLOPT_HEADERDATA, t);

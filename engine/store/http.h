@@ -36,4 +36,9 @@ typedef struct {
  * refused. Certificates are checked against the system's authorities, or those that REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE,
  * SSL_CERT_FILE or SSL_CERT_DIR names. -1 with a message on any other failure. */
 int sw_http_download(const sw_http_request *request, sw_http_result *result);
+
+/* What all our requests have in common. A libcurl handle (CURL *), NULL on failure; and its settings: no redirect is followed unasked, the
+ * authorities above are trusted. Returns the environment variable that named them, or NULL. */
+void *sw_http_open(void);
+const char *sw_http_set_up(void *curl);
 #endif

@@ -238,11 +238,11 @@ def written_by_h5py(work):
     shown = json.loads(tool("show", "--json", file).stdout)
     check(shown["verified"] and shown["tool_version"] == "h5py", "a checkpoint by h5py")
     write(lineage=[{"content_sha256": "a" * 64, "kind": "base", "created": "2025-01-02T03:04:05Z"},
-                   {"content_sha256": "b" * 64, "kind": "ner", "created": "2025-02-03T04:05:06Z", "data": [{"file": "week1.jsonl"}],
+                   {"content_sha256": "b" * 64, "kind": "ner", "created": "2025-02-03T04:05:06Z", "data": [{"file": "week1.jsonl", "rows": 1234}],
                     "metrics": {"micro": {"f1": 0.71234}}}])
     tree = tool("show", "--lineage", file).stdout.splitlines()
-    check(tree[:2] == ["base  aaaaaaaaaaaa  2025-01-02", "`- ner  bbbbbbbbbbbb  2025-02-03  F1 0.7123  from week1.jsonl"], f"lineage: {tree}")
-    check(len(tree) == 3 and tree[2].startswith("   `- base  ") and tree[2].endswith("<- this file"), f"lineage: {tree}")
+    check(tree[:2] == ["base  aaaaaaaaaaaa  2025-01-02", "ner  bbbbbbbbbbbb  2025-02-03  F1 0.7123  from week1.jsonl (1,234 rows)"], f"lineage: {tree}")
+    check(len(tree) == 3 and tree[2].startswith("base  ") and tree[2].endswith(f"  <- {file}"), f"lineage: {tree}")
     write()
     with h5py.File(file, "r+") as f:
         f["weights/embeddings.LayerNorm.bias"][3] += 1

@@ -1,0 +1,129 @@
+#include "engine/store/http_client.h"
+#include "base/error.h"
+#include "engine/store/http.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { CONNECT_SECONDS = 5 };
+
+struct sw_http_client {
+  CURL *curl;
+  char *authorization, *user, *password; /* a header line; basic authentication */
+  atomic_int *stop;
+  atomic_ullong *moved;
+  curl_off_t seen; /* bytes of this request */
+  char error[CURL_ERROR_SIZE];
+};
+
+/* A line break in a login would begin another header. */
+static int check_login(const char *text) {
+  for (; text && *text; text++)
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) return sw_fail("the login for the server holds a line break or another control character");
+  return 0;
+}
+
+int sw_http_client_open(const sw_http_login *login, atomic_int *stop, atomic_ullong *moved, sw_http_client **out) {
+  *out = NULL;
+  if (check_login(login->token) || check_login(login->user) || check_login(login->password)) return -1;
+  sw_http_client *c = sw_alloc(sizeof *c);
+  if (!c) return -1;
+  sw_buffer line = {0};
+  int status = login->token ? sw_buffer_print(&line, "Authorization: Bearer %s", login->token) : 0;
+  if (login->token && !status) c->authorization = sw_buffer_take(&line);
+  if (login->user && !(c->user = sw_strdup(login->user))) status = -1;
+  if (login->user && !(c->password = sw_strdup(login->password ? login->password : ""))) status = -1;
+  c->stop = stop;
+  c->moved = moved;
+  if (!status && !(c->curl = sw_http_open())) status = -1;
+  sw_buffer_close(&line);
+  if (status)
+    sw_http_client_close(c);
+  else
+    *out = c;
+  return status;
+}
+
+void sw_http_client_close(sw_http_client *c) {
+  if (!c) return;
+  if (c->curl) curl_easy_cleanup(c->curl);
+  free(c->authorization);
+  free(c->user);
+  free(c->password);
+  free(c);
+}
+
+static size_t on_body(char *bytes, size_t size, size_t count, void *data) {
+  return sw_buffer_append(data, bytes, size * count) ? 0 : size * count;
+}
+
+static int on_progress(void *data, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up) {
+  sw_http_client *c = data;
+  if (up + down != c->seen) atomic_fetch_add(c->moved, 1);
+  c->seen = up + down;
+  return atomic_load(c->stop);
+}
+
+/* Opens the file that is the body. */
+static FILE *open_body(const char *path, curl_off_t *bytes) {
+  struct stat info;
+  FILE *file = fopen(path, "rbe");
+  if (!file || fstat(fileno(file), &info)) {
+    sw_fail("cannot read %s: %s", path, strerror(errno));
+    if (file) fclose(file);
+    return NULL;
+  }
+  *bytes = info.st_size;
+  return file;
+}
+
+int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *status, sw_buffer *answer) {
+  curl_off_t bytes = 0;
+  FILE *file = m->file ? open_body(m->file, &bytes) : NULL;
+  if (m->file && !file) return -1;
+  sw_buffer_clear(answer);
+  curl_easy_reset(c->curl); /* keeps the connection */
+  sw_http_set_up(c->curl);
+  c->error[0] = 0;
+  c->seen = 0;
+  curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(c->curl, CURLOPT_URL, m->url);
+  curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+  curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->error);
+  curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, on_body);
+  curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, answer);
+  curl_easy_setopt(c->curl, CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(c->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+  curl_easy_setopt(c->curl, CURLOPT_XFERINFODATA, c);
+  struct curl_slist *headers = curl_slist_append(NULL, "Expect:"); /* no waiting for "100 Continue" */
+  if (c->authorization) headers = curl_slist_append(headers, c->authorization);
+  if (c->user) {
+    curl_easy_setopt(c->curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+    curl_easy_setopt(c->curl, CURLOPT_USERNAME, c->user);
+    curl_easy_setopt(c->curl, CURLOPT_PASSWORD, c->password);
+  }
+  if (file) {
+    curl_easy_setopt(c->curl, CURLOPT_UPLOAD, 1L);
+    curl_easy_setopt(c->curl, CURLOPT_READDATA, file);
+    curl_easy_setopt(c->curl, CURLOPT_INFILESIZE_LARGE, bytes);
+    curl_easy_setopt(c->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(c->curl, CURLOPT_LOW_SPEED_TIME, m->seconds);
+    headers = curl_slist_append(headers, "Content-Type: application/octet-stream");
+  } else {
+    curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, m->seconds);
+    if (m->json) curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, m->json);
+    if (m->json) headers = curl_slist_append(headers, "Content-Type: application/json");
+  }
+  curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, m->method);
+  curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
+  CURLcode code = curl_easy_perform(c->curl);
+  curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, status);
+  curl_slist_free_all(headers);
+  if (file) fclose(file);
+  if (!code) atomic_fetch_add(c->moved, 1);
+  return code ? sw_fail("%s", c->error[0] ? c->error : curl_easy_strerror(code)) : 0;
+}
