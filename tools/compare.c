@@ -97,7 +97,7 @@ static int body(int argc, char **argv) {
       {"json", 0, SW_OPTION_FLAG, &o.json, NULL, "JSON to standard output instead of the table"},
       {"picture", 0, SW_OPTION_TEXT, &o.picture, "FILE.png", "F1 by label, differences and reliability as a picture"},
       {"disagreements", 0, SW_OPTION_INT, &o.disagreements, "N", "sentences shown where a checkpoint and the first differ most"},
-      {"disagreements-out", 0, SW_OPTION_TEXT, &o.disagreements_out, "FILE.jsonl", "all of them, as JSON lines"},
+      {"disagreements-out", 0, SW_OPTION_TEXT, &o.disagreements_out, "FILE", "all of them, as JSON lines"},
       {"rejected", 0, SW_OPTION_TEXT, &o.rejected, "FILE", "where unusable rows go, with the reason"},
       {"decode", 0, SW_OPTION_TEXT, &o.decode, "HOW", "viterbi: the best valid sequence, as tagging does; argmax: the best tag of each word"},
       {"resamples", 0, SW_OPTION_INT, &o.resamples, "N", "of the bootstrap"},
