@@ -14,6 +14,7 @@ sw_need(CRYPTO libcrypto libssl-dev)
 sw_need(ZLIB zlib zlib1g-dev)
 sw_need(ZSTD libzstd libzstd-dev)
 sw_need(ZIP libzip libzip-dev)
+sw_need(CAIRO cairo libcairo2-dev)
 
 find_package(OpenMP QUIET COMPONENTS C)
 if(NOT OpenMP_C_FOUND)

@@ -40,21 +40,6 @@ static void close_eval(eval *e) {
   sw_checkpoint_close(&e->checkpoint);
 }
 
-/* The token heads as layers; borrows from the model. */
-static int layers_of(const sw_model *model, const char *path, sw_labels *out) {
-  *out = (sw_labels){.layers = sw_alloc_array(model->num_heads + 1, sizeof(sw_layer))};
-  if (!out->layers) return -1;
-  for (size_t h = 0; h < model->num_heads; h++)
-    if (!strcmp(model->heads[h].task, "token"))
-      out->layers[out->num_layers++] = (sw_layer){.name = model->heads[h].name,
-                                                  .num_labels = (size_t)model->heads[h].num_labels,
-                                                  .labels = model->heads[h].labels};
-  if (out->num_layers) return 0;
-  free(out->layers);
-  return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
-                 path, path);
-}
-
 static int load(eval *e, const eval_options *o, sw_dtype dtype) {
   if (sw_device_choose(o->device, 0, &e->device) || sw_stream_open(e->device, o->threads, &e->stream) ||
       sw_checkpoint_read(o->model, &e->checkpoint))
@@ -64,7 +49,7 @@ static int load(eval *e, const eval_options *o, sw_dtype dtype) {
       sw_model_open(&e->stream, &e->checkpoint, dtype, 0, &e->model))
     return sw_fail_in("%s", o->model);
   sw_labels layers;
-  if (layers_of(e->model, o->model, &layers)) return -1;
+  if (sw_eval_layers(e->model, o->model, &layers)) return -1;
   int status = sw_labels_read(o->data.items, (size_t)o->data.count, o->rejected, &layers, &e->labels);
   free(layers.layers);
   return status;
@@ -76,7 +61,7 @@ static int score(eval *e, const eval_options *o) {
   if (sw_eval_set_open(&e->labels, e->tokenizer, positions, &e->set) ||
       sw_run_open(&e->stream, e->model, e->batch_tokens, max_batch, 0, &e->run) ||
       sw_eval_set_run(e->set, e->model, e->run, e->batch_tokens, max_batch,
-                      strcmp(o->decode, "argmax") ? SW_DECODE_VITERBI : SW_DECODE_ARGMAX, NULL, &e->scores))
+                      strcmp(o->decode, "argmax") ? SW_DECODE_VITERBI : SW_DECODE_ARGMAX, NULL, &e->scores, NULL))
     return -1;
   json_t *files = json_array();
   for (size_t i = 0; files && i < e->labels.num_files; i++)

@@ -21,6 +21,7 @@ static const struct {
     {"train", "fine-tune: skillwatch train ner ..."},
     {"infer", "tag postings, embed texts: skillwatch infer tag|embed ..."},
     {"eval", "score a checkpoint on labelled data"},
+    {"compare", "checkpoints side by side; --gate: is the newer no worse?"},
     {"top", "which skills the tagged postings ask for, by date"},
     {"bench", "measure speed"},
     {"devices", "which processors and GPUs can be used, and why others cannot"},

@@ -106,7 +106,7 @@ static int64_t eval_tokens(const sw_model *model) {
 static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, char *line) {
   ner *t = self;
   sw_eval_scores scores;
-  if (sw_eval_set_run(t->dev, t->model, run, eval_tokens(t->model), EVAL_BATCH, SW_DECODE_VITERBI, &scores, metrics)) return -1;
+  if (sw_eval_set_run(t->dev, t->model, run, eval_tokens(t->model), EVAL_BATCH, SW_DECODE_VITERBI, &scores, metrics, NULL)) return -1;
   *score = scores.micro.f1;
   snprintf(line, 200, "dev F1 %.4f  precision %.4f  recall %.4f  accuracy %.4f  loss %.4f", scores.micro.f1, scores.micro.precision,
            scores.micro.recall, scores.accuracy, scores.loss);
@@ -123,7 +123,7 @@ static int test(void *self, sw_run *run, int begun, json_t **metrics) {
     const char *name;
     double sum = 0;
     size_t known = 0;
-    if (sw_eval_set_run(t->tests[i].set, t->model, run, eval_tokens(t->model), EVAL_BATCH, SW_DECODE_VITERBI, NULL, &scores)) return -1;
+    if (sw_eval_set_run(t->tests[i].set, t->model, run, eval_tokens(t->model), EVAL_BATCH, SW_DECODE_VITERBI, NULL, &scores, NULL)) return -1;
     json_object_foreach(json_object_get(scores, "layers"), name, layer) {
       size_t k = 0;
       while (k < labels->num_layers && strcmp(labels->layers[k].name, name)) k++;

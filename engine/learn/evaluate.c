@@ -38,6 +38,37 @@ uint64_t sw_eval_set_tokens(const sw_eval_set *set) {
   return set->tokens.tokens;
 }
 
+int sw_eval_layers(const sw_model *model, const char *path, sw_labels *out) {
+  *out = (sw_labels){.layers = sw_alloc_array(model->num_heads + 1, sizeof(sw_layer))};
+  if (!out->layers) return -1;
+  for (size_t h = 0; h < model->num_heads; h++)
+    if (!strcmp(model->heads[h].task, "token"))
+      out->layers[out->num_layers++] = (sw_layer){.name = model->heads[h].name,
+                                                  .num_labels = (size_t)model->heads[h].num_labels,
+                                                  .labels = model->heads[h].labels};
+  if (out->num_layers) return 0;
+  free(out->layers);
+  return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
+                 path, path);
+}
+
+int sw_eval_words_open(const sw_labels *labels, sw_eval_words *out) {
+  *out = (sw_eval_words){0};
+  for (size_t i = 0; i < labels->num_examples; i++) out->num_words += labels->examples[i].num_words;
+  const size_t count = labels->num_layers * out->num_words;
+  out->tags = sw_alloc_array(count, sizeof *out->tags);
+  out->log_probs = sw_alloc_array(count, sizeof *out->log_probs);
+  out->gold_log_probs = sw_alloc_array(count, sizeof *out->gold_log_probs);
+  if (out->tags && out->log_probs && out->gold_log_probs) return 0;
+  sw_eval_words_close(out);
+  return -1;
+}
+
+void sw_eval_words_close(sw_eval_words *words) {
+  free(words->tags), free(words->log_probs), free(words->gold_log_probs);
+  *words = (sw_eval_words){0};
+}
+
 /* What one evaluation holds. Log probabilities lie by layer, one row a labelled word, in the order of the words. */
 typedef struct {
   const sw_eval_set *set;
@@ -64,6 +95,8 @@ typedef struct {
   int32_t *ids, *cu_seqlens;
   int32_t *predicted, *path; /* of one example: by word; by row */
   size_t words_capacity;
+  sw_eval_words *words; /* NULL: not wanted */
+  size_t words_done;
 } evaluation;
 
 static void close_evaluation(evaluation *e) {
@@ -190,6 +223,25 @@ static int decode_rows(evaluation *e, size_t layer, const float *probs, size_t r
   return 0;
 }
 
+/* Writes down what the layer says of the example's words; probs: the rows of its sequences. */
+static void keep_words(evaluation *e, size_t layer, size_t index, size_t from, size_t to, const float *probs) {
+  const sw_example *example = &e->set->labels->examples[index];
+  const size_t labels = e->set->labels->layers[layer].num_labels, first = layer * e->words->num_words + e->words_done;
+  const int32_t *gold = example->tags + layer * example->num_words;
+  for (size_t w = 0; w < example->num_words; w++) {
+    e->words->tags[first + w] = e->predicted[w];
+    e->words->log_probs[first + w] = e->words->gold_log_probs[first + w] = NAN;
+  }
+  for (size_t i = from; i < to; i++)
+    for (int32_t t = 0; t < e->set->tokens.items[i].length; t++) {
+      const int32_t w = e->set->tokens.items[i].words[t];
+      if (w < 0) continue;
+      e->words->log_probs[first + (size_t)w] = probs[e->predicted[w]];
+      if (gold[w] != SW_IGNORE) e->words->gold_log_probs[first + (size_t)w] = probs[gold[w]];
+      probs += labels;
+    }
+}
+
 /* The sequences [from, to) of the token set, in the block that begins at `first`, are example `index`; it has none
  * where no word has tokens. */
 static int score_example(evaluation *e, size_t first, size_t index, size_t from, size_t to) {
@@ -206,15 +258,19 @@ static int score_example(evaluation *e, size_t first, size_t index, size_t from,
   for (size_t layer = 0; layer < e->num_layers; layer++) {
     const size_t labels = e->set->labels->layers[layer].num_labels;
     if (rows && decode_rows(e, layer, e->probs[layer] + row * labels, rows)) return -1;
-    memset(e->predicted, 0, example->num_words * sizeof *e->predicted); /* a word without tokens is "O" */
+    int32_t outside = 0; /* a word without tokens is "O" */
+    while (e->rules[layer].type_of[outside] >= 0 && (size_t)outside + 1 < labels) outside++;
+    for (size_t w = 0; w < example->num_words; w++) e->predicted[w] = outside;
     size_t at = 0;
     for (size_t i = from; i < to; i++)
       for (int32_t t = 0; t < tokens->items[i].length; t++)
         if (tokens->items[i].words[t] >= 0) e->predicted[tokens->items[i].words[t]] = e->path[at++];
+    if (e->words) keep_words(e, layer, index, from, to, e->probs[layer] + row * labels);
     if (sw_entity_metrics_add(&e->metrics[layer], example->tags + layer * example->num_words, e->predicted,
                               example->num_words))
       return -1;
   }
+  e->words_done += example->num_words;
   return 0;
 }
 
@@ -272,34 +328,29 @@ static int run_set(evaluation *e) {
   return 0;
 }
 
-static void add_up(const evaluation *e, sw_eval_scores *out) {
-  *out = (sw_eval_scores){0};
-  sw_entity_counts total = {0};
-  uint64_t right = 0, tags = 0, loss_words = 0;
+static int add_up(const evaluation *e, sw_eval_scores *out) {
   size_t types = 0;
+  for (size_t i = 0; i < e->num_layers; i++) types += e->metrics[i].num_types;
+  sw_entity_counts *counts = sw_alloc_array(types, sizeof *counts);
+  if (!counts) return -1;
+  uint64_t right = 0, tags = 0, loss_words = 0;
   double loss = 0;
+  types = 0;
   for (size_t i = 0; i < e->num_layers; i++) {
     const sw_entity_metrics *m = &e->metrics[i];
-    for (size_t k = 0; k < m->num_types; k++, types++) {
-      const sw_entity_score score = sw_entity_score_of(m->counts[k]);
-      out->macro.precision += score.precision;
-      out->macro.recall += score.recall;
-      out->macro.f1 += score.f1;
-      out->macro.support += score.support;
-      total.true_positive += m->counts[k].true_positive;
-      total.predicted += m->counts[k].predicted;
-      total.gold += m->counts[k].gold;
-    }
+    for (size_t k = 0; k < m->num_types; k++) counts[types++] = m->counts[k];
     right += m->tags_right;
     tags += m->tags;
     loss += e->loss[i];
     loss_words += e->loss_words[i];
   }
-  if (types) out->macro.precision /= (double)types, out->macro.recall /= (double)types, out->macro.f1 /= (double)types;
-  out->micro = sw_entity_score_of(total);
-  out->accuracy = tags ? (double)right / (double)tags : 0;
-  out->loss = loss_words ? loss / (double)loss_words : 0;
-  out->words = tags;
+  *out = (sw_eval_scores){.micro = sw_entity_micro(counts, types),
+                          .macro = sw_entity_macro(counts, types),
+                          .accuracy = tags ? (double)right / (double)tags : 0,
+                          .loss = loss_words ? loss / (double)loss_words : 0,
+                          .words = tags};
+  free(counts);
+  return 0;
 }
 
 static json_t *score_json(sw_entity_score score) {
@@ -331,7 +382,7 @@ static json_t *scores_json(const evaluation *e, const sw_eval_scores *scores) {
 }
 
 int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch,
-                    sw_decode decode, sw_eval_scores *scores, json_t **json) {
+                    sw_decode decode, sw_eval_scores *scores, json_t **json, sw_eval_words *words) {
   if (json) *json = NULL;
   evaluation e = {.set = set,
                   .model = model,
@@ -339,15 +390,16 @@ int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, 
                   .max_tokens = max_tokens,
                   .max_batch = max_batch,
                   .decode = decode,
-                  .num_layers = set->labels->num_layers};
+                  .num_layers = set->labels->num_layers,
+                  .words = words};
   sw_run_set_dropout(run, 0, 0, 0);
   e.heads = sw_alloc_array(e.num_layers, sizeof *e.heads);
   int status = e.heads && !find_heads(&e) && !open_evaluation(&e) ? run_set(&e) : -1;
   if (status == 0) {
     sw_eval_scores all;
-    add_up(&e, &all);
-    if (scores) *scores = all;
-    if (json && !(*json = scores_json(&e, &all))) status = -1;
+    status = add_up(&e, &all);
+    if (!status && scores) *scores = all;
+    if (!status && json && !(*json = scores_json(&e, &all))) status = -1;
   }
   close_evaluation(&e);
   return status;

@@ -85,22 +85,22 @@ sw_entity_score sw_entity_score_of(sw_entity_counts c) {
   return (sw_entity_score){precision, recall, sum > 0 ? 2 * precision * recall / sum : 0, c.gold};
 }
 
-sw_entity_score sw_entity_micro(const sw_entity_metrics *m) {
+sw_entity_score sw_entity_micro(const sw_entity_counts *counts, size_t count) {
   sw_entity_counts all = {0};
-  for (size_t t = 0; t < m->num_types; t++) {
-    all.true_positive += m->counts[t].true_positive;
-    all.predicted += m->counts[t].predicted;
-    all.gold += m->counts[t].gold;
+  for (size_t t = 0; t < count; t++) {
+    all.true_positive += counts[t].true_positive;
+    all.predicted += counts[t].predicted;
+    all.gold += counts[t].gold;
   }
   return sw_entity_score_of(all);
 }
 
-sw_entity_score sw_entity_macro(const sw_entity_metrics *m) {
+sw_entity_score sw_entity_macro(const sw_entity_counts *counts, size_t count) {
   sw_entity_score mean = {0};
   size_t types = 0;
-  for (size_t t = 0; t < m->num_types; t++) {
-    if (!m->counts[t].gold && !m->counts[t].predicted) continue;
-    sw_entity_score score = sw_entity_score_of(m->counts[t]);
+  for (size_t t = 0; t < count; t++) {
+    if (!counts[t].gold && !counts[t].predicted) continue;
+    sw_entity_score score = sw_entity_score_of(counts[t]);
     mean.precision += score.precision;
     mean.recall += score.recall;
     mean.f1 += score.f1;
@@ -122,8 +122,8 @@ json_t *sw_entity_metrics_json(const sw_entity_metrics *m) {
   for (size_t t = 0; t < m->num_types && !failed; t++)
     failed = json_object_set_new(labels, m->types[t], score_json(sw_entity_score_of(m->counts[t])));
   json_t *json = failed ? NULL
-                        : json_pack("{s:o,s:o,s:f,s:O}", "micro", score_json(sw_entity_micro(m)), "macro",
-                                    score_json(sw_entity_macro(m)), "accuracy",
+                        : json_pack("{s:o,s:o,s:f,s:O}", "micro", score_json(sw_entity_micro(m->counts, m->num_types)), "macro",
+                                    score_json(sw_entity_macro(m->counts, m->num_types)), "accuracy",
                                     m->tags ? (double)m->tags_right / (double)m->tags : 0.0, "labels", labels);
   json_decref(labels);
   if (!json) sw_fail("cannot write the scores as JSON: out of memory, or a label that is not valid UTF-8");

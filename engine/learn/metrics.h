@@ -28,10 +28,10 @@ void sw_entity_metrics_close(sw_entity_metrics *metrics);
 /* One sentence; positions whose gold tag is SW_IGNORE (labels.h) are left out of both. Fails on a tag that is no label. */
 int sw_entity_metrics_add(sw_entity_metrics *metrics, const int32_t *gold, const int32_t *predicted, size_t count);
 sw_entity_score sw_entity_score_of(sw_entity_counts counts);
-sw_entity_score sw_entity_micro(const sw_entity_metrics *metrics);
-/* Division by zero gives 0, as in seqeval. Macro: the unweighted mean over the types that occur, in gold or predicted; 0 where none
- * does. Its support, as that of micro, is the number of gold entities. */
-sw_entity_score sw_entity_macro(const sw_entity_metrics *metrics);
+/* Averages over `count` types. Division by zero gives 0, as in seqeval. Macro: the unweighted mean over the types that occur, in gold or
+ * predicted; 0 where none does. Its support, as that of micro, is the number of gold entities. */
+sw_entity_score sw_entity_micro(const sw_entity_counts *counts, size_t count);
+sw_entity_score sw_entity_macro(const sw_entity_counts *counts, size_t count);
 /* {"micro": {...}, "macro": {...}, "accuracy": x, "labels": {type: {...}}}; new reference, NULL on failure. */
 json_t *sw_entity_metrics_json(const sw_entity_metrics *metrics);
 #endif

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""The statistics of skillwatch compare against scipy, numpy and plain Python: McNemar's exact test, calibration error, bootstrap sums on the
+same draws (with a Philox of its own), intervals and p-values, CKA and cosines; and the same bits for any number of threads."""
+import json, math, os, subprocess, sys
+
+TOOL = os.path.join(os.environ.get("SW_TESTS_BIN", "."), "tool-statistics")
+try:
+    import numpy as np
+    from scipy.stats import binomtest
+except ImportError as e:
+    print(f"skipped: {e}; set SW_PYTHON to a Python that has scipy")
+    sys.exit(77)
+if not os.path.exists(TOOL):
+    print(f"skipped: {TOOL} is not built; set SW_TESTS_BIN")
+    sys.exit(77)
+
+checks = failures = 0
+
+
+def check(holds, what):
+    global checks, failures
+    checks += 1
+    if not holds:
+        failures += 1
+        print("FAIL", what)
+
+
+def near(got, wanted, relative, what):
+    check(abs(got - wanted) <= relative * max(abs(wanted), 1e-300), f"{what}: {got!r}, wanted {wanted!r}")
+
+
+def ask(*requests):
+    done = subprocess.run([TOOL], input="".join(json.dumps(r) + "\n" for r in requests), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(requests)
+    return lines
+
+
+def philox(key, stream):
+    """The 32-bit numbers of a stream: Philox4x32-10 as Salmon et al. define it."""
+    for block in range(1 << 64):
+        c = [block & 0xFFFFFFFF, block >> 32, stream & 0xFFFFFFFF, stream >> 32]
+        k = [key & 0xFFFFFFFF, key >> 32]
+        for _ in range(10):
+            p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+            c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & 0xFFFFFFFF, (p0 >> 32) ^ c[3] ^ k[1], p0 & 0xFFFFFFFF]
+            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        yield from c
+
+
+def draws(seed, stream, n):
+    numbers, limit = philox(seed, stream), (1 << 32) // n * n
+    return [v % n for _, v in zip(range(n), (v for v in numbers if v < limit))]
+
+
+def mcnemar(rng):
+    pairs = [(0, 0), (0, 1), (1, 0), (5, 5), (0, 30), (3, 17), (17, 3), (1, 1000), (400, 600), (49_500, 50_500), (0, 1000), (1_000_000, 1_002_000)]
+    pairs += [tuple(map(int, rng.integers(0, 60, 2))) for _ in range(60)]
+    for (b, c), line in zip(pairs, ask(*({"mcnemar": p} for p in pairs))):
+        wanted = binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+        near(float(line), wanted, 1e-11 if b + c < 2000 else 1e-7, f"McNemar {b}, {c}")
+
+
+def calibration(rng):
+    edges = [[i / 15, 1] for i in range(16)] + [[0.5, 0], [1.0, 0], [0.0, 1]]
+    p = rng.random(3000) ** 0.3
+    many = [[float(x), int(rng.random() < x * 0.9)] for x in p]
+    for data in (edges, many, many[:1], []):
+        wanted, rows = 0.0, np.array(data).reshape(-1, 2)
+        for m in range(15):
+            # the edges are those of the C code: i / 15 times 15, rounded up
+            inside = np.clip(np.ceil(rows[:, 0] * 15) - 1, 0, 14) == m
+            if inside.any(): wanted += inside.mean() * abs(rows[inside, 1].mean() - rows[inside, 0].mean())
+        got = float(ask({"calibration": data})[0])
+        check(abs(got - wanted) < 1e-12, f"ECE of {len(data)}: {got}, wanted {wanted}")
+    check(abs(float(ask({"calibration": [[0.9, 1]] * 6 + [[0.9, 0]] * 4})[0]) - 0.3) < 1e-12, "0.9 sure, 0.6 right: 0.3")
+
+
+def bootstrap(rng):
+    for examples, columns, resamples, seed, stream in ((1, 1, 3, 0, 0), (7, 3, 5, 1, 0), (600, 18, 4, 2**40 + 3, 5 << 32), (1300, 33, 2, 9, 1)):
+        counts = rng.integers(0, 9, (examples, columns))
+        if columns == 18: counts[3, 17] = 2**23 - 1  # the most there may be
+        request = {"counts": counts.tolist(), "resamples": resamples, "seed": seed, "stream": stream}
+        one, four = ask({"bootstrap": {**request, "threads": 1}}, {"bootstrap": {**request, "threads": 4}})
+        check(one == four, f"{examples} x {columns}: one thread and four")
+        wanted = [counts[draws(seed, stream + b, examples)].sum(axis=0).tolist() for b in range(resamples)]
+        check(np.array(json.loads(one)).reshape(resamples, columns).tolist() == wanted, f"{examples} x {columns}: the sums of plain resampling")
+    for values in (rng.normal(0.5, 1, 2000), rng.normal(3, 1, 999), np.zeros(100), rng.normal(-4, 1, 101), np.arange(100) % 2):
+        low, high, p = json.loads(ask({"interval": values.tolist(), "level": 0.95})[0])
+        for got, q in ((low, 0.025), (high, 0.975)):
+            check(abs(got - np.quantile(values, q)) < 1e-12, f"quantile {q}: {got}, numpy {np.quantile(values, q)}")
+        n = len(values)
+        near(p, min(1, 2 * min((values <= 0).sum() + 1, (values >= 0).sum() + 1) / (n + 1)), 1e-12, "bootstrap p")
+        check(0 < p <= 1 and (p == 1) == bool((values == 0).all() or values.min() == 0), f"p {p}")
+
+
+def drift(rng):
+    def cka(x, y):
+        x, y = x - x.mean(0), y - y.mean(0)
+        return np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    x = rng.standard_normal((50, 37)).astype(np.float32)
+    turned = (3 * x @ np.linalg.qr(rng.standard_normal((37, 37)))[0] + 5).astype(np.float32)
+    for y, what in ((rng.standard_normal((50, 37)).astype(np.float32), "noise"), (rng.standard_normal((50, 5)).astype(np.float32), "another size"),
+                    ((x + 0.3 * rng.standard_normal(x.shape)).astype(np.float32), "near"), (turned, "turned")):
+        request = {"x": x.astype(float).tolist(), "y": y.astype(float).tolist()}
+        one, four = ask({"cka": {**request, "threads": 1}}, {"cka": {**request, "threads": 4}})
+        check(one == four, f"CKA, {what}: one thread and four")
+        got, cosine = json.loads(one)
+        near(got, cka(x.astype(float), y.astype(float)), 1e-10, f"CKA, {what}")
+        if y.shape == x.shape:
+            near(cosine, float(x[0].astype(float) @ y[0] / np.linalg.norm(x[0].astype(float)) / np.linalg.norm(y[0].astype(float))), 1e-10, f"cosine, {what}")
+        else: check(cosine is None, "no cosine for another size")
+    check(json.loads(one)[0] > 1 - 1e-6, "turned, scaled and moved: the same")
+    same = {"x": x.astype(float).tolist(), "y": x.astype(float).tolist(), "threads": 2}
+    check(json.loads(ask({"cka": same})[0]) == [1.0, 1.0], "equal ones: exactly 1")
+    flat = {"x": x.astype(float).tolist(), "y": [[0.5, 0.25]] * 50, "threads": 2}
+    check(json.loads(ask({"cka": flat})[0])[0] == 0, "equal rows: 0")
+
+
+def main():
+    seed = int(os.environ.get("SW_TEST_SEED", "20261122"))
+    rng = np.random.default_rng(seed)
+    for part in (mcnemar, calibration, bootstrap, drift): part(rng)
+    print(f"seed {seed}: {checks} checks, {failures} failed")
+    sys.exit(1 if failures or checks < 100 else 0)
+
+
+if __name__ == "__main__":
+    main()
