@@ -1,6 +1,7 @@
 /* skillwatch compare: checkpoints side by side on labelled data, and the gate that a newer one must pass. */
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/store/config_file.h"
 #include "engine/store/json.h"
 #include "tools/compare/compare.h"
 
@@ -128,7 +129,7 @@ static int body(int argc, char **argv) {
       .options = options,
   };
   sw_list checkpoints = {0};
-  int status = sw_options_parse(&command, argc, argv, &checkpoints);
+  int status = sw_config_parse(&command, argc, argv, &checkpoints);
   if (!status) status = check(&o, &checkpoints);
   if (status) {
     status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
