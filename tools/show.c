@@ -144,6 +144,19 @@ static const json_t *data_of(const json_t *training) {
   return data ? data : json_object_get(json_object_get(training, "run"), "data");
 }
 
+/* "old.jsonl: F1 0.5101 before, 0.5033 after": what training has cost earlier test sets. */
+static void show_earlier_tests(const json_t *tests) {
+  const json_t *before = json_object_get(tests, "before"), *after = json_object_get(tests, "after"), *test;
+  size_t i;
+  json_array_foreach((json_t *)after, i, test) {
+    const json_t *old = json_object_get(json_array_get(before, i), "mean_f1"), *now = json_object_get(test, "mean_f1");
+    row("earlier test");
+    printf("%s: F1 ", text_of(test, "file", ""));
+    if (json_is_real(old)) printf("%.4f before, ", json_real_value(old));
+    printf("%.4f after\n", json_real_value(now));
+  }
+}
+
 static void show_training(const sw_checkpoint *c) {
   if (!c->training || !json_object_get(c->training, "task")) return;
   row("trained for");
@@ -154,6 +167,7 @@ static void show_training(const sw_checkpoint *c) {
   show_numbers("setting", hyper, "", 0, &left);
   left = 24;
   show_numbers("metric", json_object_get(c->training, "metrics"), "", 0, &left);
+  show_earlier_tests(json_object_get(c->training, "earlier_tests"));
 }
 
 /* --- families --- */

@@ -59,6 +59,8 @@ with tempfile.TemporaryDirectory() as tmp:
     forgetful, replayed = go_on("forgetful.h5"), go_on("replayed.h5", "--replay", old + ":0.5")
     check(forgetful < first - 0.2, f"without replay it forgets: {first:.3f} to {forgetful:.3f}")
     check(replayed > forgetful + 0.3, f"with replay far less, though the new labels deny the old ones: {first:.3f} to {replayed:.3f}")
+    shown = program("show", path("replayed.h5")).stdout
+    check(f"{test}: F1 {first:.4f} before, {replayed:.4f} after" in shown, f"show tells of it: {shown[-300:]}")
     files = training(path("replayed.h5"))["run"]["data"]
     check([f.get("replay") for f in files] == [None, 0.5] and files[1]["rows"] == 60, f"the manifest tells what was replayed: {files}")
 
