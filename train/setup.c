@@ -154,9 +154,10 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   sw_checkpoint_init(&s->checkpoint);
   const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
   for (int i = 0; i < 3; i++) sigaction(signals[i], &(struct sigaction){.sa_handler = stop_early}, NULL);
+  if (sw_check_writable(o->loop.output)) return SW_EXIT_FAILED;
   int status = take_lock(s);
   if (status) return status;
-  if (sw_check_writable(o->loop.output) || sw_checkpoint_read(o->base, &s->checkpoint) ||
+  if (sw_checkpoint_read(o->base, &s->checkpoint) ||
       sw_model_config_parse(s->checkpoint.config, &s->config))
     return SW_EXIT_FAILED;
   const int limit = s->config.max_positions;
