@@ -79,11 +79,17 @@ static int discard(const char *output, int64_t step) {
   return status;
 }
 
-int sw_kept_prune(const char *output, int keep) {
+int sw_kept_prune(const char *output, int64_t step, int keep) {
   int64_t *steps;
-  size_t count;
+  size_t count, left = (size_t)keep - 1; /* newest first */
   int status = sw_kept_list(output, &steps, &count);
-  for (size_t i = 0; !status && i + (size_t)keep < count; i++) status = discard(output, steps[i]);
+  while (!status && count--) {
+    if (steps[count] == step) continue;
+    if (left)
+      left--;
+    else
+      status = discard(output, steps[count]);
+  }
   free(steps);
   return status;
 }

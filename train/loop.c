@@ -43,7 +43,8 @@ typedef struct {
   char *last_path, *metrics_path;
   FILE *metrics;
   sw_monitor *monitor;
-  char run_id[SW_MONITOR_ID]; /* MLflow's, of the run that is resumed */
+  char run_id[SW_MONITOR_ID]; /* MLflow's, as the newest checkpoint has it */
+  int64_t saved_at;           /* step of the newest checkpoint */
   sw_order order;    /* of the present epoch's items */
   size_t *starts;    /* of its batches, and the end */
   size_t num_batches;
@@ -136,10 +137,12 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   int failed = json_object_set_new(c->training, "position", position_json(&l->at));
   if (l->tests_before)
     failed |= json_object_set_new(c->training, "earlier_tests", json_pack("{s:O, s:O?}", "before", l->tests_before, "after", l->tests_after));
-  char run_id[SW_MONITOR_ID];
-  sw_monitor_run_id(l->monitor, run_id);
-  if (!run_id[0]) snprintf(run_id, sizeof run_id, "%s", l->run_id);
-  if (with_optimizer && run_id[0]) failed |= json_object_set_new(c->training, "mlflow_run_id", json_string(run_id));
+  if (with_optimizer) {
+    char run_id[SW_MONITOR_ID];
+    sw_monitor_run_id(l->monitor, run_id);
+    if (run_id[0]) memcpy(l->run_id, run_id, sizeof run_id);
+    if (l->run_id[0]) failed |= json_object_set_new(c->training, "mlflow_run_id", json_string(l->run_id));
+  }
   if (failed) return sw_fail("out of memory");
   if (with_optimizer && sw_optimizer_save(l->optimizer, c)) return -1;
   int status = sw_checkpoint_write(path, c);
@@ -147,18 +150,27 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   return status;
 }
 
-/* A checkpoint to resume from; with --keep also under its number, older ones go once it is safe. */
+/* A checkpoint to resume from; with --keep also under its number, for which older ones go once it is safe. */
 static int save(loop *l) {
   const sw_loop_options *o = l->options;
   if (write_checkpoint(l, l->last_path, 1)) return -1;
+  l->saved_at = l->at.step;
   if (!o->keep) return 0;
+  if (sw_kept_prune(o->output, l->at.step, o->keep)) return -1;
   int status = sw_kept_link(o->output, l->last_path, l->at.step);
   if (status > 0) {
     char *path = sw_kept_path(o->output, l->at.step);
     status = path ? write_checkpoint(l, path, 1) : -1;
     free(path);
   }
-  return status ? -1 : sw_kept_prune(o->output, o->keep);
+  return status;
+}
+
+/* Whether the newest checkpoint lacks something: steps, or the run's id that the tracking server has given since. */
+static int has_news(const loop *l) {
+  char run_id[SW_MONITOR_ID];
+  sw_monitor_run_id(l->monitor, run_id);
+  return l->saved_at != l->at.step || (run_id[0] && strcmp(run_id, l->run_id));
 }
 
 static int log_line(loop *l, json_t *line) {
@@ -257,7 +269,7 @@ static int train(loop *l) {
   sw_progress bar;
   char what[64], details[128];
   /* a run that was stopped at the end of an epoch has yet to evaluate it */
-  int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1, saved_at = l->at.step;
+  int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1;
   int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
@@ -288,10 +300,7 @@ static int train(loop *l) {
         sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
       }
       int due = o->checkpoint_every ? l->at.step % o->checkpoint_every == 0 : evaluated_at == l->at.step;
-      if (!status && due && !epoch_ends) {
-        status = save(l);
-        saved_at = l->at.step;
-      }
+      if (!status && due && !epoch_ends) status = save(l);
     }
     sw_progress_close(&bar);
     if (status || stop || stop_signal) break;
@@ -303,17 +312,15 @@ static int train(loop *l) {
       evaluated_at = l->at.step;
     }
     if (!status) status = save(l);
-    saved_at = l->at.step;
     if (stop_signal) break;
   }
   if (!status && stop && l->at.epoch < o->epochs) {
     l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
     status = save(l);
-    saved_at = l->at.step;
     if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
   if (!status && stop_signal) {
-    if (saved_at != l->at.step && save(l)) return SW_EXIT_FAILED;
+    if (has_news(l) && save(l)) return SW_EXIT_FAILED;
     fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
     return SW_EXIT_AGAIN;
   }
@@ -444,6 +451,7 @@ static int open_loop(loop *l) {
   if (l->task->test && l->task->test(l->task->self, l->run, 0, &l->tests_before)) return -1;
   if (can_resume) {
     if (resume(l)) return -1;
+    l->saved_at = l->at.step;
   } else {
     remove(l->metrics_path);
     if (o->force) remove(l->last_path);

@@ -478,7 +478,9 @@ static int wait_for_work(sw_mlflow *m, int failures) {
   }
   while (!atomic_load(&m->stop) && !m->ending && m->begun && m->params_sent == json_array_size(m->params) && !m->count && !m->batched)
     pthread_cond_wait(&m->changed, &m->lock);
-  const int more = !atomic_load(&m->stop) && !(m->ending && m->begun && m->ended == ENDED);
+  /* no checkpoint knows a run that is made after the last one was written */
+  const int too_late = m->ending && m->end == SW_MONITOR_KILLED && !m->begun && !m->run_id[0];
+  const int more = !atomic_load(&m->stop) && !too_late && !(m->ending && m->begun && m->ended == ENDED);
   pthread_mutex_unlock(&m->lock);
   return more;
 }

@@ -1,6 +1,8 @@
 """--mlflow URL: what a tracking server is told, and that none of them, however it misbehaves, stops a training or gets a login that is not its own.
 
 A scripted server on this machine plays MLflow. Where the mlflow package is installed beside this Python, the real server is asked, too.
+
+usage: test_mlflow.py [--no-real]
 """
 import base64, http.server, json, os, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
