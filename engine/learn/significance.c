@@ -9,16 +9,33 @@
 /* Columns that are summed at a time, in registers; draws between which 32 bits cannot overflow. */
 enum { WIDTH = 16, DRAWS = 512 };
 
+/* sw_random_below for one n, again and again: the four numbers of a block are made once, not for each of them. */
+typedef struct {
+  uint64_t seed, stream, next;
+  uint32_t n, limit, block[4];
+} draws;
+
+static uint32_t draw(draws *d) {
+  uint32_t value;
+  do {
+    const uint64_t block = d->next >> 2;
+    const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)d->stream, (uint32_t)(d->stream >> 32)};
+    if (d->next % 4 == 0) sw_philox(d->seed, counter, d->block);
+    value = d->block[d->next++ % 4];
+  } while (value > d->limit);
+  return value % d->n;
+}
+
 /* rows: the counts, padded to a multiple of WIDTH columns. */
-static void resample(const uint32_t *rows, size_t examples, size_t columns, size_t stride, sw_random random, uint64_t *sums) {
+static void resample(const uint32_t *rows, size_t examples, size_t columns, size_t stride, draws random, uint64_t *sums) {
   size_t at[DRAWS];
   memset(sums, 0, columns * sizeof *sums);
   for (size_t done = 0; done < examples; done += DRAWS) {
-    const size_t draws = examples - done < DRAWS ? examples - done : DRAWS;
-    for (size_t i = 0; i < draws; i++) at[i] = stride * sw_random_below(&random, (uint32_t)examples);
+    const size_t count = examples - done < DRAWS ? examples - done : DRAWS;
+    for (size_t i = 0; i < count; i++) at[i] = stride * draw(&random);
     for (size_t first = 0; first < columns; first += WIDTH) {
       uint32_t sum[WIDTH] = {0};
-      for (size_t i = 0; i < draws; i++)
+      for (size_t i = 0; i < count; i++)
         for (size_t c = 0; c < WIDTH; c++) sum[c] += rows[at[i] + first + c];
       for (size_t c = 0; c < WIDTH && first + c < columns; c++) sums[first + c] += sum[c];
     }
@@ -34,7 +51,9 @@ int sw_bootstrap_sums(const uint32_t *counts, size_t examples, size_t columns, s
   for (size_t i = 0; i < examples; i++) memcpy(rows + i * stride, counts + i * columns, columns * sizeof *rows);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (size_t b = 0; b < resamples; b++)
-    resample(rows, examples, columns, stride, (sw_random){.seed = seed, .stream = stream + b}, sums + b * columns);
+    resample(rows, examples, columns, stride,
+             (draws){.seed = seed, .stream = stream + b, .n = (uint32_t)examples, .limit = (uint32_t)(0x100000000ull / examples * examples - 1)},
+             sums + b * columns);
   free(rows);
   return 0;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const sw_font title_font = {15, 1, SW_BLACK}, section_font = {12, 1, SW_BLACK}, font = {11, 0, SW_BLACK}, small_font = {10, 0, SW_GREY};
-enum { EDGE = 18, GAP = 34, SCORES = 300, DIFFERENCES = 270, SQUARE = 210, MOST_LABEL = 240, SPREAD = 9 };
+enum { EDGE = 18, GAP = 44, SCORES = 300, DIFFERENCES = 270, SQUARE = 210, MOST_LABEL = 240, SPREAD = 9, FEW = 5 }; /* FEW: a bin of fewer words says nothing */
 
 /* A line of the diagrams: a measure, or the name of the layer that the next ones belong to. */
 typedef struct {
@@ -88,7 +88,8 @@ static void draw_scores(sw_picture *p, const comparison *c, const compare_sectio
       low = fmin(low, fmin(interval->low, value));
       high = fmax(high, fmax(interval->high, value));
     }
-  if (differences) low = fmin(low, -high / 10), high = fmax(high, -low / 10); /* 0 is within */
+  if (differences) low = fmin(low, -fmax(high / 10, 0.01)), high = fmax(high, -fmin(low / 10, -0.01)); /* 0 is within */
+  high = fmax(high, low + 0.05);
   f.x = sw_axis_make(low, high, 6);
   for (size_t i = 0; i < r->count; i++) {
     const double y = f.top + r->height * ((double)i + 0.5);
@@ -134,7 +135,7 @@ static void draw_reliability(sw_picture *p, const comparison *c, const compare_s
     for (int again = 0; again < 2; again++) /* lines first, then markers on them */
       for (int i = 0; i < SW_CALIBRATION_BINS; i++) {
         const double n = (double)w->calibration.count[i];
-        if (n == 0) continue;
+        if (n < FEW) continue;
         const double x = sw_field_x(&f, w->calibration.probability[i] / n), y = sw_field_y(&f, (double)w->calibration.right[i] / n);
         if (!again && x_before >= 0) sw_picture_line(p, x_before, y_before, x, y, 1.4, sw_colour((int)k), 0);
         if (again) sw_picture_marker(p, (int)k, x, y, 1.6 + 3 * log1p(n) / log1p((double)w->words));
