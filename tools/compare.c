@@ -14,7 +14,8 @@ static int check_outputs(const compare_options *o, const sw_list *checkpoints) {
   for (int i = 0; i < 4; i++) {
     if (!outputs[i]) continue;
     if (sw_check_output(outputs[i], checkpoints->items, checkpoints->count) ||
-        sw_labels_check_output(outputs[i], o->data.items, (size_t)o->data.count) || sw_check_output(outputs[i], outputs, i))
+        sw_labels_check_output(outputs[i], o->data.items, (size_t)o->data.count) ||
+        sw_check_output(outputs[i], outputs, i))
       return -1;
     for (int k = 0; k < i; k++)
       if (outputs[k] && !strcmp(outputs[k], outputs[i])) return sw_fail("%s is named for two outputs", outputs[i]);
@@ -25,17 +26,22 @@ static int check_outputs(const compare_options *o, const sw_list *checkpoints) {
 /* Usage: what can be told from the command line alone. */
 static int check(const compare_options *o, const sw_list *checkpoints) {
   if (checkpoints->count < 2) return sw_fail("two checkpoints or more are needed: the older first (see --help)");
-  if (checkpoints->count > MAX_SIDES) return sw_fail("%d checkpoints are too many: %d is the most", checkpoints->count, (int)MAX_SIDES);
+  if (checkpoints->count > MAX_SIDES)
+    return sw_fail("%d checkpoints are too many: %d is the most", checkpoints->count, (int)MAX_SIDES);
   if (o->data.count == 0) return sw_fail("labelled data is needed: --data FILE (see --help)");
-  if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);
+  if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16"))
+    return sw_fail("--dtype %s is not known: use fp32 or bf16", o->dtype);
   if (strcmp(o->decode, "viterbi") && strcmp(o->decode, "argmax"))
     return sw_fail("--decode %s is not known: use viterbi or argmax", o->decode);
-  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20) return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
+  if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
+    return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
   if (o->resamples < 100 || o->resamples > 1000000) return sw_fail("--resamples wants a number from 100 to 1000000");
   if (o->repeats < 1 || o->repeats > 1000) return sw_fail("--repeats wants a number from 1 to 1000");
   if (o->disagreements < 0) return sw_fail("--disagreements wants a number of 0 or more");
-  if (!(o->margin >= -1 && o->margin <= 1)) return sw_fail("--margin wants a difference of F1, such as 0.01 (from -1 to 1)");
-  if (!o->gate && (o->margin != 0 || o->confident || o->metrics.count)) return sw_fail("--margin, --metric and --confident need --gate");
+  if (!(o->margin >= -1 && o->margin <= 1))
+    return sw_fail("--margin wants a difference of F1, such as 0.01 (from -1 to 1)");
+  if (!o->gate && (o->margin != 0 || o->confident || o->metrics.count))
+    return sw_fail("--margin, --metric and --confident need --gate");
   return check_outputs(o, checkpoints) || sw_device_check(o->device, o->threads) ? -1 : 0;
 }
 
@@ -77,7 +83,8 @@ static int run(comparison *c, const compare_options *o, const sw_list *checkpoin
   if (failed && o->gate && c->missing && !c->num_layers) /* nothing to compare, and that settles it */
     failed = compare_judge(c);
   else if (!failed)
-    failed = compare_check_metrics(c) || compare_measure_all(c) || compare_disagree(c) || (o->gate && compare_judge(c)) || show(c);
+    failed = compare_check_metrics(c) || compare_measure_all(c) || compare_disagree(c) ||
+             (o->gate && compare_judge(c)) || show(c);
   if (failed) return sw_exit_message(SW_EXIT_FAILED);
   if (!c->verdict.size) return SW_EXIT_DONE;
   sw_fail("gate: %s", c->verdict.data);
@@ -85,8 +92,15 @@ static int run(comparison *c, const compare_options *o, const sw_list *checkpoin
 }
 
 static int body(int argc, char **argv) {
-  compare_options o = {.device = "auto", .dtype = "fp32", .decode = "viterbi", .batch_tokens = 4096, .resamples = 2000, .seed = 1,
-                       .disagreements = 10, .speed = 1, .repeats = 3};
+  compare_options o = {.device = "auto",
+                       .dtype = "fp32",
+                       .decode = "viterbi",
+                       .batch_tokens = 4096,
+                       .resamples = 2000,
+                       .seed = 1,
+                       .disagreements = 10,
+                       .speed = 1,
+                       .repeats = 3};
   /* clang-format off */
   const sw_option options[] = {
       {"data", 'd', SW_OPTION_LIST, &o.data, "FILE", "labelled data; may be given several times (needed)"},
@@ -115,17 +129,27 @@ static int body(int argc, char **argv) {
   /* clang-format on */
   const sw_command command = {
       .usage = "skillwatch compare OLD.h5 [MORE.h5...] NEW.h5 --data LABELS... [options]",
-      .summary = "Taggers side by side, each against the first: precision, recall and F1 of whole spans as skillwatch eval counts\n"
-                 "them, with 95 % intervals and p by paired bootstrap over examples; accuracy of words with McNemar's exact test,\n"
-                 "which takes words for independent (trust the bootstrap where the two disagree), mean loss and expected calibration\n"
-                 "error; the sentences where they differ most; drift of the embeddings (cosine, linear CKA); tokens a second over the\n"
-                 "data, milliseconds for a sentence alone (median and 95th percentile), size. Layers that not all have are left out.\n\n"
-                 "--gate: the last checkpoint is refused, with status 3 and one line, where its F1 on any data file lies more than\n"
-                 "--margin below that of the first, by any --metric: a layer's own, micro_f1 or macro_f1 over all layers; or where it\n"
-                 "lacks a layer of the first, or has other labels in one. With the usual margin of 0 nothing may get worse on this data;\n"
-                 "--confident lets a loss pass that luck may explain. A file without anything to find is an error, as is all else\n"
+      .summary = "Taggers side by side, each against the first: precision, recall and F1 of whole spans as skillwatch "
+                 "eval counts\n"
+                 "them, with 95 % intervals and p by paired bootstrap over examples; accuracy of words with McNemar's "
+                 "exact test,\n"
+                 "which takes words for independent (trust the bootstrap where the two disagree), mean loss and "
+                 "expected calibration\n"
+                 "error; the sentences where they differ most; drift of the embeddings (cosine, linear CKA); tokens a "
+                 "second over the\n"
+                 "data, milliseconds for a sentence alone (median and 95th percentile), size. Layers that not all have "
+                 "are left out.\n\n"
+                 "--gate: the last checkpoint is refused, with status 3 and one line, where its F1 on any data file "
+                 "lies more than\n"
+                 "--margin below that of the first, by any --metric: a layer's own, micro_f1 or macro_f1 over all "
+                 "layers; or where it\n"
+                 "lacks a layer of the first, or has other labels in one. With the usual margin of 0 nothing may get "
+                 "worse on this data;\n"
+                 "--confident lets a loss pass that luck may explain. A file without anything to find is an error, as "
+                 "is all else\n"
                  "that fails: 1, or 2 for wrong usage.",
-      .example = "skillwatch compare --gate tagger.h5 new.h5 --data test.jsonl --picture new.png && mv new.h5 tagger.h5",
+      .example =
+          "skillwatch compare --gate tagger.h5 new.h5 --data test.jsonl --picture new.png && mv new.h5 tagger.h5",
       .options = options,
   };
   sw_list checkpoints = {0};
@@ -144,4 +168,6 @@ static int body(int argc, char **argv) {
   return status;
 }
 
-int main(int argc, char **argv) { return sw_program(argc, argv, body); }
+int main(int argc, char **argv) {
+  return sw_program(argc, argv, body);
+}

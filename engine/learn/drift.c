@@ -30,7 +30,8 @@ static double *centred(const float *x, size_t rows, size_t size, size_t stride) 
 }
 
 /* |x'y|^2 */
-static int product_norm(const double *x, size_t x_stride, const double *y, size_t y_stride, size_t rows, int threads, double *out) {
+static int product_norm(const double *x, size_t x_stride, const double *y, size_t y_stride, size_t rows, int threads,
+                        double *out) {
   const size_t tiles = x_stride / TALL;
   double *parts = sw_alloc_array(tiles, sizeof *parts); /* added up in order, whoever made them */
   if (!parts) return -1;

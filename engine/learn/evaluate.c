@@ -364,10 +364,10 @@ static json_t *scores_json(const evaluation *e, const sw_eval_scores *scores) {
     json_t *layer = sw_entity_metrics_json(&e->metrics[i]);
     const char *name = e->set->labels->layers[i].name;
     json_t *labels = json_object_get(layer, "labels"), *nameless = json_object_get(labels, "");
-    if (nameless && !json_object_get(labels, name) && !json_object_set(labels, name, nameless)) json_object_del(labels, "");
+    if (nameless && !json_object_get(labels, name) && !json_object_set(labels, name, nameless))
+      json_object_del(labels, "");
     const double loss = e->loss_words[i] ? e->loss[i] / (double)e->loss_words[i] : 0;
-    if (!layer || json_object_set_new(layer, "loss", json_real(loss)) ||
-        json_object_set_new(layers, name, layer)) {
+    if (!layer || json_object_set_new(layer, "loss", json_real(loss)) || json_object_set_new(layers, name, layer)) {
       json_decref(layers);
       layers = NULL;
     }

@@ -25,8 +25,8 @@ int sw_eval_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int
 void sw_eval_set_close(sw_eval_set *set);
 uint64_t sw_eval_set_tokens(const sw_eval_set *set);
 
-/* The token heads of a model as layers, for sw_labels_read; they borrow from the model: free(out->layers). `path`: of the
- * checkpoint, for the message where it has none. */
+/* The token heads of a model as layers, for sw_labels_read; they borrow from the model: free(out->layers). `path`: of
+ * the checkpoint, for the message where it has none. */
 int sw_eval_layers(const sw_model *model, const char *path, sw_labels *out);
 
 /* What a model says of every word of a set: [num_layers][num_words], the words of all examples one after the other. */
@@ -45,8 +45,8 @@ void sw_eval_words_close(sw_eval_words *words);
  * labels in the same order. A NaN or infinity among the log probabilities is a failure that names the example's file
  * and line. scores, json and words (opened for the set's labels) may each be NULL; *json is a new reference:
  *   {"micro": {"precision","recall","f1","support"}, "macro": {...}, "accuracy": x, "loss": x, "words": n,
- *    "decode": "viterbi", "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}}; a nameless label is called
- * after its layer. */
+ *    "decode": "viterbi", "layers": {"knowledge": {sw_entity_metrics_json's keys, "loss": x}}}; a nameless label is
+ * called after its layer. */
 int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, int64_t max_tokens, int max_batch,
                     sw_decode decode, sw_eval_scores *scores, json_t **json, sw_eval_words *words);
 #endif

@@ -19,7 +19,8 @@ static uint32_t draw(draws *d) {
   uint32_t value;
   do {
     const uint64_t block = d->next >> 2;
-    const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)d->stream, (uint32_t)(d->stream >> 32)};
+    const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)d->stream,
+                                 (uint32_t)(d->stream >> 32)};
     if (d->next % 4 == 0) sw_philox(d->seed, counter, d->block);
     value = d->block[d->next++ % 4];
   } while (value > d->limit);
@@ -27,7 +28,8 @@ static uint32_t draw(draws *d) {
 }
 
 /* rows: the counts, padded to a multiple of WIDTH columns. */
-static void resample(const uint32_t *rows, size_t examples, size_t columns, size_t stride, draws random, uint64_t *sums) {
+static void resample(const uint32_t *rows, size_t examples, size_t columns, size_t stride, draws random,
+                     uint64_t *sums) {
   size_t at[DRAWS];
   memset(sums, 0, columns * sizeof *sums);
   for (size_t done = 0; done < examples; done += DRAWS) {
@@ -52,7 +54,10 @@ int sw_bootstrap_sums(const uint32_t *counts, size_t examples, size_t columns, s
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (size_t b = 0; b < resamples; b++)
     resample(rows, examples, columns, stride,
-             (draws){.seed = seed, .stream = stream + b, .n = (uint32_t)examples, .limit = (uint32_t)(0x100000000ull / examples * examples - 1)},
+             (draws){.seed = seed,
+                     .stream = stream + b,
+                     .n = (uint32_t)examples,
+                     .limit = (uint32_t)(0x100000000ull / examples * examples - 1)},
              sums + b * columns);
   free(rows);
   return 0;

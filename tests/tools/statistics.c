@@ -1,4 +1,5 @@
-/* tool-statistics: answers JSON lines of standard input, one each, with the statistics of engine/learn. For the comparison with scipy.
+/* tool-statistics: answers JSON lines of standard input, one each, with the statistics of engine/learn. For the
+ * comparison with scipy.
  *   {"mcnemar": [only_first, only_second]}
  *   {"calibration": [[probability, right], ...]}
  *   {"bootstrap": {"counts": [[...], ...], "resamples", "seed", "stream", "threads"}}   the sums
@@ -14,8 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static double number(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
-static double at(const json_t *array, size_t i) { return json_number_value(json_array_get(array, i)); }
+static double number(const json_t *object, const char *key) {
+  return json_number_value(json_object_get(object, key));
+}
+static double at(const json_t *array, size_t i) {
+  return json_number_value(json_array_get(array, i));
+}
 
 static json_t *calibration(const json_t *predictions) {
   sw_calibration c = {.count = {0}}, half = c;
@@ -30,14 +35,16 @@ static json_t *calibration(const json_t *predictions) {
 
 static json_t *bootstrap(const json_t *request) {
   const json_t *rows = json_object_get(request, "counts");
-  const size_t examples = json_array_size(rows), columns = json_array_size(json_array_get(rows, 0)), resamples = (size_t)number(request, "resamples");
+  const size_t examples = json_array_size(rows), columns = json_array_size(json_array_get(rows, 0)),
+               resamples = (size_t)number(request, "resamples");
   uint32_t *counts = sw_alloc_array(examples * columns + 1, sizeof *counts);
   uint64_t *sums = sw_alloc_array(resamples * columns + 1, sizeof *sums);
   json_t *out = NULL;
-  for (size_t i = 0; counts && i < examples * columns; i++) counts[i] = (uint32_t)at(json_array_get(rows, i / columns), i % columns);
+  for (size_t i = 0; counts && i < examples * columns; i++)
+    counts[i] = (uint32_t)at(json_array_get(rows, i / columns), i % columns);
   if (counts && sums &&
-      !sw_bootstrap_sums(counts, examples, columns, resamples, (uint64_t)number(request, "seed"), (uint64_t)number(request, "stream"),
-                         (int)number(request, "threads"), sums)) {
+      !sw_bootstrap_sums(counts, examples, columns, resamples, (uint64_t)number(request, "seed"),
+                         (uint64_t)number(request, "stream"), (int)number(request, "threads"), sums)) {
     out = json_array();
     for (size_t i = 0; i < resamples * columns; i++) json_array_append_new(out, json_integer((json_int_t)sums[i]));
   }
@@ -59,7 +66,8 @@ static json_t *interval(const json_t *list, double level) {
 static float *matrix(const json_t *rows, size_t *columns) {
   *columns = json_array_size(json_array_get(rows, 0));
   float *out = sw_alloc_array(json_array_size(rows) * *columns + 1, sizeof *out);
-  for (size_t i = 0; out && i < json_array_size(rows) * *columns; i++) out[i] = (float)at(json_array_get(rows, i / *columns), i % *columns);
+  for (size_t i = 0; out && i < json_array_size(rows) * *columns; i++)
+    out[i] = (float)at(json_array_get(rows, i / *columns), i % *columns);
   return out;
 }
 
@@ -77,7 +85,8 @@ static json_t *cka(const json_t *request) {
 
 static json_t *answer(const json_t *request) {
   const json_t *value;
-  if ((value = json_object_get(request, "mcnemar"))) return json_real(sw_mcnemar((uint64_t)at(value, 0), (uint64_t)at(value, 1)));
+  if ((value = json_object_get(request, "mcnemar")))
+    return json_real(sw_mcnemar((uint64_t)at(value, 0), (uint64_t)at(value, 1)));
   if ((value = json_object_get(request, "calibration"))) return calibration(value);
   if ((value = json_object_get(request, "bootstrap"))) return bootstrap(value);
   if ((value = json_object_get(request, "interval"))) return interval(value, number(request, "level"));

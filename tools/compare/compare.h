@@ -30,9 +30,10 @@ typedef struct {
   sw_run *run;
   int64_t batch_tokens;
   uint64_t parameters, bytes; /* bytes: on disk */
-  sw_labels labels;           /* the compared layers of the gold labels, tags numbered as its heads are; text and words are borrowed */
-  int32_t *tags;              /* what the labels' examples point to */
-  sw_viterbi_rules *rules;    /* [layers] */
+  sw_labels
+      labels; /* the compared layers of the gold labels, tags numbered as its heads are; text and words are borrowed */
+  int32_t *tags;           /* what the labels' examples point to */
+  sw_viterbi_rules *rules; /* [layers] */
   sw_eval_set *set;
   sw_eval_words words;
   double tokens_per_second, latency_median, latency_high; /* milliseconds: median and 95th percentile */
@@ -58,9 +59,10 @@ typedef struct {
 
 /* Labelled words, one by one. */
 typedef struct {
-  uint64_t words, right, only_this, only_first; /* only_...: right here and wrong in the first checkpoint, and the other way round */
-  uint64_t predicted;                           /* words with a probability */
-  double loss;                                  /* mean negative log likelihood of the gold tag */
+  uint64_t words, right;
+  uint64_t only_this, only_first; /* right here and wrong in the first checkpoint; the other way round */
+  uint64_t predicted;             /* words with a probability */
+  double loss;                    /* mean negative log likelihood of the gold tag */
   sw_calibration calibration;
   double p; /* McNemar's */
 } compare_words;
@@ -77,7 +79,7 @@ typedef struct {
 typedef struct {
   uint32_t example, side;
   int64_t gain;    /* errors of the first less its own; an error is a span too many or one that is missed */
-  double sureness; /* how sure both are of the words that they tag differently: sum of the products of their probabilities */
+  double sureness; /* of the words that they tag differently: the products of their probabilities, added up */
 } compare_disagreement;
 
 typedef struct {
@@ -87,29 +89,29 @@ typedef struct {
   size_t num_sides;
   compare_side sides[MAX_SIDES];
   sw_labels gold;
-  size_t *first_word;         /* [examples]: place of the example's first word among all words */
+  size_t *first_word; /* [examples]: place of the example's first word among all words */
   sw_buffer left_out; /* "skill (not in B), tools (no labels in the data)" */
   char *missing;      /* the baseline's layers that the candidate lacks, in the same form; NULL: none */
   size_t num_layers, num_types, num_measures, num_sections, num_disagreements;
   compare_measure *measures;
   compare_section *sections; /* one a data file; where there are several, one more for all of them */
-  uint32_t *counts;          /* [examples][columns]: entities by type, gold; then by side and type, predicted and right */
+  uint32_t *counts; /* [examples][columns]: entities by type, gold; then by side and type, predicted and right */
   size_t columns;
   compare_disagreement *disagreements; /* by side, the most telling first */
   size_t drift_sentences;
   sw_buffer verdict; /* of the gate: why it says no; empty: passed */
 } comparison;
 
-/* measure.c; each returns 0 or -1. */
-int compare_open(comparison *c, const compare_options *options, const sw_list *checkpoints); /* models; layers they share */
-int compare_read(comparison *c);                                                             /* data, in each model's terms */
+/* measure.c: the models; the data, in each model's terms; all that is measured. */
+int compare_open(comparison *c, const compare_options *options, const sw_list *checkpoints);
+int compare_read(comparison *c);
 int compare_measure_all(comparison *c);
 void compare_close(comparison *c);
 const compare_result *compare_result_of(const comparison *c, const compare_section *s, size_t side, size_t measure);
 const compare_words *compare_words_of(const comparison *c, const compare_section *s, size_t side, size_t layer);
 /* Layers that the section labels. */
 int compare_is_labelled(const comparison *c, const compare_section *s, int layer);
-/* A measure that says the same as another in fewer words is shown: the only label of a layer rather than its averages. */
+/* Of measures that say the same one is shown: a layer's only label, not its averages. */
 int compare_is_shown(const comparison *c, const compare_section *s, size_t measure);
 
 /* disagree.c */

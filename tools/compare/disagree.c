@@ -26,13 +26,15 @@ static int differs(const comparison *c, size_t example, const compare_side *s, s
     if (s->labels.examples[example].tags[l * n] == SW_IGNORE) continue;
     const size_t at = l * s->words.num_words + c->first_word[example];
     const int32_t *own = s->words.tags + at, *other = first->words.tags + at;
-    const size_t count = sw_entities(&s->rules[l], own, NULL, n, spans), other_count = sw_entities(&first->rules[l], other, NULL, n, spans + n);
+    const size_t count = sw_entities(&s->rules[l], own, NULL, n, spans),
+                 other_count = sw_entities(&first->rules[l], other, NULL, n, spans + n);
     differ |= count != other_count;
     for (size_t i = 0; i < count && i < other_count; i++)
-      differ |= spans[i].start != spans[n + i].start || spans[i].end != spans[n + i].end || spans[i].type != spans[n + i].type;
+      differ |= spans[i].start != spans[n + i].start || spans[i].end != spans[n + i].end ||
+                spans[i].type != spans[n + i].type;
     for (size_t w = 0; w < n; w++)
-      if (strcmp(s->labels.layers[l].labels[own[w]], first->labels.layers[l].labels[other[w]]) && !isnan(s->words.log_probs[at + w]) &&
-          !isnan(first->words.log_probs[at + w]))
+      if (strcmp(s->labels.layers[l].labels[own[w]], first->labels.layers[l].labels[other[w]]) &&
+          !isnan(s->words.log_probs[at + w]) && !isnan(first->words.log_probs[at + w]))
         *sureness += exp((double)s->words.log_probs[at + w] + (double)first->words.log_probs[at + w]);
   }
   return differ;
@@ -77,7 +79,8 @@ void compare_disagreements_of(const comparison *c, size_t side, size_t *first, s
 /* --- showing them --- */
 
 /* A span as it is shown: its text, its label, its layer where that is another name. */
-typedef int (*visitor)(void *to, const sw_example *example, const sw_entity *span, const char *label, const char *layer);
+typedef int (*visitor)(void *to, const sw_example *example, const sw_entity *span, const char *label,
+                       const char *layer);
 
 /* The gold spans of an example (side -1), or what a side finds. */
 static int each_span(const comparison *c, size_t index, int side, visitor visit, void *to) {
@@ -101,8 +104,9 @@ static int each_span(const comparison *c, size_t index, int side, visitor visit,
 
 static int add_json(void *to, const sw_example *e, const sw_entity *span, const char *label, const char *layer) {
   const sw_span *first = &e->words[span->start], *last = &e->words[span->end - 1];
-  json_t *row = json_pack("{s:I,s:I,s:s#,s:s,s:s}", "start", (json_int_t)first->start, "end", (json_int_t)last->end, "text",
-                          e->text + first->byte_start, (int)(last->byte_end - first->byte_start), "label", label, "layer", layer);
+  json_t *row =
+      json_pack("{s:I,s:I,s:s#,s:s,s:s}", "start", (json_int_t)first->start, "end", (json_int_t)last->end, "text",
+                e->text + first->byte_start, (int)(last->byte_end - first->byte_start), "label", label, "layer", layer);
   return json_array_append_new(to, row) ? sw_fail("the disagreements could not be written as JSON") : 0;
 }
 
@@ -110,9 +114,10 @@ json_t *compare_disagreement_json(const comparison *c, const compare_disagreemen
   const sw_example *e = &c->gold.examples[d->example];
   const char *name = c->sides[d->side].name;
   json_t *gold = json_array(), *first = json_array(), *other = json_array();
-  json_t *row = json_pack("{s:s,s:I,s:s#,s:{s:I,s:I},s:f,s:o,s:o,s:o}", "data", c->gold.files[e->file].path, "line", (json_int_t)e->line,
-                          "text", e->text, (int)e->bytes, "errors", "A", (json_int_t)errors_of(c, d->example, 0), name,
-                          (json_int_t)errors_of(c, d->example, d->side), "sureness", d->sureness, "gold", gold, "A", first, name, other);
+  json_t *row = json_pack("{s:s,s:I,s:s#,s:{s:I,s:I},s:f,s:o,s:o,s:o}", "data", c->gold.files[e->file].path, "line",
+                          (json_int_t)e->line, "text", e->text, (int)e->bytes, "errors", "A",
+                          (json_int_t)errors_of(c, d->example, 0), name, (json_int_t)errors_of(c, d->example, d->side),
+                          "sureness", d->sureness, "gold", gold, "A", first, name, other);
   if (!row) sw_fail("the disagreements could not be written as JSON: a file name is not valid UTF-8, or out of memory");
   if (row && (each_span(c, d->example, -1, add_json, gold) || each_span(c, d->example, 0, add_json, first) ||
               each_span(c, d->example, (int)d->side, add_json, other))) {
@@ -170,8 +175,8 @@ void compare_print_disagreements(const comparison *c, FILE *to) {
     const char *name = c->sides[k].name;
     compare_disagreements_of(c, k, &first, &end);
     for (size_t i = first; i < end; i++) better += c->disagreements[i].gain > 0, worse += c->disagreements[i].gain < 0;
-    fprintf(to, "A and %s find other spans in %zu of %zu example%s: %s makes fewer errors in %zu of them, A in %zu\n", name, end - first,
-            c->gold.num_examples, SW_S(c->gold.num_examples), name, better, worse);
+    fprintf(to, "A and %s find other spans in %zu of %zu example%s: %s makes fewer errors in %zu of them, A in %zu\n",
+            name, end - first, c->gold.num_examples, SW_S(c->gold.num_examples), name, better, worse);
     for (size_t i = first; i < end && i < first + shown; i++) {
       const compare_disagreement *d = &c->disagreements[i];
       const sw_example *e = &c->gold.examples[d->example];

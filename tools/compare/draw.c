@@ -1,4 +1,5 @@
-/* The comparison as a picture: for each data file F1 by label with intervals, the differences to the first checkpoint, and reliability. */
+/* The comparison as a picture: for each data file F1 by label with intervals, the differences to the first checkpoint,
+ * and reliability. */
 #include "base/error.h"
 #include "tools/compare/compare.h"
 #include "tools/picture/picture.h"
@@ -7,8 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const sw_font title_font = {15, 1, SW_BLACK}, section_font = {12, 1, SW_BLACK}, font = {11, 0, SW_BLACK}, small_font = {10, 0, SW_GREY};
-enum { EDGE = 18, GAP = 44, SCORES = 300, DIFFERENCES = 270, SQUARE = 210, MOST_LABEL = 240, SPREAD = 9, FEW = 5 }; /* FEW: a bin of fewer words says nothing */
+static const sw_font title_font = {15, 1, SW_BLACK}, section_font = {12, 1, SW_BLACK}, font = {11, 0, SW_BLACK},
+                     small_font = {10, 0, SW_GREY};
+enum {
+  EDGE = 18,
+  GAP = 44,
+  SCORES = 300,
+  DIFFERENCES = 270,
+  SQUARE = 210,
+  MOST_LABEL = 240,
+  SPREAD = 9,
+  FEW = 5
+}; /* FEW: a bin of fewer words says nothing */
 
 /* A line of the diagrams: a measure, or the name of the layer that the next ones belong to. */
 typedef struct {
@@ -59,7 +70,8 @@ static int list_rows(const comparison *c, const compare_section *s, rows *r) {
 }
 
 static double section_height(const rows *r) {
-  return sw_line_height(section_font) + 4 + sw_line_height(font) + 6 + r->height * (double)r->count + 2 * sw_line_height(font) + GAP;
+  return sw_line_height(section_font) + 4 + sw_line_height(font) + 6 + r->height * (double)r->count +
+         2 * sw_line_height(font) + GAP;
 }
 
 static void whisker(sw_picture *p, const sw_field *f, int colour, double y, sw_interval interval, double value) {
@@ -77,7 +89,8 @@ static double side_y(const rows *r, const sw_field *f, size_t index, size_t side
 }
 
 /* One line of each measure and side: F1 itself, or its difference to the first side's. */
-static void draw_scores(sw_picture *p, const comparison *c, const compare_section *s, const rows *r, sw_field f, int differences) {
+static void draw_scores(sw_picture *p, const comparison *c, const compare_section *s, const rows *r, sw_field f,
+                        int differences) {
   const size_t first = differences ? 1 : 0;
   double low = differences ? fmin(0, -c->options->margin) : 1, high = differences ? fmax(0, -c->options->margin) : 0;
   for (size_t i = 0; i < r->count; i++)
@@ -93,8 +106,11 @@ static void draw_scores(sw_picture *p, const comparison *c, const compare_sectio
   f.x = sw_axis_make(low, high, 6);
   for (size_t i = 0; i < r->count; i++) {
     const double y = f.top + r->height * ((double)i + 0.5);
-    if (i) sw_picture_line(p, f.left, f.top + r->height * (double)i, f.left + f.width, f.top + r->height * (double)i, 0.6, SW_LIGHT, 0);
-    if (!differences) sw_picture_text(p, r->items[i].measure < 0 ? section_font : font, SW_RIGHT, f.left - 8, y, r->items[i].name);
+    if (i)
+      sw_picture_line(p, f.left, f.top + r->height * (double)i, f.left + f.width, f.top + r->height * (double)i, 0.6,
+                      SW_LIGHT, 0);
+    if (!differences)
+      sw_picture_text(p, r->items[i].measure < 0 ? section_font : font, SW_RIGHT, f.left - 8, y, r->items[i].name);
   }
   sw_picture_field(p, &f, small_font, 0);
   sw_picture_text(p, font, SW_LEFT, f.left, f.top - 6 - sw_line_height(font) / 2,
@@ -104,13 +120,15 @@ static void draw_scores(sw_picture *p, const comparison *c, const compare_sectio
     if (c->options->gate) {
       const double x = sw_field_x(&f, -c->options->margin), half = sw_text_width(small_font, "gate") / 2;
       sw_picture_line(p, x, f.top, x, f.top + f.height, 1.4, SW_BLACK, 1);
-      sw_picture_text(p, small_font, SW_CENTRE, fmin(x, f.left + f.width - half), f.top + f.height + 6 + 1.5 * sw_line_height(small_font), "gate");
+      sw_picture_text(p, small_font, SW_CENTRE, fmin(x, f.left + f.width - half),
+                      f.top + f.height + 6 + 1.5 * sw_line_height(small_font), "gate");
     }
   }
   for (size_t i = 0; i < r->count; i++)
     for (size_t k = first; k < c->num_sides && r->items[i].measure >= 0; k++) {
       const compare_result *result = compare_result_of(c, s, k, (size_t)r->items[i].measure);
-      whisker(p, &f, (int)k, side_y(r, &f, i, k, first, c->num_sides), differences ? result->difference_interval : result->interval,
+      whisker(p, &f, (int)k, side_y(r, &f, i, k, first, c->num_sides),
+              differences ? result->difference_interval : result->interval,
               differences ? result->difference : result->score.f1);
     }
 }
@@ -119,14 +137,16 @@ static void draw_reliability(sw_picture *p, const comparison *c, const compare_s
   const sw_field f = {left, top, SQUARE, SQUARE, {0, 1, 0.2}, {0, 1, 0.2}};
   sw_picture_field(p, &f, small_font, 1);
   sw_picture_line(p, left, top + SQUARE, left + SQUARE, top, 1, SW_GREY, 1);
-  sw_picture_text(p, small_font, SW_CENTRE, left + SQUARE / 2.0, top + SQUARE + 6 + 1.5 * sw_line_height(small_font), "probability of the predicted tag");
+  sw_picture_text(p, small_font, SW_CENTRE, left + SQUARE / 2.0, top + SQUARE + 6 + 1.5 * sw_line_height(small_font),
+                  "probability of the predicted tag");
   sw_picture_text_upwards(p, small_font, SW_CENTRE, left - 34, top + SQUARE / 2.0, "share of right tags");
   sw_picture_text(p, font, SW_LEFT, left, top - 6 - sw_line_height(font) / 2, "Reliability of words");
   for (size_t k = 0; k < c->num_sides; k++) {
     char text[64];
     const sw_font coloured = {small_font.size, 1, sw_colour((int)k)};
     const double y = top + SQUARE - sw_line_height(coloured) * ((double)(c->num_sides - k) - 0.4);
-    snprintf(text, sizeof text, "%s ECE %.4f", c->sides[k].name, sw_calibration_error(&compare_words_of(c, s, k, c->num_layers)->calibration));
+    snprintf(text, sizeof text, "%s ECE %.4f", c->sides[k].name,
+             sw_calibration_error(&compare_words_of(c, s, k, c->num_layers)->calibration));
     sw_picture_text(p, coloured, SW_RIGHT, left + SQUARE - 6, y, text);
   }
   for (size_t k = 0; k < c->num_sides; k++) {
@@ -136,7 +156,8 @@ static void draw_reliability(sw_picture *p, const comparison *c, const compare_s
       for (int i = 0; i < SW_CALIBRATION_BINS; i++) {
         const double n = (double)w->calibration.count[i];
         if (n < FEW) continue;
-        const double x = sw_field_x(&f, w->calibration.probability[i] / n), y = sw_field_y(&f, (double)w->calibration.right[i] / n);
+        const double x = sw_field_x(&f, w->calibration.probability[i] / n),
+                     y = sw_field_y(&f, (double)w->calibration.right[i] / n);
         if (!again && x_before >= 0) sw_picture_line(p, x_before, y_before, x, y, 1.4, sw_colour((int)k), 0);
         if (again) sw_picture_marker(p, (int)k, x, y, 1.6 + 3 * log1p(n) / log1p((double)w->words));
         x_before = x, y_before = y;
@@ -144,13 +165,16 @@ static void draw_reliability(sw_picture *p, const comparison *c, const compare_s
   }
 }
 
-static const char *last_part(const char *path) { return strrchr(path, '/') && strrchr(path, '/')[1] ? strrchr(path, '/') + 1 : path; }
+static const char *last_part(const char *path) {
+  return strrchr(path, '/') && strrchr(path, '/')[1] ? strrchr(path, '/') + 1 : path;
+}
 
 /* "old.h5, new.h5 on test.jsonl" */
 static char *title(const comparison *c, double width) {
   sw_buffer text = {0};
   int status = 0;
-  for (size_t k = 0; k < c->num_sides && !status; k++) status = sw_buffer_print(&text, "%s%s", k ? ", " : "", last_part(c->sides[k].path));
+  for (size_t k = 0; k < c->num_sides && !status; k++)
+    status = sw_buffer_print(&text, "%s%s", k ? ", " : "", last_part(c->sides[k].path));
   for (size_t i = 0; i < c->gold.num_files && !status; i++)
     status = sw_buffer_print(&text, "%s%s", i ? ", " : " on ", last_part(c->gold.files[i].path));
   char *fitting = status ? NULL : sw_text_fit(title_font, text.data, width);
@@ -177,16 +201,20 @@ static int draw_head(sw_picture *p, const comparison *c, double width, double *y
   return 0;
 }
 
-static int draw_section(sw_picture *p, const comparison *c, const compare_section *s, const rows *r, double labels, double width, double *y) {
+static int draw_section(sw_picture *p, const comparison *c, const compare_section *s, const rows *r, double labels,
+                        double width, double *y) {
   char count[64];
   snprintf(count, sizeof count, ": %zu example%s", s->end - s->first, SW_S(s->end - s->first));
-  const double room = width - 2 * EDGE - sw_text_width(section_font, count), middle = *y + sw_line_height(section_font) / 2;
+  const double room = width - 2 * EDGE - sw_text_width(section_font, count),
+               middle = *y + sw_line_height(section_font) / 2;
   char *name = sw_text_fit(section_font, s->name, room);
   if (!name) return -1;
   sw_picture_text(p, section_font, SW_LEFT, EDGE, middle, name);
   sw_picture_text(p, section_font, SW_LEFT, EDGE + sw_text_width(section_font, name), middle, count);
   free(name);
-  sw_field f = {.left = EDGE + labels + 8, .top = *y + sw_line_height(section_font) + 4 + sw_line_height(font) + 6, .width = SCORES};
+  sw_field f = {.left = EDGE + labels + 8,
+                .top = *y + sw_line_height(section_font) + 4 + sw_line_height(font) + 6,
+                .width = SCORES};
   f.height = r->height * (double)r->count;
   draw_scores(p, c, s, r, f, 0);
   f.left += SCORES + GAP;
@@ -200,7 +228,8 @@ static int draw_section(sw_picture *p, const comparison *c, const compare_sectio
 int compare_draw(const comparison *c, const char *path) {
   rows *all = sw_alloc_array(c->num_sections, sizeof *all);
   sw_picture *p = NULL;
-  double labels = 0, y = EDGE, height = 2 * EDGE + sw_line_height(title_font) + 6 + sw_line_height(font) * (double)c->num_sides;
+  double labels = 0, y = EDGE,
+         height = 2 * EDGE + sw_line_height(title_font) + 6 + sw_line_height(font) * (double)c->num_sides;
   int status = all ? 0 : -1;
   for (size_t i = 0; i < c->num_sections && !status; i++) {
     status = list_rows(c, &c->sections[i], &all[i]);
@@ -209,7 +238,8 @@ int compare_draw(const comparison *c, const char *path) {
   }
   const double width = EDGE + labels + 8 + SCORES + GAP + DIFFERENCES + 2 * GAP + SQUARE + EDGE;
   if (!status) status = sw_picture_open(width, height, &p) || draw_head(p, c, width, &y) ? -1 : 0;
-  for (size_t i = 0; i < c->num_sections && !status; i++) status = draw_section(p, c, &c->sections[i], &all[i], labels, width, &y);
+  for (size_t i = 0; i < c->num_sections && !status; i++)
+    status = draw_section(p, c, &c->sections[i], &all[i], labels, width, &y);
   if (!status) status = sw_picture_write(p, path);
   sw_picture_close(p);
   for (size_t i = 0; all && i < c->num_sections; i++) close_rows(&all[i]);

@@ -91,7 +91,8 @@ static int share_layers(comparison *c, sw_labels *layers, sw_labels *shared) {
     for (size_t k = 1; k < c->num_sides && !status; k++) {
       const char *here = why_not(layer, &layers[k]);
       if (here && !why) status = add_reason(&c->left_out, layer->name, strlen(layer->name), here, c->sides[k].name);
-      if (here && k + 1 == c->num_sides && !status) status = add_reason(&missing, layer->name, strlen(layer->name), here, c->sides[k].name);
+      if (here && k + 1 == c->num_sides && !status)
+        status = add_reason(&missing, layer->name, strlen(layer->name), here, c->sides[k].name);
       if (here) why = here;
     }
     if (!why) shared->layers[shared->num_layers++] = *layer;
@@ -110,7 +111,9 @@ static int share_layers(comparison *c, sw_labels *layers, sw_labels *shared) {
 
 int compare_open(comparison *c, const compare_options *options, const sw_list *checkpoints) {
   c->options = options;
-  if (sw_device_choose(options->device, options->json, &c->device) || sw_stream_open(c->device, options->threads, &c->stream)) return -1;
+  if (sw_device_choose(options->device, options->json, &c->device) ||
+      sw_stream_open(c->device, options->threads, &c->stream))
+    return -1;
   for (int k = 0; k < checkpoints->count; k++) {
     compare_side *s = &c->sides[c->num_sides++];
     s->path = checkpoints->items[k];
@@ -190,16 +193,19 @@ static int name_skipped(comparison *c, const sw_labels *layers) {
 static int read_shared(comparison *c, const sw_labels *layers, const sw_labels *shared) {
   const compare_options *o = c->options;
   if (!shared->num_layers) return sw_fail("the checkpoints have no layer in common: %s", c->left_out.data);
-  if (sw_labels_read(o->data.items, (size_t)o->data.count, o->rejected, shared, &c->gold) || name_skipped(c, layers)) return -1;
+  if (sw_labels_read(o->data.items, (size_t)o->data.count, o->rejected, shared, &c->gold) || name_skipped(c, layers))
+    return -1;
   size_t *chosen = sw_alloc_array(shared->num_layers, sizeof *chosen);
   c->first_word = sw_alloc_array(c->gold.num_examples, sizeof *c->first_word);
   int status = chosen && c->first_word ? 0 : -1;
-  for (size_t i = 1; i < c->gold.num_examples && !status; i++) c->first_word[i] = c->first_word[i - 1] + c->gold.examples[i - 1].num_words;
+  for (size_t i = 1; i < c->gold.num_examples && !status; i++)
+    c->first_word[i] = c->first_word[i - 1] + c->gold.examples[i - 1].num_words;
   for (size_t i = 0; i < shared->num_layers && !status; i++)
     if (is_labelled(&c->gold, i))
       chosen[c->num_layers++] = i;
     else
-      status = add_reason(&c->left_out, shared->layers[i].name, strlen(shared->layers[i].name), "no labels in the data", "");
+      status =
+          add_reason(&c->left_out, shared->layers[i].name, strlen(shared->layers[i].name), "no labels in the data", "");
   for (size_t k = 0; k < c->num_sides && !status; k++) status = translate(c, chosen, c->num_layers, &c->sides[k]);
   free(chosen);
   return status;
@@ -230,7 +236,8 @@ static int list_sections(comparison *c) {
   if (!(c->sections = sw_alloc_array(c->num_sections, sizeof *c->sections))) return -1;
   for (size_t i = 0, example = 0; i < c->num_sections; i++) {
     compare_section *s = &c->sections[i];
-    *s = (compare_section){.name = i < files ? c->gold.files[i].path : "all data", .first = example, .end = c->gold.num_examples};
+    *s = (compare_section){
+        .name = i < files ? c->gold.files[i].path : "all data", .first = example, .end = c->gold.num_examples};
     if (i == files) s->first = 0;
     while (i < files && example < c->gold.num_examples && c->gold.examples[example].file == i) example++;
     if (i < files) s->end = example;
@@ -244,7 +251,8 @@ static int list_sections(comparison *c) {
 int compare_read(comparison *c) {
   sw_labels layers[MAX_SIDES] = {{0}}, shared = {0};
   int status = 0;
-  for (size_t k = 0; k < c->num_sides && !status; k++) status = sw_eval_layers(c->sides[k].model, c->sides[k].path, &layers[k]);
+  for (size_t k = 0; k < c->num_sides && !status; k++)
+    status = sw_eval_layers(c->sides[k].model, c->sides[k].path, &layers[k]);
   if (!status) status = share_layers(c, layers, &shared);
   if (!status) status = read_shared(c, layers, &shared);
   free(shared.layers);
@@ -265,8 +273,8 @@ static int evaluate(const comparison *c, compare_side *s, sw_eval_words *words) 
 static int run_models(comparison *c, sw_progress *progress) {
   for (size_t k = 0; k < c->num_sides; k++) {
     compare_side *s = &c->sides[k];
-    if (sw_eval_set_open(&s->labels, s->tokenizer, s->model->config.max_positions, &s->set) || sw_eval_words_open(&s->labels, &s->words) ||
-        evaluate(c, s, &s->words))
+    if (sw_eval_set_open(&s->labels, s->tokenizer, s->model->config.max_positions, &s->set) ||
+        sw_eval_words_open(&s->labels, &s->words) || evaluate(c, s, &s->words))
       return -1;
     sw_progress_show(progress, (double)k + 1, s->path);
   }
@@ -290,7 +298,8 @@ static int measure_rates(comparison *c, double *seconds, sw_progress *progress) 
     }
   for (size_t k = 0; k < c->num_sides; k++) {
     qsort(seconds + k * repeats, repeats, sizeof *seconds, by_value);
-    c->sides[k].tokens_per_second = (double)sw_eval_set_tokens(c->sides[k].set) / sw_quantile(seconds + k * repeats, repeats, 0.5);
+    c->sides[k].tokens_per_second =
+        (double)sw_eval_set_tokens(c->sides[k].set) / sw_quantile(seconds + k * repeats, repeats, 0.5);
   }
   return 0;
 }
@@ -304,7 +313,8 @@ static int measure_latencies(comparison *c, double *seconds, size_t sentences) {
       alone.labels.num_examples = 1;
       alone.batch_tokens = s->model->config.max_positions;
       const double start = sw_clock();
-      const int failed = sw_eval_set_open(&alone.labels, s->tokenizer, s->model->config.max_positions, &alone.set) || evaluate(c, &alone, NULL);
+      const int failed = sw_eval_set_open(&alone.labels, s->tokenizer, s->model->config.max_positions, &alone.set) ||
+                         evaluate(c, &alone, NULL);
       seconds[k * sentences + i] = sw_clock() - start;
       sw_eval_set_close(alone.set);
       if (failed) return -1;
@@ -329,7 +339,8 @@ static int measure_speed(comparison *c, sw_progress *progress) {
 /* Pooled vectors of sentences spread evenly over the data: [sentences][hidden]. */
 static int embed(const comparison *c, compare_side *s, size_t sentences, float *vectors) {
   const size_t hidden = (size_t)s->model->config.hidden_size;
-  const int most = s->model->config.max_seq_length > 2 ? s->model->config.max_seq_length : s->model->config.max_positions;
+  const int most =
+      s->model->config.max_seq_length > 2 ? s->model->config.max_seq_length : s->model->config.max_positions;
   const sw_special_ids special = sw_tokenizer_special_ids(s->tokenizer);
   int32_t *ids = sw_alloc_array((unsigned long)s->batch_tokens, sizeof *ids), cu_seqlens[MAX_BATCH + 1] = {0};
   sw_encoding encoding = {0};
@@ -359,12 +370,15 @@ static int embed(const comparison *c, compare_side *s, size_t sentences, float *
   sw_encoding_close(&encoding);
   free(ids);
   for (size_t i = 0; !status && i < sentences * hidden; i++)
-    if (!isfinite(vectors[i])) status = sw_fail("%s: an embedding holds a value that is no number; its weights are unusable", s->path);
+    if (!isfinite(vectors[i]))
+      status = sw_fail("%s: an embedding holds a value that is no number; its weights are unusable", s->path);
   return status ? -1 : 0;
 }
 
-static int compare_vectors(comparison *c, compare_side *s, const float *first, const float *other, size_t rows, double *cosines) {
-  const size_t hidden = (size_t)s->model->config.hidden_size, first_hidden = (size_t)c->sides[0].model->config.hidden_size;
+static int compare_vectors(comparison *c, compare_side *s, const float *first, const float *other, size_t rows,
+                           double *cosines) {
+  const size_t hidden = (size_t)s->model->config.hidden_size,
+               first_hidden = (size_t)c->sides[0].model->config.hidden_size;
   s->cosine_mean = s->cosine_low = NAN;
   if (hidden == first_hidden) {
     double sum = 0;
@@ -377,7 +391,8 @@ static int compare_vectors(comparison *c, compare_side *s, const float *first, c
 }
 
 static int measure_drift(comparison *c) {
-  const size_t rows = c->drift_sentences = c->gold.num_examples < DRIFT_SENTENCES ? c->gold.num_examples : DRIFT_SENTENCES;
+  const size_t rows = c->drift_sentences =
+      c->gold.num_examples < DRIFT_SENTENCES ? c->gold.num_examples : DRIFT_SENTENCES;
   float *first = sw_alloc_array(rows, (size_t)c->sides[0].model->config.hidden_size * sizeof *first), *other = NULL;
   double *cosines = sw_alloc_array(rows, sizeof *cosines);
   int status = first && cosines ? embed(c, &c->sides[0], rows, first) : -1;
@@ -423,10 +438,12 @@ static int count_entities(comparison *c) {
 }
 
 /* Of a row of sums, one side's counts; scratch: [types] */
-static sw_entity_score score_of(const comparison *c, const uint64_t *sums, size_t side, const compare_measure *m, sw_entity_counts *scratch) {
+static sw_entity_score score_of(const comparison *c, const uint64_t *sums, size_t side, const compare_measure *m,
+                                sw_entity_counts *scratch) {
   const uint64_t *own = sums + c->num_types * (1 + 2 * side);
   for (size_t t = m->first_type; t < m->first_type + m->types; t++)
-    scratch[t - m->first_type] = (sw_entity_counts){.true_positive = own[2 * t + 1], .predicted = own[2 * t], .gold = sums[t]};
+    scratch[t - m->first_type] =
+        (sw_entity_counts){.true_positive = own[2 * t + 1], .predicted = own[2 * t], .gold = sums[t]};
   return m->kind == LABEL   ? sw_entity_score_of(*scratch)
          : m->kind == MICRO ? sw_entity_micro(scratch, m->types)
                             : sw_entity_macro(scratch, m->types);
@@ -475,8 +492,8 @@ static int score_sections(comparison *c) {
   int status = b.sums && b.all && b.once && b.scratch && b.values && b.differences ? 0 : -1;
   for (size_t i = 0; i < files && !status; i++) {
     compare_section *s = &c->sections[i];
-    status = sw_bootstrap_sums(c->counts + s->first * c->columns, s->end - s->first, c->columns, resamples, (uint64_t)c->options->seed,
-                               (uint64_t)i << 32, c->stream.threads, b.sums);
+    status = sw_bootstrap_sums(c->counts + s->first * c->columns, s->end - s->first, c->columns, resamples,
+                               (uint64_t)c->options->seed, (uint64_t)i << 32, c->stream.threads, b.sums);
     if (status) break;
     summarise(c, s, b.sums, &b);
     for (size_t k = 0; k < resamples * c->columns; k++) b.all[k] += b.sums[k];
@@ -491,7 +508,8 @@ static void count_words(const comparison *c, compare_section *section, size_t si
   size_t at = layer * s->words.num_words + c->first_word[section->first];
   for (size_t i = section->first; i < section->end; i++) {
     const size_t n = c->gold.examples[i].num_words;
-    const int32_t *gold = s->labels.examples[i].tags + layer * n, *first_gold = first->labels.examples[i].tags + layer * n;
+    const int32_t *gold = s->labels.examples[i].tags + layer * n,
+                  *first_gold = first->labels.examples[i].tags + layer * n;
     for (size_t w = 0; w < n; w++, at++) {
       if (gold[w] == SW_IGNORE) continue;
       const int right = s->words.tags[at] == gold[w], first_right = first->words.tags[at] == first_gold[w];
@@ -515,7 +533,8 @@ static void score_words(comparison *c) {
         compare_words *to = &layers[l];
         if (l < c->num_layers) {
           count_words(c, &c->sections[i], k, l, to);
-          all->words += to->words, all->right += to->right, all->only_this += to->only_this, all->only_first += to->only_first;
+          all->words += to->words, all->right += to->right, all->only_this += to->only_this,
+              all->only_first += to->only_first;
           all->predicted += to->predicted, all->loss += to->loss;
           sw_calibration_merge(&all->calibration, &to->calibration);
         }

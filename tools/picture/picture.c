@@ -18,7 +18,8 @@ struct sw_picture {
 
 int sw_colour(int i) {
   /* the palette's own order but for black, which comes last, and yellow, which is faint on white */
-  static const int colours[SW_COLOURS] = {0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x000000, 0xb3a800};
+  static const int colours[SW_COLOURS] = {0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7,
+                                          0xe69f00, 0x56b4e9, 0x000000, 0xb3a800};
   return colours[i % SW_COLOURS];
 }
 
@@ -31,7 +32,8 @@ int sw_picture_open(double width, double height, sw_picture **out) {
   p->surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, PIXELS * (int)ceil(width), PIXELS * (int)ceil(height));
   p->cairo = cairo_create(p->surface);
   if (cairo_status(p->cairo) != CAIRO_STATUS_SUCCESS) {
-    sw_fail("a picture of %.0f by %.0f points cannot be made: %s", width, height, cairo_status_to_string(cairo_status(p->cairo)));
+    sw_fail("a picture of %.0f by %.0f points cannot be made: %s", width, height,
+            cairo_status_to_string(cairo_status(p->cairo)));
     sw_picture_close(p);
     return -1;
   }
@@ -63,7 +65,8 @@ int sw_picture_write(sw_picture *p, const char *path) {
   if (status == CAIRO_STATUS_SUCCESS) return sw_output_commit(&output);
   const int why = errno;
   sw_output_abandon(&output);
-  return sw_fail("cannot write %s: %s", path, status == CAIRO_STATUS_WRITE_ERROR ? strerror(why) : cairo_status_to_string(status));
+  return sw_fail("cannot write %s: %s", path,
+                 status == CAIRO_STATUS_WRITE_ERROR ? strerror(why) : cairo_status_to_string(status));
 }
 
 static void set_colour(cairo_t *c, int colour) {
@@ -73,7 +76,8 @@ static void set_colour(cairo_t *c, int colour) {
 /* --- text --- */
 
 static void set_font(cairo_t *c, sw_font font) {
-  cairo_select_font_face(c, "sans-serif", CAIRO_FONT_SLANT_NORMAL, font.bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+  cairo_select_font_face(c, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                         font.bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
   cairo_set_font_size(c, font.size);
   cairo_font_options_t *options = cairo_font_options_create();
   cairo_font_options_set_hint_metrics(options, CAIRO_HINT_METRICS_OFF); /* so that widths are the same at every scale */
@@ -91,7 +95,9 @@ static char *drawable(const char *text) {
   return copy;
 }
 
-double sw_line_height(sw_font font) { return 1.35 * font.size; }
+double sw_line_height(sw_font font) {
+  return 1.35 * font.size;
+}
 
 double sw_text_width(sw_font font, const char *text) {
   char *copy = drawable(text);
@@ -139,7 +145,11 @@ static void text(sw_picture *p, sw_font font, sw_align align, double x, double y
   cairo_font_extents(p->cairo, &line);
   cairo_translate(p->cairo, x, y);
   cairo_rotate(p->cairo, angle);
-  cairo_move_to(p->cairo, -extents.x_advance * (align == SW_LEFT ? 0 : align == SW_CENTRE ? 0.5 : 1), (line.ascent - line.descent) / 2);
+  cairo_move_to(p->cairo,
+                -extents.x_advance * (align == SW_LEFT     ? 0
+                                      : align == SW_CENTRE ? 0.5
+                                                           : 1),
+                (line.ascent - line.descent) / 2);
   cairo_show_text(p->cairo, copy);
   cairo_restore(p->cairo);
   free(copy);
@@ -170,11 +180,13 @@ void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) 
   static const struct {
     int corners;
     double turn, size;
-  } shapes[] = {{0, 0, 1}, {4, M_PI / 4, 1.2}, {3, -M_PI / 2, 1.3}, {4, 0, 1.3}, {3, M_PI / 2, 1.3}, {5, -M_PI / 2, 1.2}, {6, 0, 1.2}, {8, 0, 1.1}};
+  } shapes[] = {{0, 0, 1},          {4, M_PI / 4, 1.2},  {3, -M_PI / 2, 1.3}, {4, 0, 1.3},
+                {3, M_PI / 2, 1.3}, {5, -M_PI / 2, 1.2}, {6, 0, 1.2},         {8, 0, 1.1}};
   cairo_new_path(p->cairo);
   const int corners = shapes[i % SW_COLOURS].corners;
   for (int k = 0; k < corners; k++) {
-    const double angle = shapes[i % SW_COLOURS].turn + 2 * M_PI * k / corners, far = radius * shapes[i % SW_COLOURS].size;
+    const double angle = shapes[i % SW_COLOURS].turn + 2 * M_PI * k / corners,
+                 far = radius * shapes[i % SW_COLOURS].size;
     cairo_line_to(p->cairo, x + far * cos(angle), y + far * sin(angle));
   }
   if (corners)
@@ -204,8 +216,12 @@ void sw_axis_text(sw_axis axis, double value, char out[32]) {
   snprintf(out, 32, axis.low < 0 && value != 0 ? "%+.*f" : "%.*f", digits, value);
 }
 
-double sw_field_x(const sw_field *f, double value) { return f->left + f->width * (value - f->x.low) / (f->x.high - f->x.low); }
-double sw_field_y(const sw_field *f, double value) { return f->top + f->height * (f->y.high - value) / (f->y.high - f->y.low); }
+double sw_field_x(const sw_field *f, double value) {
+  return f->left + f->width * (value - f->x.low) / (f->x.high - f->x.low);
+}
+double sw_field_y(const sw_field *f, double value) {
+  return f->top + f->height * (f->y.high - value) / (f->y.high - f->y.low);
+}
 
 void sw_picture_field(sw_picture *p, const sw_field *f, sw_font font, int with_y) {
   char number[32];

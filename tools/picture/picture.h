@@ -1,5 +1,6 @@
-/* Diagrams as PNG files, drawn with cairo. Lengths are in points, from the upper left corner; a point is two pixels, so that text stays
- * sharp. Every text is measured before it gets its place. What fails while drawing is reported by sw_picture_write. */
+/* Diagrams as PNG files, drawn with cairo. Lengths are in points, from the upper left corner; a point is two pixels, so
+ * that text stays sharp. Every text is measured before it gets its place. What fails while drawing is reported by
+ * sw_picture_write. */
 #ifndef SW_PICTURE_H
 #define SW_PICTURE_H
 
@@ -10,7 +11,8 @@ void sw_picture_close(sw_picture *picture);
 /* Atomic (base/file.h). */
 int sw_picture_write(sw_picture *picture, const char *path);
 
-/* 0xRRGGBB. The first eight tell from each other also for the colour-blind (Okabe and Ito, "Color universal design", 2008). */
+/* 0xRRGGBB. The first eight tell from each other also for the colour-blind (Okabe and Ito, "Color universal design",
+ * 2008). */
 enum { SW_BLACK = 0x000000, SW_GREY = 0x666666, SW_LIGHT = 0xdddddd };
 enum { SW_COLOURS = 8 };
 int sw_colour(int i);
@@ -24,14 +26,16 @@ typedef struct {
 double sw_line_height(sw_font font);
 /* -1 where memory runs out. Bytes that are no UTF-8 are drawn as '?'. */
 double sw_text_width(sw_font font, const char *text);
-/* The text, or as much of its beginning and end as is not wider than `width`, with an ellipsis in the middle; free() it. */
+/* The text, or as much of its beginning and end as is not wider than `width`, with an ellipsis in the middle; free()
+ * it. */
 char *sw_text_fit(sw_font font, const char *text, double width);
 /* y: the middle of the line. */
 void sw_picture_text(sw_picture *picture, sw_font font, sw_align align, double x, double y, const char *text);
 /* The same, read from below upwards; y: where `align` puts the text. */
 void sw_picture_text_upwards(sw_picture *picture, sw_font font, sw_align align, double x, double y, const char *text);
 
-void sw_picture_line(sw_picture *picture, double x0, double y0, double x1, double y1, double width, int colour, int dashed);
+void sw_picture_line(sw_picture *picture, double x0, double y0, double x1, double y1, double width, int colour,
+                     int dashed);
 /* Shape and colour number i, so that nothing is told by colour alone. */
 void sw_picture_marker(sw_picture *picture, int i, double x, double y, double radius);
 
