@@ -259,8 +259,10 @@ static int train(loop *l) {
   /* a run that was stopped at the end of an epoch has yet to evaluate it */
   int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1, saved_at = l->at.step;
   int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
+  if (l->task->evaluate && l->task->evaluate_first && !l->at.have_best) status = evaluate(l, &stop);
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
+    if (l->task->begin_epoch) l->task->begin_epoch(l->task->self, l->at.epoch);
     snprintf(what, sizeof what, "epoch %d/%d", l->at.epoch + 1, o->epochs);
     sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
     double mean = 0;

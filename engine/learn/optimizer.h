@@ -1,4 +1,5 @@
-/* AdamW over a model's parameters, with clipping by the global norm. The word table is updated by rows (kernels/adamw/adamw.h): its
+/* AdamW over a model's parameters, with clipping by the global norm. The word table is updated by rows (kernels/adamw/adamw.h), unless
+ * the masked-language-model head is open and gives it a dense gradient, to which the rows' is added: its
  * rows must be made current before they are read: sw_optimizer_refresh before every forward, sw_optimizer_settle before saving or
  * evaluating. */
 #ifndef SW_LEARN_OPTIMIZER_H
