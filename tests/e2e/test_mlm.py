@@ -42,7 +42,7 @@ with tempfile.TemporaryDirectory() as tmp:
     perplexity = [r["dev"]["perplexity"] for r in rows if "dev" in r]
     check(len(perplexity) == 5 and perplexity[-1] < 0.5 * perplexity[0] and perplexity == sorted(perplexity, reverse=True), f"perplexity falls, from before training on: {perplexity}")
     losses = [r["loss"] for r in rows if "loss" in r]
-    check(losses[-1] < 0.8 * losses[0], f"the loss falls: {losses[0]:.3f} to {losses[-1]:.3f}")
+    check(losses[-1] < 0.9 * losses[0], f"the loss falls: {losses[0]:.3f} to {losses[-1]:.3f}")
     done = program("train", "mlm", *common, "-o", path("b.h5"), "--threads", "1", "--quiet")
     check(done.returncode == 0 and done.stderr == "", f"--quiet prints nothing: {done.stderr!r}")
     check(weights(path("a.last.h5")) == weights(path("b.last.h5")) and weights(path("a.h5")) == weights(path("b.h5")), "1 and 2 threads: the same checkpoints")
