@@ -209,8 +209,9 @@ void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_he
   for (size_t i = 0; i < c->num_heads; i++) {
     sw_head *head = &c->heads[i];
     if (!keeps || !keeps(self, head)) {
-      if (!s->options->loop.quiet) fprintf(stderr, "the base's head '%s' is left out: %s\n", head->name,
-                                            keeps ? "the data does not label it the same way" : "this task does not train it");
+      if (!s->options->loop.quiet)
+        fprintf(stderr, "the base's head '%s' is left out: %s\n", head->name,
+                keeps ? "the data does not label it the same way" : "this task does not train it");
       for (int part = 0; part < 2; part++) {
         snprintf(name, sizeof name, "heads.%s.%s", head->name, part ? "bias" : "weight");
         sw_tensor *t = sw_tensors_find(&c->weights, name);

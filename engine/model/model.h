@@ -111,7 +111,8 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
 int sw_run_mlm_loss(sw_run *run, const int32_t *positions, const int32_t *labels, int64_t count, float scale, sw_gradients *gradients);
 /* What the MLM head expects at these tokens of the last forward, log-softmaxed over the vocabulary: out (host, fp32) [count, vocab_size]. */
 int sw_run_mlm_log_probs(sw_run *run, const int32_t *positions, int64_t count, float *out);
-/* sums (host) [num_heads, and one more with the MLM head]: the heads' losses since the last call, which start anew at 0; there once the device is synchronised. */
+/* sums (host) [num_heads, and one more with the MLM head]: the heads' losses since the last call, which start anew at 0; there once the
+ * device is synchronised. */
 int sw_run_losses(sw_run *run, double *sums);
 /* Back through the encoder from what the losses left. Dense gradients are added to gradients->values; the word table's are
  * written to word_rows/word_ids (the caller merges them over accumulated batches). */

@@ -68,7 +68,7 @@ with tempfile.TemporaryDirectory() as tmp:
     few = path("few.jsonl")
     texts = [json.loads(l)["text"] for l in labels]
     open(few, "w", encoding="utf-8").write("".join(json.dumps({"text": " ".join(texts[i:i + 6])}) + "\n" for i in range(0, 60, 6)))
-    mlm = ["--base", base, "--data", few, "--dev", few, "--epochs", "2", "--batch-tokens", "300", "--accumulate", "2", "--max-length", "48", "--lr", "1e-3", "--log-every", "1",
+    mlm = ["--base", base, "--data", few, "--dev", few, "--epochs", "3", "--batch-tokens", "300", "--accumulate", "2", "--max-length", "48", "--lr", "1e-3", "--log-every", "1",
            "--quiet", "--dtype"]
     done = program("train", "mlm", *mlm, "fp32", "-o", path("mlm-cpu.h5"))
     check(done.returncode == 0, done.stderr[-500:])
