@@ -114,11 +114,13 @@ static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, ch
 
 /* --- options and data --- */
 
+static const double HOLDOUT = 0.05;
+
 typedef struct {
   sw_setup_options setup;
   sw_list data, dev;
   const char *column, *format;
-  double mask, holdout; /* holdout < 0: not given */
+  double mask, holdout;
   int whole_words, memory;
 } mlm_options;
 
@@ -126,9 +128,9 @@ static int check(mlm_options *o) {
   sw_postings_format format;
   if (!o->data.count) return sw_fail("--data is missing: postings to train on");
   if (!(o->mask > 0 && o->mask < 1)) return sw_fail("--mask is a share of the tokens: above 0 and below 1");
-  if (o->dev.count && o->holdout >= 0) return sw_fail("--dev and --holdout exclude each other: one says what is held out");
-  if (o->holdout < 0) o->holdout = o->dev.count ? 0 : 0.05;
-  if (!(o->holdout < 1)) return sw_fail("--holdout is a share of the postings: from 0 to below 1");
+  if (o->dev.count && o->holdout != HOLDOUT) return sw_fail("--dev and --holdout exclude each other: one says what is held out");
+  if (o->dev.count) o->holdout = 0;
+  if (!(o->holdout >= 0 && o->holdout < 1)) return sw_fail("--holdout is a share of the postings: from 0 to below 1");
   if (o->memory < 0) return sw_fail("--memory cannot be negative");
   return sw_postings_format_parse(o->format, &format);
 }
@@ -171,8 +173,8 @@ static json_t *manifest(const sw_list *inputs, const sw_text_facts *facts) {
   if (!inputs->count) return json_array();
   for (int i = 0; i < inputs->count; i++) failed |= sw_buffer_print(&names, "%s%s", i ? ", " : "", inputs->items[i]);
   if (!failed)
-    list = json_pack("[{s:s, s:s, s:I, s:I}]", "file", names.data, "sha256", facts->sha256, "rows", (json_int_t)facts->rows, "rejected",
-                     (json_int_t)facts->rejected);
+    list = json_pack("[{s:s, s:s, s:I, s:I, s:I}]", "file", names.data, "sha256", facts->sha256, "rows", (json_int_t)facts->rows, "rejected",
+                     (json_int_t)facts->rejected, "repeated", (json_int_t)facts->repeated);
   sw_buffer_close(&names);
   return list;
 }
@@ -201,7 +203,7 @@ static void close_task(mlm *t) {
 }
 
 static void print_start(const sw_setup *setup, const mlm *t) {
-  const uint64_t set_aside = t->facts.rejected + t->dev_facts.rejected;
+  const uint64_t set_aside = t->facts.rejected + t->dev_facts.rejected, repeated = t->facts.repeated + t->dev_facts.repeated;
   sw_setup_print_device(setup);
   fprintf(stderr, "; %llu posting%s, %zu sequence%s, %llu tokens (%.1f MB in memory)", (unsigned long long)t->set.postings, SW_S(t->set.postings),
           t->set.count, SW_S(t->set.count), (unsigned long long)t->set.tokens, (double)(t->set.bytes + t->dev.bytes) * 0x1p-20);
@@ -209,6 +211,7 @@ static void print_start(const sw_setup *setup, const mlm *t) {
     fprintf(stderr, "; held out: %llu posting%s, %llu tokens", (unsigned long long)t->dev.postings, SW_S(t->dev.postings),
             (unsigned long long)t->dev.tokens);
   fputc('\n', stderr);
+  if (repeated) fprintf(stderr, "%llu text%s left out: the same as an earlier one\n", (unsigned long long)repeated, repeated == 1 ? " is" : "s are");
   if (set_aside)
     fprintf(stderr, "%llu row%s could not be used: see the .rejected.jsonl file beside the output\n", (unsigned long long)set_aside, SW_S(set_aside));
 }
@@ -239,14 +242,14 @@ done:
 }
 
 int sw_train_mlm(int argc, char **argv) {
-  mlm_options o = {.setup = SW_SETUP_DEFAULTS, .format = "auto", .mask = 0.15, .holdout = -1};
+  mlm_options o = {.setup = SW_SETUP_DEFAULTS, .format = "auto", .mask = 0.15, .holdout = HOLDOUT};
   o.setup.loop.batch_tokens = 4096;
   const sw_option options[] = {
       {"data", 'd', SW_OPTION_LIST, &o.data, "POSTINGS", "folders, text, CSV, JSONL, plain, .gz or .zst; - for text lines; may be repeated"},
       {"column", 0, SW_OPTION_TEXT, &o.column, "NAME", "column or key of the text (else: description, text, the only one)"},
       {"format", 0, SW_OPTION_TEXT, &o.format, "F", "of inputs: auto, text (a posting a file), lines, csv, jsonl"},
       {"dev", 0, SW_OPTION_LIST, &o.dev, "POSTINGS", "postings to measure perplexity on, and choose the best checkpoint by; may be repeated"},
-      {"holdout", 0, SW_OPTION_DOUBLE, &o.holdout, "SHARE", "without --dev: the share of --data that is held out for it, by each text's hash (0.05)"},
+      {"holdout", 0, SW_OPTION_DOUBLE, &o.holdout, "SHARE", "without --dev: the share of --data that is held out for it, by each text's hash"},
       {"mask", 0, SW_OPTION_DOUBLE, &o.mask, "SHARE", "of the tokens that are to be predicted"},
       {"whole-words", 0, SW_OPTION_FLAG, &o.whole_words, NULL, "mask all sub-words of a word or none"},
       {"memory", 0, SW_OPTION_INT, &o.memory, "MB", "that the encoded postings may take, and no more; 0 = half of this machine's"},

@@ -97,38 +97,70 @@ static int add_posting(builder *b, target *t, const sw_posting *posting, uint64_
   return flush(b, t, bytes);
 }
 
-/* Uniform in [0, 1) from the text alone. */
-static int place_of(const sw_posting *posting, double *out) {
+/* The first 64 bits of the text's SHA-256. */
+static int hash_of(const sw_posting *posting, uint64_t *out) {
   char hex[65];
   sw_sha256 *hash = sw_sha256_open();
   if (!hash) return -1;
   sw_sha256_add(hash, posting->text, posting->bytes);
   sw_sha256_close(hash, hex);
-  hex[8] = 0;
-  *out = (double)strtoul(hex, NULL, 16) * 0x1p-32;
+  hex[16] = 0;
+  *out = strtoull(hex, NULL, 16);
+  return 0;
+}
+
+/* The hashes met so far: open addressing, at most half full; 0 is a free slot. */
+typedef struct {
+  uint64_t *slots;
+  size_t capacity, count;
+} hash_set;
+
+static uint64_t *find_slot(const hash_set *set, uint64_t hash) {
+  size_t i = hash & (set->capacity - 1);
+  while (set->slots[i] && set->slots[i] != hash) i = (i + 1) & (set->capacity - 1);
+  return &set->slots[i];
+}
+
+/* 1: it was there; 0: it is now; -1: no memory. */
+static int meet(hash_set *set, uint64_t hash) {
+  if (2 * set->count >= set->capacity) {
+    hash_set larger = {.capacity = set->capacity ? 2 * set->capacity : 1024, .count = set->count};
+    if (!(larger.slots = sw_alloc_array(larger.capacity, sizeof *larger.slots))) return -1;
+    for (size_t i = 0; i < set->capacity; i++)
+      if (set->slots[i]) *find_slot(&larger, set->slots[i]) = set->slots[i];
+    free(set->slots);
+    *set = larger;
+  }
+  hash += !hash;
+  uint64_t *slot = find_slot(set, hash);
+  if (*slot) return 1;
+  *slot = hash;
+  set->count++;
   return 0;
 }
 
 static int read_all(builder *b, sw_postings *postings, sw_sha256 *hash, target *out, target *held_out, sw_text_facts *facts) {
   const sw_text_options *o = b->options;
-  uint64_t bytes = 0, done, total;
+  uint64_t bytes = 0, done, total, hash_of_text;
+  hash_set seen = {0};
   sw_progress bar;
   sw_posting posting;
   int status;
   sw_postings_progress(postings, &done, &total);
   sw_progress_open(&bar, o->progress ? o->progress : "", (double)total, !o->progress);
   while ((status = sw_postings_next(postings, &posting)) > 0) {
-    double place = 1;
     sw_sha256_add(hash, &posting.bytes, sizeof posting.bytes); /* where each text ends */
     sw_sha256_add(hash, posting.text, posting.bytes);
-    status = o->holdout > 0 ? place_of(&posting, &place) : 0;
-    if (!status) status = add_posting(b, place < o->holdout ? held_out : out, &posting, &bytes);
+    status = hash_of(&posting, &hash_of_text) ? -1 : meet(&seen, hash_of_text);
+    if (!status) status = add_posting(b, (double)hash_of_text * 0x1p-64 < o->holdout ? held_out : out, &posting, &bytes);
+    else if (status > 0) facts->repeated++, status = 0;
     sw_posting_close(&posting);
     if (status) break;
     sw_postings_progress(postings, &done, &total);
     sw_progress_show(&bar, (double)done, NULL);
   }
   sw_progress_close(&bar);
+  free(seen.slots);
   facts->rows = sw_postings_rows(postings);
   facts->rejected = sw_postings_rejected(postings);
   if (status || out->set->count || (held_out->set && held_out->set->count)) return status;
@@ -144,6 +176,7 @@ int sw_text_set_read(const char *const *inputs, size_t count, const sw_text_opti
   target targets[2] = {{.set = out}, {.set = held_out}};
   sw_postings *postings = NULL;
   *out = empty;
+  *facts = (sw_text_facts){0};
   if (held_out) *held_out = empty;
   sw_sha256 *hash = sw_sha256_open();
   b.sequence = sw_alloc_array((size_t)options->max_length, sizeof *b.sequence);

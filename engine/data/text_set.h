@@ -1,7 +1,7 @@
 /* Postings as token sequences for the masked language model: read and encoded once, kept in memory.
  *
  * A posting's sentences (words.h) are packed, in order, into sequences of at most max_length tokens; a sentence that is longer by itself
- * is split between words. Nothing is cut away. Tokens are kept without [CLS] and [SEP], in two bytes each where the vocabulary allows it. */
+ * is split between words. Nothing is cut away; a text that was there before is left out, and counted. Tokens are kept without [CLS] and [SEP], in two bytes each where the vocabulary allows it. */
 #ifndef SW_DATA_TEXT_SET_H
 #define SW_DATA_TEXT_SET_H
 #include "engine/data/postings.h"
@@ -23,14 +23,14 @@ typedef struct {
   const sw_tokenizer *tokenizer;
   int max_length;        /* counts [CLS] and [SEP], at least 3 */
   uint64_t max_bytes;    /* of memory for all sequences; more is a failure */
-  double holdout;        /* the share of the postings, by the hash of their text, that goes to the other set; equal texts go together */
+  double holdout;        /* the share of the postings, by the hash of their text, that goes to the other set */
   sw_postings_options postings;
   const char *progress;  /* what the progress bar says; NULL: none */
 } sw_text_options;
 
 /* What was read, for the manifest. */
 typedef struct {
-  uint64_t rows, rejected;
+  uint64_t rows, rejected, repeated;
   char sha256[65]; /* of the usable texts, in order */
 } sw_text_facts;
 

@@ -100,8 +100,8 @@ with tempfile.TemporaryDirectory() as tmp:
     rejected = [json.loads(l) for l in open(path("f.dev.rejected.jsonl"))] if os.path.exists(path("f.dev.rejected.jsonl")) else []
     check(done.returncode == 0 and len(rejected) == 2 and "2 rows could not be used" in done.stderr, f"bad rows are set aside and counted: {done.stderr[-400:]}")
     check("20 postings" in done.stderr and "held out: 5 postings" in done.stderr, f"CSV and --dev: {done.stderr[:400]}")
-    done = program("train", "mlm", *fast, "--data", path("p.csv.gz"), "--holdout", "0", "-o", path("g.h5"))
-    check(done.returncode == 0 and "held" not in done.stderr, f"without held-out text: {done.stderr[-300:]}")
+    done = program("train", "mlm", *fast, "--data", path("p.csv.gz"), "--data", path("p.csv.gz"), "--holdout", "0", "-o", path("g.h5"))
+    check(done.returncode == 0 and "held" not in done.stderr and "20 texts are left out" in done.stderr, f"without held-out text; the same texts twice: {done.stderr[-300:]}")
 
     # bad input
     def refused(part, what, *args, status=(1, 2)): check.refused(program("train", "mlm", *args, "-o", path("x.h5")), part, what, status)
