@@ -18,23 +18,6 @@ int sw_infer_ends_in(const char *name, const char *suffix) {
   return n > k && !strcmp(name + n - k, suffix);
 }
 
-static int parse_format(const char *name, sw_postings_format *out) {
-  static const struct {
-    const char *name;
-    sw_postings_format format;
-  } known[] = {{"auto", SW_POSTINGS_AUTO},
-               {"text", SW_POSTINGS_TEXT},
-               {"lines", SW_POSTINGS_LINES},
-               {"csv", SW_POSTINGS_CSV},
-               {"jsonl", SW_POSTINGS_JSONL}};
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (!strcmp(name, known[i].name)) {
-      *out = known[i].format;
-      return 0;
-    }
-  return sw_fail("--format %s is not known: use auto, text, lines, csv or jsonl", name);
-}
-
 static int parse_dtype(const char *name, sw_dtype *out) {
   *out = SW_F32;
   if (!name || !strcmp(name, "fp32")) return 0;
@@ -53,7 +36,7 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
-  return sw_device_check(o->device, o->threads) || parse_format(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
+  return sw_device_check(o->device, o->threads) || sw_postings_format_parse(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
 /* On a GPU the workers take turns at one run. */
@@ -209,7 +192,7 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
   const sw_infer_options *o = s->options;
   char *aside = NULL;
   sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
-  if (parse_format(o->format, &reading.format)) return -1;
+  if (sw_postings_format_parse(o->format, &reading.format)) return -1;
   if (!s->to_stdout || o->rejected) {
     if (!(aside = rejected_path(s))) return -1;
     reading.rejected_path = aside;

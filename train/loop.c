@@ -271,8 +271,13 @@ static int train(loop *l) {
   /* a run that was stopped at the end of an epoch has yet to evaluate it */
   int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1;
   int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
+  if (l->task->evaluate && l->task->evaluate_first && !l->at.have_best) { /* from the first file on, there is something to resume from */
+    status = write_checkpoint(l, l->last_path, 1) || evaluate(l, &stop) ? -1 : 0;
+    saved_at = -1;
+  }
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
+    if (l->task->begin_epoch) l->task->begin_epoch(l->task->self, l->at.epoch);
     snprintf(what, sizeof what, "epoch %d/%d", l->at.epoch + 1, o->epochs);
     sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
     double mean = 0;
@@ -380,7 +385,8 @@ static int resume(loop *l) {
   }
   if (!status) status = sw_optimizer_load(l->optimizer, &last, l->at.step);
   if (!status) status = sw_model_prepare(l->stream, l->model);
-  if (!status) status = trim_metrics(l->metrics_path, l->at.step);
+  /* what was told of the first evaluation is told again where it is done again */
+  if (!status) status = trim_metrics(l->metrics_path, l->task->evaluate_first && !l->at.have_best ? -1 : l->at.step);
   if (!status) status = sw_kept_cut(l->options->output, l->at.step);
   if (!status) {
     const char *run_id = json_string_value(json_object_get(last.training, "mlflow_run_id"));

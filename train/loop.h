@@ -39,6 +39,7 @@ typedef struct sw_task {
   const int32_t *lengths;  /* [num_items + replayed] tokens */
   const sw_replay *replays;
   size_t num_replays;
+  void (*begin_epoch)(void *self, int epoch); /* or NULL; 0-based, also of the epoch that a resumed run goes on in */
   /* The items of a whole step, before its first batch: normalisers. */
   int (*begin_step)(void *self, const uint32_t *items, size_t count);
   /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. */
@@ -50,6 +51,7 @@ typedef struct sw_task {
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
    * `line` (80 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
+  int evaluate_first;      /* also before the first step: a base that training only makes worse stays the best */
   /* NULL without earlier test sets: scores on them, an array of JSON objects (new reference). Called before the first step (`begun` 0) and
    * whenever a checkpoint is the best so far; both end in the checkpoint as "earlier_tests": {"before", "after"}. */
   int (*test)(void *self, sw_run *run, int begun, json_t **metrics);

@@ -12,6 +12,7 @@ static const struct {
   int (*run)(int argc, char **argv);
   const char *summary;
 } tasks[] = {
+    {"mlm", sw_train_mlm, "a base adapted to a domain (masked language model), from raw postings"},
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };

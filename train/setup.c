@@ -210,7 +210,9 @@ void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_he
   for (size_t i = 0; i < c->num_heads; i++) {
     sw_head *head = &c->heads[i];
     if (!keeps || !keeps(self, head)) {
-      if (!s->options->loop.quiet) fprintf(stderr, "the base's head '%s' is left out: the data does not label it the same way\n", head->name);
+      if (!s->options->loop.quiet)
+        fprintf(stderr, "the base's head '%s' is left out: %s\n", head->name,
+                keeps ? "the data does not label it the same way" : "this task does not train it");
       for (int part = 0; part < 2; part++) {
         snprintf(name, sizeof name, "heads.%s.%s", head->name, part ? "bias" : "weight");
         sw_tensor *t = sw_tensors_find(&c->weights, name);
@@ -227,10 +229,22 @@ void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_he
   c->num_heads = 0;
 }
 
-int sw_setup_model(sw_setup *s, const char *kind) {
+static sw_dtype dtype_of(const sw_setup *s) { return !strcmp(s->options->dtype, "bf16") ? SW_BF16 : SW_F32; }
+
+static int set_kind(sw_setup *s, const char *kind) {
   free(s->checkpoint.kind);
-  s->checkpoint.kind = sw_strdup(kind);
-  return s->checkpoint.kind ? sw_model_open(&s->stream, &s->checkpoint, !strcmp(s->options->dtype, "bf16") ? SW_BF16 : SW_F32, 1, &s->model) : -1;
+  return (s->checkpoint.kind = sw_strdup(kind)) ? 0 : -1;
+}
+
+int sw_setup_model(sw_setup *s, const char *kind) {
+  return set_kind(s, kind) ? -1 : sw_model_open(&s->stream, &s->checkpoint, dtype_of(s), 1, &s->model);
+}
+
+int sw_setup_mlm_model(sw_setup *s, const char *kind) {
+  int added;
+  if (set_kind(s, kind) || sw_mlm_add_head(&s->checkpoint, &added)) return -1;
+  if (added && !s->options->loop.quiet) fputs("the base has no masked-language-model head: it begins with a new one\n", stderr);
+  return sw_model_open_mlm(&s->stream, &s->checkpoint, dtype_of(s), &s->model);
 }
 
 void sw_setup_print_device(const sw_setup *s) {

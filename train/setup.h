@@ -49,6 +49,8 @@ void sw_setup_drop_heads(sw_setup *setup, int (*keeps)(const void *self, const s
 
 /* Opens the model for training from the checkpoint, which from now on is of that kind. */
 int sw_setup_model(sw_setup *setup, const char *kind);
+/* The same with the masked-language-model head, which is new where the base has none. */
+int sw_setup_mlm_model(sw_setup *setup, const char *kind);
 /* "cpu, 2 threads, fp32": how the line begins that a task prints before it trains; prints nothing else. */
 void sw_setup_print_device(const sw_setup *setup);
 /* Trains. `data`, `dev`: arrays of {"file", "sha256", "rows", "rejected", ...}; `hyper`: the task's own hyper-parameters, or NULL; all three

@@ -35,6 +35,23 @@ struct sw_postings {
   char *first_keys;                     /* of the first JSON row, for the message */
 };
 
+int sw_postings_format_parse(const char *name, sw_postings_format *out) {
+  static const struct {
+    const char *name;
+    sw_postings_format format;
+  } known[] = {{"auto", SW_POSTINGS_AUTO},
+               {"text", SW_POSTINGS_TEXT},
+               {"lines", SW_POSTINGS_LINES},
+               {"csv", SW_POSTINGS_CSV},
+               {"jsonl", SW_POSTINGS_JSONL}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (!strcmp(name, known[i].name)) {
+      *out = known[i].format;
+      return 0;
+    }
+  return sw_fail("--format %s is not known: use auto, text, lines, csv or jsonl", name);
+}
+
 enum { ROW = 1, SET_ASIDE = 2 }; /* what a reader returns besides 0 (the end) and -1 */
 
 static const char *path_of(const sw_postings *p) {

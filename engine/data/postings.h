@@ -12,6 +12,9 @@
 
 typedef enum { SW_POSTINGS_AUTO, SW_POSTINGS_TEXT, SW_POSTINGS_LINES, SW_POSTINGS_CSV, SW_POSTINGS_JSONL } sw_postings_format;
 
+/* "auto", "text", "lines", "csv" or "jsonl": what --format takes. */
+int sw_postings_format_parse(const char *name, sw_postings_format *out);
+
 typedef struct {
   sw_postings_format format;  /* AUTO: by file name (.csv .tsv .jsonl .json .txt, before .gz/.zst); standard input: lines */
   const char *column;         /* CSV column or JSON key of the text; NULL: "description", otherwise "text", otherwise the only one */

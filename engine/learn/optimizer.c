@@ -18,7 +18,7 @@ struct sw_optimizer {
   sw_adamw_tensor *tensors; /* every dense parameter, then one place for the word rows' gradient */
   int num_tensors;
 
-  const sw_parameter *words;
+  const sw_parameter *words; /* NULL where its gradient is dense: then it is updated as the others are */
   int32_t *last_step;        /* device [vocab] */
   sw_adamw_step *history;    /* device [HISTORY]: scalars of steps first_step .. steps */
   int64_t first_step;
@@ -61,9 +61,10 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
   if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
       !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
-      !(o->last_step = device_zeroed(stream, vocab * 4)) ||
       !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
-      !(o->touched = device->alloc(device, vocab * 4)) || !(o->history = device->alloc(device, HISTORY * sizeof *o->history)))
+      !(o->touched = device->alloc(device, vocab * 4)))
+    return -1;
+  if (o->words && (!(o->last_step = device_zeroed(stream, vocab * 4)) || !(o->history = device->alloc(device, HISTORY * sizeof *o->history))))
     return -1;
   if (o->options.pull > 0) {
     if (!(o->anchor = device->alloc(device, arena)) ||
@@ -75,7 +76,7 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   o->ids = sw_alloc_array(vocab, sizeof(int32_t));
   o->tensors = sw_alloc_array(model->num_parameters + 1, sizeof *o->tensors);
   if (!o->gradients.word_ids || !o->mark || !o->ids || !o->tensors) return -1;
-  if (o->accumulate > 1) {
+  if (o->words && o->accumulate > 1) {
     o->merged = device_zeroed(stream, (size_t)o->max_touched * hidden * sizeof(float));
     o->device_slots = device->alloc(device, (size_t)max_tokens * 4);
     o->merged_ids = sw_alloc_array((size_t)o->max_touched, sizeof(int32_t));
@@ -145,6 +146,7 @@ static int update_rows(sw_optimizer *o, const int32_t *ids, int64_t count, const
 }
 
 void sw_optimizer_touch(sw_optimizer *o, const int32_t *ids, int64_t count) {
+  if (!o->words) return;
   for (int64_t i = 0; i < count; i++) {
     if (o->mark[ids[i]] == o->generation) continue;
     o->mark[ids[i]] = o->generation;
@@ -153,6 +155,7 @@ void sw_optimizer_touch(sw_optimizer *o, const int32_t *ids, int64_t count) {
 }
 
 int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
+  if (!o->words) return 0;
   sw_optimizer_touch(o, ids, count);
   const int64_t distinct = o->num_ids;
   o->num_ids = 0;
@@ -164,6 +167,11 @@ int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
 int sw_optimizer_collect(sw_optimizer *o) {
   sw_gradients *g = &o->gradients;
   if (++o->micro_batches > o->accumulate) return sw_fail("more than %d micro-batches in a step", o->accumulate);
+  sw_add_rows_desc desc = {.rows = g->unique, .hidden = o->model->config.hidden_size};
+  if (!o->words) { /* the table is the first parameter */
+    if (o->stream.device->copy_in(&o->stream, o->touched, g->word_ids, (size_t)g->unique * 4)) return -1;
+    return SW_RUN(&o->stream, add_rows, &desc, o->touched, g->word_rows, g->values + o->model->parameters[0].offset);
+  }
   if (o->accumulate == 1) return 0;
   for (int64_t i = 0; i < g->unique; i++) {
     int32_t id = g->word_ids[i];
@@ -173,7 +181,6 @@ int sw_optimizer_collect(sw_optimizer *o) {
     }
     o->slots[i] = o->slot_of[id];
   }
-  sw_add_rows_desc desc = {.rows = g->unique, .hidden = o->model->config.hidden_size};
   if (o->stream.device->copy_in(&o->stream, o->device_slots, o->slots, (size_t)g->unique * 4)) return -1;
   return SW_RUN(&o->stream, add_rows, &desc, o->device_slots, g->word_rows, o->merged);
 }
@@ -181,9 +188,9 @@ int sw_optimizer_collect(sw_optimizer *o) {
 static int empty_gradients(sw_optimizer *o) {
   sw_device *device = o->stream.device;
   const sw_parameter *p = o->words; /* it is the first in the arena: all that follows is dense */
-  size_t from = p->offset + p->count;
+  size_t from = p ? p->offset + p->count : 0;
   if (device->zero(&o->stream, o->gradients.values + from, (o->model->values_count - from) * sizeof(float))) return -1;
-  if (o->accumulate > 1) {
+  if (p && o->accumulate > 1) {
     if (device->zero(&o->stream, o->merged, (size_t)o->merged_count * (size_t)o->model->config.hidden_size * sizeof(float))) return -1;
     for (int64_t i = 0; i < o->merged_count; i++) o->slot_of[o->merged_ids[i]] = -1;
     o->merged_count = 0;
@@ -197,14 +204,15 @@ static int remember_step(sw_optimizer *o, double rate) {
   o->steps++;
   o->last = sw_adamw_step_of(rate, o->options.beta1, o->options.beta2, o->options.eps, o->options.weight_decay, o->options.pull,
                              o->steps);
+  if (!o->words) return 0;
   return o->stream.device->copy_in(&o->stream, o->history + (o->steps - o->first_step), &o->last, sizeof o->last);
 }
 
-/* The word rows' gradient of a step. */
+/* The word rows' gradient of a step; none where it is dense. */
 static float *row_gradients(sw_optimizer *o, const int32_t **ids, int64_t *rows) {
   const int merged = o->accumulate > 1;
   *ids = merged ? o->merged_ids : o->gradients.word_ids;
-  *rows = merged ? o->merged_count : o->gradients.unique;
+  *rows = !o->words ? 0 : merged ? o->merged_count : o->gradients.unique;
   return merged ? o->merged : o->gradients.word_rows;
 }
 
@@ -213,7 +221,7 @@ int sw_optimizer_measure(sw_optimizer *o) {
   int64_t rows;
   float *g = row_gradients(o, &ids, &rows);
   o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = g, .count = rows * o->model->config.hidden_size};
-  return SW_RUN(&o->stream, sum_squares, o->num_tensors + 1, o->tensors, o->squares, o->squares + 8) ||
+  return SW_RUN(&o->stream, sum_squares, o->num_tensors + (o->words != NULL), o->tensors, o->squares, o->squares + 8) ||
                  o->stream.device->copy_out(&o->stream, &o->host_squares, o->squares, sizeof o->host_squares)
              ? -1
              : 0;
@@ -230,16 +238,17 @@ int sw_optimizer_step(sw_optimizer *o, double learning_rate, double *norm) {
     double ratio = o->options.clip / (*norm + 1e-6);
     if (ratio < 1) scale = (float)ratio;
   }
-  if (o->steps + 1 - o->first_step >= HISTORY && sw_optimizer_settle(o)) return -1; /* no room in the history */
+  if (o->words && o->steps + 1 - o->first_step >= HISTORY && sw_optimizer_settle(o)) return -1; /* no room in the history */
   if (sw_collect(&o->stream)) return -1;
   int status = remember_step(o, learning_rate);
   sw_adamw_desc desc = {.tensors = o->num_tensors, .step = o->last, .grad_scale = scale};
-  if (!status) status = SW_RUN(&o->stream, adamw, &desc, o->tensors) || update_rows(o, ids, rows, g, scale) || empty_gradients(o);
+  if (!status)
+    status = SW_RUN(&o->stream, adamw, &desc, o->tensors) || (o->words && update_rows(o, ids, rows, g, scale)) || empty_gradients(o);
   return sw_submit(&o->stream, status || sw_model_prepare(&o->stream, o->model) ? -1 : 0);
 }
 
 int sw_optimizer_settle(sw_optimizer *o) {
-  if (o->steps < o->first_step) return 0;
+  if (!o->words || o->steps < o->first_step) return 0;
   if (update_rows(o, NULL, 0, NULL, 1)) return -1;
   o->first_step = o->steps + 1; /* every row has seen every step: the history can start anew */
   return 0;
@@ -271,9 +280,10 @@ int sw_optimizer_load(sw_optimizer *o, const sw_checkpoint *checkpoint, int64_t 
         return sw_fail("the checkpoint has no optimizer state '%s': it cannot be resumed from", name);
       if (o->stream.device->copy_in(&o->stream, (k ? o->v : o->m) + p->offset, t->data, p->count * sizeof(float))) return -1;
     }
+  o->steps = steps;
+  if (!o->words) return o->stream.device->synchronize(&o->stream);
   const size_t vocab = (size_t)o->words->shape[0];
   for (size_t i = 0; i < vocab; i++) o->ids[i] = (int32_t)steps;
-  o->steps = steps;
   o->first_step = steps + 1;
   if (o->stream.device->copy_in(&o->stream, o->last_step, o->ids, vocab * 4)) return -1;
   return o->stream.device->synchronize(&o->stream);

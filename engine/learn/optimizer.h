@@ -1,6 +1,7 @@
 /* AdamW over a model's parameters, with clipping by the global norm. The word table is updated by rows (kernels/adamw/adamw.h): its
  * rows must be made current before they are read: sw_optimizer_refresh before every forward, sw_optimizer_settle before saving or
- * evaluating. */
+ * evaluating. Where the masked-language-model head is open, the table's gradient is dense: the rows' is added to the decoder's, the table is
+ * updated as the other parameters are, and these two calls do nothing. */
 #ifndef SW_LEARN_OPTIMIZER_H
 #define SW_LEARN_OPTIMIZER_H
 #include "engine/model/model.h"

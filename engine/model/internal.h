@@ -21,6 +21,11 @@ typedef struct {
 } sw_model_embedding;
 sw_model_embedding sw_model_embedding_of(const sw_model *model);
 
+/* Appends a parameter to the arena; its index is model->num_parameters - 1. */
+sw_parameter *sw_model_add_parameter(sw_model *model, const char *name, int rank, int64_t rows, int64_t columns, int decays);
+/* Weight [out, in] and bias [out] under `prefix`, or a LayerNorm's when in = 0. Their offsets are returned. */
+int sw_model_add_pair(sw_model *model, const char *prefix, int out, int in, size_t *weight, size_t *bias);
+
 sw_linear_desc sw_model_product_desc(const sw_model *model, const sw_model_layer *layer, int product, int64_t tokens);
 sw_linear_desc sw_model_head_desc(const sw_model *model, const sw_model_head *head, int64_t tokens);
 
@@ -29,6 +34,30 @@ typedef struct {
   void *qkv, *context, *z1, *y1, *pre, *up, *z2, *y2;
   float *lse, *mean1, *rstd1, *mean2, *rstd2;
 } sw_layer_state;
+
+/* An arena in the making: one walk that sizes (base = NULL) or points. */
+typedef struct {
+  char *base;
+  size_t used;
+} sw_arena;
+void *sw_arena_take(sw_arena *arena, int64_t count, size_t bytes);
+
+/* The masked-language-model head (mlm.c). */
+typedef struct sw_model_mlm {
+  size_t dense_weight, dense_bias, gamma, beta, bias; /* offsets; the decoder's weight is the word table */
+  void *prepared_dense, *prepared_decoder;
+} sw_model_mlm;
+typedef struct {
+  int32_t *positions, *labels;          /* [max_tokens] */
+  void *input, *pre, *z, *output, *d;   /* [max_tokens, hidden] */
+  float *mean, *rstd;
+  float *logits;                        /* of one chunk of positions */
+} sw_mlm_state;
+int sw_mlm_declare(sw_model *model);
+int sw_mlm_place_prepared(sw_stream *stream, sw_model *model, sw_arena *arena);
+int sw_mlm_prepare(sw_stream *stream, sw_model *model);
+int sw_mlm_workspace(sw_stream *stream, const sw_model *model, int64_t tokens, size_t *most);
+void sw_mlm_place(const sw_model *model, int64_t tokens, sw_arena *arena, sw_mlm_state *state);
 
 struct sw_run {
   sw_stream stream;
@@ -54,7 +83,8 @@ struct sw_run {
   int head_dropout_ran;
   int32_t *labels;    /* [num_heads, max_tokens] */
   float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
-  double *losses;     /* a head each */
+  double *losses;     /* a head each, then the MLM head's */
+  sw_mlm_state mlm;
   /* dropout */
   int dropout_enabled;
   uint64_t seed;
@@ -69,6 +99,8 @@ struct sw_run {
 enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };
 
 sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site);
+/* Losses that a run adds up. */
+size_t sw_model_losses(const sw_model *model);
 /* Token states of the last forward, [tokens, hidden]. */
 const void *sw_run_states(const sw_run *run);
 #endif

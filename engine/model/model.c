@@ -7,7 +7,7 @@
 
 enum { ALIGN = 16 /* floats: every parameter starts on a cache line */ };
 
-static sw_parameter *add_parameter(sw_model *model, const char *name, int rank, int64_t rows, int64_t columns, int decays) {
+sw_parameter *sw_model_add_parameter(sw_model *model, const char *name, int rank, int64_t rows, int64_t columns, int decays) {
   sw_parameter *list = sw_realloc_array(model->parameters, model->num_parameters + 1, sizeof *list);
   if (!list) return NULL;
   model->parameters = list;
@@ -20,15 +20,14 @@ static sw_parameter *add_parameter(sw_model *model, const char *name, int rank, 
   return p;
 }
 
-/* Weight [out, in] and bias [out] under `prefix`, or a LayerNorm's when in = 0. Offsets are returned where wanted. */
-static int add_pair(sw_model *model, const char *prefix, int out, int in, size_t *weight, size_t *bias) {
+int sw_model_add_pair(sw_model *model, const char *prefix, int out, int in, size_t *weight, size_t *bias) {
   char name[256];
   snprintf(name, sizeof name, "%s.weight", prefix);
-  sw_parameter *p = in ? add_parameter(model, name, 2, out, in, 1) : add_parameter(model, name, 1, out, 1, 0);
+  sw_parameter *p = in ? sw_model_add_parameter(model, name, 2, out, in, 1) : sw_model_add_parameter(model, name, 1, out, 1, 0);
   if (!p) return -1;
   *weight = p->offset;
   snprintf(name, sizeof name, "%s.bias", prefix);
-  p = add_parameter(model, name, 1, out, 1, 0);
+  p = sw_model_add_parameter(model, name, 1, out, 1, 0);
   if (!p) return -1;
   *bias = p->offset;
   return 0;
@@ -42,7 +41,7 @@ static int add_qkv(sw_model *model, const char *const prefixes[3], int hidden, s
     size_t start = model->values_count, each = part ? (size_t)hidden : (size_t)hidden * (size_t)hidden;
     for (int i = 0; i < 3; i++) {
       snprintf(name, sizeof name, "%s.%s", prefixes[i], part ? "bias" : "weight");
-      sw_parameter *p = part ? add_parameter(model, name, 1, hidden, 1, 0) : add_parameter(model, name, 2, hidden, hidden, 1);
+      sw_parameter *p = part ? sw_model_add_parameter(model, name, 1, hidden, 1, 0) : sw_model_add_parameter(model, name, 2, hidden, hidden, 1);
       if (!p) return -1;
       p->offset = start + (size_t)i * each;
     }
@@ -62,12 +61,12 @@ static int declare_parameters(sw_model *model) {
   const sw_model_config *c = &model->config;
   const int h = c->hidden_size, d = c->distilbert;
   size_t gamma, beta;
-  if (!add_parameter(model, "embeddings.word_embeddings.weight", 2, c->vocab_size, h, 1) ||
-      !add_parameter(model, "embeddings.position_embeddings.weight", 2, c->max_positions, h, 1))
+  if (!sw_model_add_parameter(model, "embeddings.word_embeddings.weight", 2, c->vocab_size, h, 1) ||
+      !sw_model_add_parameter(model, "embeddings.position_embeddings.weight", 2, c->max_positions, h, 1))
     return -1;
-  model->parameters[0].sparse_rows = 1;
-  if (c->type_vocab_size && !add_parameter(model, "embeddings.token_type_embeddings.weight", 2, c->type_vocab_size, h, 1)) return -1;
-  if (add_pair(model, "embeddings.LayerNorm", h, 0, &gamma, &beta)) return -1;
+  model->parameters[0].sparse_rows = !model->mlm;
+  if (c->type_vocab_size && !sw_model_add_parameter(model, "embeddings.token_type_embeddings.weight", 2, c->type_vocab_size, h, 1)) return -1;
+  if (sw_model_add_pair(model, "embeddings.LayerNorm", h, 0, &gamma, &beta)) return -1;
   for (int i = 0; i < c->num_layers; i++) {
     sw_model_layer *layer = &model->layers[i];
     char names[8][128];
@@ -83,11 +82,11 @@ static int declare_parameters(sw_model *model) {
     set_product(layer, SW_DOWN, c->intermediate_size, h, SW_NO_ACTIVATION);
     const char *const qkv[3] = {names[0], names[1], names[2]};
     if (add_qkv(model, qkv, h, &layer->product[SW_QKV].weight, &layer->product[SW_QKV].bias) ||
-        add_pair(model, names[3], h, h, &layer->product[SW_OUTPUT].weight, &layer->product[SW_OUTPUT].bias) ||
-        add_pair(model, names[4], h, 0, &layer->norm1_gamma, &layer->norm1_beta) ||
-        add_pair(model, names[5], c->intermediate_size, h, &layer->product[SW_UP].weight, &layer->product[SW_UP].bias) ||
-        add_pair(model, names[6], h, c->intermediate_size, &layer->product[SW_DOWN].weight, &layer->product[SW_DOWN].bias) ||
-        add_pair(model, names[7], h, 0, &layer->norm2_gamma, &layer->norm2_beta))
+        sw_model_add_pair(model, names[3], h, h, &layer->product[SW_OUTPUT].weight, &layer->product[SW_OUTPUT].bias) ||
+        sw_model_add_pair(model, names[4], h, 0, &layer->norm1_gamma, &layer->norm1_beta) ||
+        sw_model_add_pair(model, names[5], c->intermediate_size, h, &layer->product[SW_UP].weight, &layer->product[SW_UP].bias) ||
+        sw_model_add_pair(model, names[6], h, c->intermediate_size, &layer->product[SW_DOWN].weight, &layer->product[SW_DOWN].bias) ||
+        sw_model_add_pair(model, names[7], h, 0, &layer->norm2_gamma, &layer->norm2_beta))
       return -1;
   }
   return 0;
@@ -110,7 +109,7 @@ static int declare_heads(sw_model *model, const sw_checkpoint *checkpoint) {
     if (!head->name || !head->task || !head->labels) return -1;
     for (size_t k = 0; k < source->num_labels; k++)
       if (!(head->labels[k] = sw_strdup(source->labels[k]))) return -1;
-    if (add_pair(model, prefix, head->num_labels, model->config.hidden_size, &weight, &bias)) return -1;
+    if (sw_model_add_pair(model, prefix, head->num_labels, model->config.hidden_size, &weight, &bias)) return -1;
   }
   return 0;
 }
@@ -159,23 +158,23 @@ sw_model_embedding sw_model_embedding_of(const sw_model *model) {
                               .gamma = p[2 + types].offset, .beta = p[3 + types].offset};
 }
 
-/* Walks over all products and heads: with base = NULL it only adds up the bytes. */
+/* Walks over all products and heads. */
 static int place_prepared(sw_stream *stream, sw_model *model, char *base, size_t *total) {
-  size_t used = 0, bytes;
+  sw_arena arena = {.base = base};
+  size_t bytes;
   for (int i = 0; i < model->config.num_layers; i++)
     for (int k = 0; k < SW_PRODUCTS; k++) {
       sw_linear_desc desc = sw_model_product_desc(model, &model->layers[i], k, 1);
       if (SW_RUN(stream, linear_weight_bytes, &desc, &bytes)) return -1;
-      if (base) model->layers[i].product[k].prepared = base + used;
-      used += (bytes + 63) / 64 * 64;
+      model->layers[i].product[k].prepared = sw_arena_take(&arena, (int64_t)bytes, 1);
     }
   for (size_t i = 0; i < model->num_heads; i++) {
     sw_linear_desc desc = sw_model_head_desc(model, &model->heads[i], 1);
     if (SW_RUN(stream, linear_weight_bytes, &desc, &bytes)) return -1;
-    if (base) model->heads[i].prepared = base + used;
-    used += (bytes + 63) / 64 * 64;
+    model->heads[i].prepared = sw_arena_take(&arena, (int64_t)bytes, 1);
   }
-  *total = used;
+  if (model->mlm && sw_mlm_place_prepared(stream, model, &arena)) return -1;
+  *total = arena.used;
   return 0;
 }
 
@@ -191,14 +190,15 @@ int sw_model_prepare(sw_stream *stream, sw_model *model) {
     const float *weight = model->values + model->parameters[model->heads[i].weight].offset;
     if (SW_RUN(stream, linear_prepare, &desc, weight, model->heads[i].prepared)) return -1;
   }
-  return 0;
+  return model->mlm ? sw_mlm_prepare(stream, model) : 0;
 }
 
 static int open_model(sw_stream *stream, const sw_checkpoint *checkpoint, sw_model *model) {
   size_t bytes;
   if (sw_model_config_parse(checkpoint->config, &model->config)) return -1;
   model->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *model->layers);
-  if (!model->layers || declare_parameters(model) || declare_heads(model, checkpoint) || load_parameters(stream, model, checkpoint) ||
+  if (!model->layers || declare_parameters(model) || declare_heads(model, checkpoint) || (model->mlm && sw_mlm_declare(model)) ||
+      load_parameters(stream, model, checkpoint) ||
       place_prepared(stream, model, NULL, &bytes))
     return -1;
   model->prepared = model->device->alloc(model->device, bytes);
@@ -206,19 +206,27 @@ static int open_model(sw_stream *stream, const sw_checkpoint *checkpoint, sw_mod
   return sw_model_prepare(stream, model);
 }
 
-int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, sw_model **out) {
+static int open_with(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, int mlm, sw_model **out) {
   *out = NULL;
   sw_model *model = sw_alloc(sizeof *model);
   if (!model) return -1;
   model->device = stream->device;
   model->dtype = dtype;
   model->training = training;
-  if (open_model(stream, checkpoint, model)) {
+  if ((mlm && !(model->mlm = sw_alloc(sizeof *model->mlm))) || open_model(stream, checkpoint, model)) {
     sw_model_close(model);
     return -1;
   }
   *out = model;
   return 0;
+}
+
+int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, sw_model **out) {
+  return open_with(stream, checkpoint, dtype, training, 0, out);
+}
+
+int sw_model_open_mlm(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model **out) {
+  return open_with(stream, checkpoint, dtype, 1, 1, out);
 }
 
 void sw_model_close(sw_model *model) {
@@ -236,6 +244,7 @@ void sw_model_close(sw_model *model) {
   free(model->parameters);
   free(model->heads);
   free(model->layers);
+  free(model->mlm);
   free(model);
 }
 

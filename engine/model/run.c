@@ -16,12 +16,8 @@ sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site) {
   return (sw_dropout){.p = run->dropout_enabled ? p : 0, .seed = run->seed, .site = site, .step = run->step};
 }
 
-/* --- the arena: one walk that sizes (base = NULL) or points --- */
-typedef struct {
-  char *base;
-  size_t used;
-} arena;
-static void *take(arena *a, int64_t count, size_t bytes) {
+/* --- the arena --- */
+void *sw_arena_take(sw_arena *a, int64_t count, size_t bytes) {
   void *p = a->base ? a->base + a->used : NULL;
   a->used += ((size_t)count * bytes + 63) / 64 * 64;
   return p;
@@ -64,6 +60,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
     if (bytes > *most) *most = bytes;
   }
+  if (model->mlm && sw_mlm_workspace(stream, model, tokens, most)) return -1;
   sw_attention_desc attention = attention_shape(model, batch, tokens, model->config.max_positions);
   if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
   if (bytes > *most) *most = bytes;
@@ -82,52 +79,53 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
   const sw_model_config *c = &model->config;
   const size_t e = sw_dtype_bytes(model->dtype);
   const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size;
-  arena a = {.base = base};
+  sw_arena a = {.base = base};
   size_t scratch;
   if (workspace_bytes(stream, model, tokens, batch, &scratch)) return -1;
-  run->ids = take(&a, tokens, 4);
-  run->positions = take(&a, tokens, 4);
-  run->cu_seqlens = take(&a, batch + 1, 4);
-  run->x0 = take(&a, th, e);
-  run->logits = take(&a, tokens * max_labels(model), 4);
-  run->pooled = take(&a, (int64_t)batch * c->hidden_size, 4);
-  run->workspace = take(&a, (int64_t)scratch, 1);
+  run->ids = sw_arena_take(&a, tokens, 4);
+  run->positions = sw_arena_take(&a, tokens, 4);
+  run->cu_seqlens = sw_arena_take(&a, batch + 1, 4);
+  run->x0 = sw_arena_take(&a, th, e);
+  run->logits = sw_arena_take(&a, tokens * max_labels(model), 4);
+  run->pooled = sw_arena_take(&a, (int64_t)batch * c->hidden_size, 4);
+  run->workspace = sw_arena_take(&a, (int64_t)scratch, 1);
   for (int i = 0; i < c->num_layers; i++) {
     sw_layer_state *l = &layers[i];
     if (!training && i) {
       *l = layers[0];
       continue;
     }
-    l->qkv = take(&a, 3 * th, e);
-    l->context = take(&a, th, e);
-    l->z1 = take(&a, th, e);
-    l->y1 = take(&a, th, e);
-    l->up = take(&a, tu, e);
-    l->z2 = take(&a, th, e);
-    l->y2 = training ? take(&a, th, e) : run->x0; /* inference: a layer's output replaces its input */
+    l->qkv = sw_arena_take(&a, 3 * th, e);
+    l->context = sw_arena_take(&a, th, e);
+    l->z1 = sw_arena_take(&a, th, e);
+    l->y1 = sw_arena_take(&a, th, e);
+    l->up = sw_arena_take(&a, tu, e);
+    l->z2 = sw_arena_take(&a, th, e);
+    l->y2 = training ? sw_arena_take(&a, th, e) : run->x0; /* inference: a layer's output replaces its input */
     if (!training) continue;
-    l->pre = take(&a, tu, e);
-    l->lse = take(&a, tokens * c->num_heads, 4);
-    l->mean1 = take(&a, tokens, 4);
-    l->rstd1 = take(&a, tokens, 4);
-    l->mean2 = take(&a, tokens, 4);
-    l->rstd2 = take(&a, tokens, 4);
+    l->pre = sw_arena_take(&a, tu, e);
+    l->lse = sw_arena_take(&a, tokens * c->num_heads, 4);
+    l->mean1 = sw_arena_take(&a, tokens, 4);
+    l->rstd1 = sw_arena_take(&a, tokens, 4);
+    l->mean2 = sw_arena_take(&a, tokens, 4);
+    l->rstd2 = sw_arena_take(&a, tokens, 4);
   }
   if (training) {
-    run->z0 = take(&a, th, e);
-    run->mean0 = take(&a, tokens, 4);
-    run->rstd0 = take(&a, tokens, 4);
-    run->head_buffer = take(&a, th, e);
-    run->d_state = take(&a, th, e);
-    run->d_hidden = take(&a, th, e);
-    run->d_up = take(&a, tu, e);
-    run->d_qkv = take(&a, 3 * th, e);
-    run->d_context = take(&a, th, e);
-    run->labels = take(&a, tokens * (int64_t)model->num_heads, 4);
-    run->row_weights = take(&a, tokens * (int64_t)model->num_heads, 4);
-    run->losses = take(&a, (int64_t)model->num_heads + 1, 8);
-    run->sorted = take(&a, tokens, 4);
-    run->segments = take(&a, tokens + 1, 4);
+    run->z0 = sw_arena_take(&a, th, e);
+    run->mean0 = sw_arena_take(&a, tokens, 4);
+    run->rstd0 = sw_arena_take(&a, tokens, 4);
+    run->head_buffer = sw_arena_take(&a, th, e);
+    run->d_state = sw_arena_take(&a, th, e);
+    run->d_hidden = sw_arena_take(&a, th, e);
+    run->d_up = sw_arena_take(&a, tu, e);
+    run->d_qkv = sw_arena_take(&a, 3 * th, e);
+    run->d_context = sw_arena_take(&a, th, e);
+    run->labels = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
+    run->row_weights = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
+    run->losses = sw_arena_take(&a, (int64_t)sw_model_losses(model) + 1, 8);
+    if (model->mlm) sw_mlm_place(model, tokens, &a, &run->mlm);
+    run->sorted = sw_arena_take(&a, tokens, 4);
+    run->segments = sw_arena_take(&a, tokens + 1, 4);
   }
   *total = a.used;
   return 0;
@@ -165,7 +163,7 @@ static int open_run(sw_run *run) {
   if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
   if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
   if (place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes)) return -1;
-  return run->training ? model->device->zero(&run->stream, run->losses, model->num_heads * sizeof(double)) : 0;
+  return run->training ? model->device->zero(&run->stream, run->losses, sw_model_losses(model) * sizeof(double)) : 0;
 }
 
 int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out) {
@@ -373,9 +371,11 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
              : 0;
 }
 
+size_t sw_model_losses(const sw_model *model) { return model->num_heads + (model->mlm != NULL); }
+
 int sw_run_losses(sw_run *run, double *sums) {
   sw_device *device = run->model->device;
-  const size_t bytes = run->model->num_heads * sizeof(double);
+  const size_t bytes = sw_model_losses(run->model) * sizeof(double);
   return device->copy_out(&run->stream, sums, run->losses, bytes) || device->zero(&run->stream, run->losses, bytes) ? -1 : 0;
 }
 

@@ -144,6 +144,12 @@ sw_special_ids sw_tokenizer_special_ids(const sw_tokenizer *t) {
 size_t sw_tokenizer_vocab_size(const sw_tokenizer *t) {
   return t->count;
 }
+int sw_tokenizer_continues(const sw_tokenizer *tokenizer, int32_t id) {
+  size_t bytes;
+  const char *token = sw_tokenizer_token(tokenizer, id, &bytes);
+  return token && bytes > 2 && !memcmp(token, "##", 2);
+}
+
 const sw_tokenizer_options *sw_tokenizer_get_options(const sw_tokenizer *t) {
   return &t->options;
 }

@@ -48,5 +48,7 @@ sw_special_ids sw_tokenizer_special_ids(const sw_tokenizer *tokenizer);
 size_t sw_tokenizer_vocab_size(const sw_tokenizer *tokenizer);
 /* The token's text and its length; NULL for an id outside the vocabulary. */
 const char *sw_tokenizer_token(const sw_tokenizer *tokenizer, int32_t id, size_t *bytes);
+/* 1 for a token that goes on within a word: "##ing". */
+int sw_tokenizer_continues(const sw_tokenizer *tokenizer, int32_t id);
 const sw_tokenizer_options *sw_tokenizer_get_options(const sw_tokenizer *tokenizer);
 #endif

@@ -64,6 +64,25 @@ with tempfile.TemporaryDirectory() as tmp:
     done = emulated("train", "ner", *[("bf16" if x == "fp32" else x) for x in common], "-o", path("half.h5"))
     check(done.returncode == 0 and metrics(path("half.h5"))[-1] < metrics(path("half.h5"))[0], f"bf16 learns: {done.stderr[-500:]}")
 
+    # the masked language model: five steps of a tiny one, two batches each
+    few = path("few.jsonl")
+    texts = [json.loads(l)["text"] for l in labels]
+    open(few, "w", encoding="utf-8").write("".join(json.dumps({"text": " ".join(texts[i:i + 6])}) + "\n" for i in range(0, 60, 6)))
+    mlm = ["--base", base, "--data", few, "--dev", few, "--epochs", "3", "--batch-tokens", "300", "--accumulate", "2", "--max-length", "48", "--lr", "1e-3", "--log-every", "1",
+           "--quiet", "--dtype"]
+    done = program("train", "mlm", *mlm, "fp32", "-o", path("mlm-cpu.h5"))
+    check(done.returncode == 0, done.stderr[-500:])
+    done = emulated("train", "mlm", *mlm, "fp32", "-o", path("mlm.h5"))
+    if check(done.returncode == 0, done.stderr[-800:]):
+        cpu, cuda = metrics(path("mlm-cpu.h5")), metrics(path("mlm.h5"))
+        apart = max(abs(a - b) for a, b in zip(cpu, cuda))
+        print(f"{len(cpu)} steps of the masked language model: losses at most {apart:.2g} apart")
+        check(len(cpu) == len(cuda) >= 5 and apart <= 1e-4, f"losses {apart} apart: {cpu} {cuda}")
+        done = emulated("train", "mlm", *mlm, "fp32", "-o", path("mlm-random.h5"), order="random:5")
+        check(done.returncode == 0 and metrics(path("mlm-random.h5")) == cuda, "another order of threads: the same bits")
+    done = emulated("train", "mlm", *mlm, "bf16", "-o", path("mlm-half.h5"))
+    check(done.returncode == 0 and metrics(path("mlm-half.h5"))[-1] < metrics(path("mlm-half.h5"))[0], f"bf16 learns: {done.stderr[-500:]}")
+
     # inference, with a tagger that has learnt enough to find something
     done = program("train", "ner", *[("40" if x == "5" else "3e-3" if x == "1e-3" else x) for x in common], "-o", path("tagger.h5"))
     check(done.returncode == 0, done.stderr[-500:])

@@ -4,10 +4,11 @@ import json, os, subprocess, sys, tempfile
 
 import torch
 from safetensors.torch import load_file
-from transformers import (BertConfig, BertForTokenClassification, DistilBertConfig, DistilBertForTokenClassification)
+from transformers import (BertConfig, BertForMaskedLM, BertForTokenClassification, DistilBertConfig, DistilBertForMaskedLM,
+                          DistilBertForTokenClassification)
 
 BIN, TOOLS = os.environ["SW_BIN"], os.environ["SW_TESTS_BIN"]
-LABELS = ["O", "B", "I"]
+LABELS, VOCAB = ["O", "B", "I"], 97
 MODULES = os.environ.get("SKILLWATCH_MODULES") or TOOLS + "/modules"
 DEVICES = os.environ.get("SW_TEST_DEVICES", "cpu cuda-emulated").split()
 failures = 0
@@ -21,7 +22,7 @@ def check(name, error, limit):
 
 
 def models():
-    common = dict(vocab_size=97, num_labels=3, id2label=dict(enumerate(LABELS)), label2id={l: i for i, l in enumerate(LABELS)})
+    common = dict(vocab_size=VOCAB, num_labels=3, id2label=dict(enumerate(LABELS)), label2id={l: i for i, l in enumerate(LABELS)})
     off = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     yield "bert", BertForTokenClassification(BertConfig(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80,
                                                         max_position_embeddings=40, **off, **common))
@@ -31,10 +32,14 @@ def models():
     yield "distilbert", DistilBertForTokenClassification(DistilBertConfig(dim=48, n_layers=3, n_heads=3, hidden_dim=72, dropout=0.0,
                                                                           attention_dropout=0.0, seq_classif_dropout=0.0,
                                                                           max_position_embeddings=40, **common))
+    yield "bert mlm", BertForMaskedLM(BertConfig(vocab_size=VOCAB, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80,
+                                                 max_position_embeddings=40, **off))
+    yield "distilbert mlm", DistilBertForMaskedLM(DistilBertConfig(vocab_size=VOCAB, dim=48, n_layers=2, n_heads=3, hidden_dim=72, dropout=0.0,
+                                                                   attention_dropout=0.0, max_position_embeddings=40))
 
 
 def write_vocab(folder):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" for i in range(92)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" for i in range(VOCAB - 5)]
     open(os.path.join(folder, "vocab.txt"), "w").write("\n".join(words) + "\n")
 
 
@@ -57,7 +62,7 @@ def peer(model, sequences, labels, steps, lr):
         losses.append(out.loss.item())
         if gradients is None:
             gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
-            log_probs = torch.log_softmax(out.logits.detach(), -1)[mask.bool()]
+            log_probs = torch.log_softmax(out.logits.detach(), -1)[target != -100 if "MaskedLM" in type(model).__name__ else mask.bool()]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return losses, gradients, log_probs
@@ -71,14 +76,20 @@ for name, model in models():
             if p.dim() == 2: p.mul_(3)
             elif "bias" in n: p.normal_(0, 0.1)
             else: p.add_(torch.randn_like(p) * 0.1)
-    sequences = [torch.randint(5, 97, (n,)).tolist() for n in (1, 7, 40, 16, 3, 17)]
-    labels = [[-100 if i % 3 == 1 else (i * 7 + len(s)) % 3 for i in range(len(s))] for s in sequences]
+    mlm = "mlm" in name
+    sequences = [torch.randint(5, VOCAB, (n,)).tolist() for n in (1, 7, 40, 16, 3, 17)]
+    labels = [[-100 if i % 3 == 1 else (i * 7 + len(s)) % (VOCAB if mlm else 3) for i in range(len(s))] for s in sequences]
     with tempfile.TemporaryDirectory() as folder:
         model.double()
         model.float().save_pretrained(folder)
         write_vocab(folder)
-        json.dump({"sequences": sequences, "labels": labels}, open(folder + "/batch.json", "w"))
+        json.dump({"sequences": sequences, "labels": labels, "mlm": mlm}, open(folder + "/batch.json", "w"))
         subprocess.run([BIN + "/skillwatch-pull", folder, "-o", folder + "/m.h5", "--quiet"], check=True)
+        if mlm:  # export gives back what transformers reads
+            subprocess.run([BIN + "/skillwatch-export", folder + "/m.h5", "-o", folder + "/export", "--quiet"], check=True)
+            same, missing = type(model).from_pretrained(folder + "/export", output_loading_info=True)
+            with torch.no_grad(): apart = (same(torch.tensor([sequences[2]])).logits - model(torch.tensor([sequences[2]])).logits).abs().max().item()
+            check(f"{name} exported and loaded by transformers", apart if not missing["missing_keys"] else float("nan"), 0)
         losses, gradients, log_probs = peer(model, sequences, labels, 10, 1e-3)
         prefix = "distilbert." if "distil" in name else "bert."
         for device, dtype, limit in [(d, t, l) for d in DEVICES for t, l in (("fp32", 1e-4), ("bf16", None))]:

@@ -1,7 +1,8 @@
 /* For tests/parity/test_model.py: runs a checkpoint on given token ids and writes states, log probabilities, gradients and the losses
  * of some training steps as safetensors.
  * usage: tool-model_dump CHECKPOINT BATCH.json OUT.safetensors STEPS LR [fp32|bf16 [DEVICE]]
- * BATCH.json: {"sequences": [[id, ...], ...], "labels": [[label, ...], ...]} for the first head */
+ * BATCH.json: {"sequences": [[id, ...], ...], "labels": [[label, ...], ...], "mlm": true|false}: labels of the first head, or with "mlm" of the
+ * masked-language-model head, whose log probabilities are those at the labelled tokens */
 #include "base/error.h"
 #include "engine/learn/optimizer.h"
 #include "engine/store/safetensors.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int read_batch(const char *path, sw_batch *batch, int32_t **labels) {
+static int read_batch(const char *path, sw_batch *batch, int32_t **labels, int *mlm) {
   json_t *json = json_load_file(path, 0, NULL), *sequences = json_object_get(json, "sequences");
   size_t n = json_array_size(sequences), total = 0;
   for (size_t i = 0; i < n; i++) total += json_array_size(json_array_get(sequences, i));
@@ -26,6 +27,7 @@ static int read_batch(const char *path, sw_batch *batch, int32_t **labels) {
     cu[i + 1] = (int32_t)at;
     if ((int)json_array_size(s) > batch->max_seqlen) batch->max_seqlen = (int)json_array_size(s);
   }
+  *mlm = json_is_true(json_object_get(json, "mlm"));
   json_decref(json);
   batch->batch = (int)n;
   batch->tokens = (int64_t)total;
@@ -88,37 +90,48 @@ static int dump(const char *const *argv) {
   sw_optimizer *optimizer = NULL;
   sw_tensors out = {0};
   sw_batch batch = {0};
-  int32_t *labels = NULL;
+  int32_t *labels = NULL, *positions, *masked;
+  int mlm = 0;
   const int steps = atoi(argv[4]);
   const double lr = atof(argv[5]);
   const sw_dtype dtype = argv[6] && !strcmp(argv[6], "bf16") ? SW_BF16 : SW_F32;
   sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
   sw_checkpoint_init(&checkpoint);
-  if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels) || sw_device_open(argv[6] && argv[7] ? argv[7] : "cpu", &device) ||
-      sw_stream_open(device, 0, &stream) || sw_model_open(&stream, &checkpoint, dtype, 1, &model) ||
+  if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels, &mlm) || sw_device_open(argv[6] && argv[7] ? argv[7] : "cpu", &device) ||
+      sw_stream_open(device, 0, &stream) ||
+      (mlm ? sw_model_open_mlm(&stream, &checkpoint, dtype, &model) : sw_model_open(&stream, &checkpoint, dtype, 1, &model)) ||
       sw_run_open(&stream, model, batch.tokens, batch.batch, 1, &run) ||
       sw_optimizer_open(&stream, model, &options, batch.tokens, 1, &optimizer))
     return -1;
-  const int64_t n = batch.tokens, h = model->config.hidden_size, c = model->heads[0].num_labels;
+  const int64_t n = batch.tokens, h = model->config.hidden_size, c = mlm ? model->config.vocab_size : model->heads[0].num_labels;
   const void *states;
   float *host = sw_alloc_array((size_t)(n * c), sizeof *host), *last;
   float *losses = sw_alloc_array((size_t)steps + 1, sizeof *losses);
+  int64_t labelled = 0;
+  positions = sw_alloc_array((size_t)n, sizeof *positions);
+  masked = sw_alloc_array((size_t)n, sizeof *masked);
+  if (!positions || !masked) return -1;
+  for (int64_t i = 0; i < n; i++)
+    if (labels[i] != -100) {
+      positions[labelled] = (int32_t)i;
+      masked[labelled++] = labels[i];
+    }
   if (!host || !losses || sw_run_forward(run, &batch, &states) || !(last = fetch(&stream, states, dtype, n * h))) return -1;
   int failed = add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
   free(last);
-  if (failed || sw_run_token_log_probs(run, 0, host) ||
-      add(&out, "", "log_probs", 2, (int64_t[4]){n, c}, host))
+  if (failed || (mlm ? sw_run_mlm_log_probs(run, positions, labelled, host) : sw_run_token_log_probs(run, 0, host)) ||
+      add(&out, "", "log_probs", 2, (int64_t[4]){mlm ? labelled : n, c}, host))
     return -1;
-  int64_t labelled = 0;
-  for (int64_t i = 0; i < n; i++) labelled += labels[i] != -100;
   for (int s = 0; s <= steps; s++) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
-    double loss = 0, norm;
+    double sums[8] = {0}, norm;
     if (sw_optimizer_refresh(optimizer, batch.ids, n) || sw_run_forward(run, &batch, NULL) ||
-        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, g) || sw_run_backward(run, g) || sw_run_losses(run, &loss) ||
+        (mlm ? sw_run_mlm_loss(run, positions, masked, labelled, (float)(1.0 / (double)labelled), g)
+             : sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, g)) ||
+        sw_run_backward(run, g) || sw_run_losses(run, sums) ||
         sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
-    losses[s] = (float)(loss / (double)labelled);
+    losses[s] = (float)(sums[0] / (double)labelled);
     if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
     if (sw_optimizer_step(optimizer, lr, &norm)) return -1;
   }
@@ -126,6 +139,8 @@ static int dump(const char *const *argv) {
   free(host);
   free(losses);
   free(labels);
+  free(positions);
+  free(masked);
   free((void *)batch.ids);
   free((void *)batch.cu_seqlens);
   sw_tensors_close(&out);
