@@ -12,6 +12,7 @@ static const struct {
   int (*run)(int argc, char **argv);
   const char *summary;
 } tasks[] = {
+    {"embed", sw_train_embed, "an encoder whose vectors are near where texts belong together, from pairs"},
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };

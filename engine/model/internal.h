@@ -40,7 +40,9 @@ struct sw_run {
   int64_t tokens;
   int batch, max_seqlen;
   int32_t *ids, *positions, *cu_seqlens; /* device */
-  int32_t *host_positions;
+  int queries, candidate_token;          /* of a batch of pairs: its first sequences, and the first token of the others */
+  int32_t *candidate_starts;             /* device: cu_seqlens of the others, from 0 on */
+  int32_t *host_positions, *host_candidate_starts;
   /* activations */
   void *z0, *x0;
   float *mean0, *rstd0;
@@ -54,7 +56,7 @@ struct sw_run {
   int head_dropout_ran;
   int32_t *labels;    /* [num_heads, max_tokens] */
   float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
-  double *losses;     /* a head each */
+  double *losses;     /* a head each, and one without a head */
   /* dropout */
   int dropout_enabled;
   uint64_t seed;

@@ -126,6 +126,7 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
     run->labels = take(&a, tokens * (int64_t)model->num_heads, 4);
     run->row_weights = take(&a, tokens * (int64_t)model->num_heads, 4);
     run->losses = take(&a, (int64_t)model->num_heads + 1, 8);
+    run->candidate_starts = take(&a, batch + 1, 4);
     run->sorted = take(&a, tokens, 4);
     run->segments = take(&a, tokens + 1, 4);
   }
@@ -160,12 +161,13 @@ static int open_run(sw_run *run) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
     run->host_segments = sw_alloc_array(n + 1, sizeof(int32_t));
-    if (!run->sort_keys || !run->host_sorted || !run->host_segments) return -1;
+    run->host_candidate_starts = sw_alloc_array((size_t)run->max_batch + 1, sizeof(int32_t));
+    if (!run->sort_keys || !run->host_sorted || !run->host_segments || !run->host_candidate_starts) return -1;
   }
   if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
   if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
   if (place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes)) return -1;
-  return run->training ? model->device->zero(&run->stream, run->losses, model->num_heads * sizeof(double)) : 0;
+  return run->training ? model->device->zero(&run->stream, run->losses, (model->num_heads + 1) * sizeof(double)) : 0;
 }
 
 int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out) {
@@ -194,6 +196,7 @@ void sw_run_close(sw_run *run) {
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);
+  free(run->host_candidate_starts);
   free(run);
 }
 
@@ -375,7 +378,7 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
 
 int sw_run_losses(sw_run *run, double *sums) {
   sw_device *device = run->model->device;
-  const size_t bytes = run->model->num_heads * sizeof(double);
+  const size_t bytes = (run->model->num_heads + 1) * sizeof(double);
   return device->copy_out(&run->stream, sums, run->losses, bytes) || device->zero(&run->stream, run->losses, bytes) ? -1 : 0;
 }
 

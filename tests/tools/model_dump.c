@@ -113,12 +113,12 @@ static int dump(const char *const *argv) {
   for (int64_t i = 0; i < n; i++) labelled += labels[i] != -100;
   for (int s = 0; s <= steps; s++) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
-    double loss = 0, norm;
+    double sums[2], norm;
     if (sw_optimizer_refresh(optimizer, batch.ids, n) || sw_run_forward(run, &batch, NULL) ||
-        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, g) || sw_run_backward(run, g) || sw_run_losses(run, &loss) ||
+        sw_run_token_loss(run, 0, labels, NULL, (float)(1.0 / (double)labelled), 1, g) || sw_run_backward(run, g) || sw_run_losses(run, sums) ||
         sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
-    losses[s] = (float)(loss / (double)labelled);
+    losses[s] = (float)(sums[0] / (double)labelled);
     if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
     if (sw_optimizer_step(optimizer, lr, &norm)) return -1;
   }
