@@ -128,4 +128,10 @@ int sw_run_contrastive_loss(sw_run *run, sw_pair_vectors *vectors, int64_t queri
                             float similarity_scale, float scale);
 /* From the gradients of the last forward's vectors to that of its states. */
 int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *vectors, int64_t first_query, int64_t first_candidate);
+
+/* Heads of one vector a sequence, which is pooled as the configuration says and not brought to unit length; after a forward. Task "sequence":
+ * cross entropy; labels (host) [batch], SW_IGNORE where there is none; targets NULL. Task "multilabel": sigmoid cross entropy of each label;
+ * targets (host) [batch, num_labels] in [0, 1]; labels NULL. The rest as in sw_run_token_loss, which cannot have a share in the same forward. */
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+                         sw_gradients *gradients);
 #endif

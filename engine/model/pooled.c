@@ -1,8 +1,10 @@
 /* Losses over one vector a sequence. */
 #include "base/error.h"
+#include "engine/data/labels.h"
 #include "engine/model/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct sw_pair_vectors {
   sw_device *device;
@@ -121,4 +123,79 @@ int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *v, int64_t first_que
       return -1;
   }
   return 0;
+}
+
+/* --- heads --- */
+static sw_pool_desc pool_desc(const sw_run *run) {
+  const sw_model_config *c = &run->model->config;
+  return (sw_pool_desc){.batch = run->batch, .total_tokens = run->tokens, .hidden = c->hidden_size, .pooling = c->pooling, .dtype = run->model->dtype};
+}
+
+/* In fp32, also where the model computes in bf16. */
+static int vector_dropout(sw_run *run, const float *x, float *y) {
+  sw_dropout_desc desc = {.count = (int64_t)run->batch * run->model->config.hidden_size, .dtype = SW_F32,
+                          .dropout = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD)};
+  return SW_RUN(&run->stream, dropout, &desc, x, y);
+}
+
+/* What the heads read: pooled vectors, dropped out, in the model's dtype. */
+static int pool_for_heads(sw_run *run) {
+  const sw_pool_desc pool = pool_desc(run);
+  const int half = run->model->dtype == SW_BF16, dropped = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD).p > 0;
+  float *vectors = !dropped ? run->pooled : half ? run->d_pooled : run->vector_buffer;
+  if (SW_RUN(&run->stream, pool_forward, &pool, run->cu_seqlens, sw_run_states(run), run->pooled, NULL) ||
+      (dropped && vector_dropout(run, run->pooled, vectors)) ||
+      (half && SW_RUN(&run->stream, cast, (int64_t)run->batch * pool.hidden, SW_F32, vectors, SW_BF16, run->vector_buffer)))
+    return -1;
+  run->vector_input = half ? run->vector_buffer : vectors;
+  return 0;
+}
+
+/* From the gradient of what the heads read, so far, to that of the states. */
+static int unpool_for_heads(sw_run *run) {
+  const sw_pool_desc pool = pool_desc(run);
+  const float *gradient = run->d_vectors;
+  if (run->model->dtype == SW_BF16) {
+    if (SW_RUN(&run->stream, cast, (int64_t)run->batch * pool.hidden, SW_BF16, run->d_vectors, SW_F32, run->d_pooled)) return -1;
+    gradient = run->d_pooled;
+  }
+  if (sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD).p > 0) {
+    if (vector_dropout(run, gradient, run->d_pooled)) return -1;
+    gradient = run->d_pooled;
+  }
+  return SW_RUN(&run->stream, pool_backward, &pool, run->cu_seqlens, sw_run_states(run), run->pooled, NULL, gradient, run->d_state);
+}
+
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+                         sw_gradients *gradients) {
+  const sw_model *model = run->model;
+  const sw_model_head *head = &model->heads[h];
+  const int multilabel = !strcmp(head->task, "multilabel");
+  const size_t rows = (size_t)run->batch, weight = model->parameters[head->weight].offset, bias = model->parameters[head->bias].offset;
+  if (!sw_model_head_is_pooled(head)) return sw_fail("head '%s' is one of tokens", head->name);
+  if (!(multilabel ? targets : (const void *)labels)) return sw_fail("head '%s': there are no %s", head->name, multilabel ? "targets" : "labels");
+  if (run->batch > run->max_tokens) return sw_fail("%d sequences in a run of %lld tokens", run->batch, (long long)run->max_tokens);
+  for (size_t i = 0; i < rows && !multilabel; i++)
+    if (labels[i] != SW_IGNORE && (labels[i] < 0 || labels[i] >= head->num_labels))
+      return sw_fail("sequence %zu has label %d; head '%s' has %d", i, labels[i], head->name, head->num_labels);
+  int32_t *device_labels = run->labels + (int64_t)h * run->max_tokens;
+  float *device_weights = row_weights ? run->row_weights + (int64_t)h * run->max_tokens : NULL;
+  float *device_targets = run->targets + (int64_t)h * run->max_batch * sw_model_most_labels(model, 1);
+  if ((!run->vector_input && pool_for_heads(run)) || (row_weights && model->device->copy_in(&run->stream, device_weights, row_weights, rows * 4)) ||
+      (multilabel ? model->device->copy_in(&run->stream, device_targets, targets, rows * (size_t)head->num_labels * 4)
+                  : model->device->copy_in(&run->stream, device_labels, labels, rows * 4)))
+    return -1;
+  const sw_loss_desc desc = {.rows = run->batch, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
+  const sw_linear_desc linear = sw_model_head_desc(model, head, run->batch);
+  return sw_run_head_logits(run, head, run->batch, run->vector_input) ||
+                 (multilabel ? SW_RUN(&run->stream, sigmoid_bce, &desc, run->logits, device_targets, device_weights, run->losses + h, run->logits,
+                                      run->workspace)
+                             : SW_RUN(&run->stream, cross_entropy, &desc, run->logits, device_labels, NULL, device_weights, run->losses + h,
+                                      run->logits, run->workspace)) ||
+                 SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->vector_input, gradients->values + weight,
+                        gradients->values + bias, run->workspace) ||
+                 SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_vectors, !first, run->workspace) ||
+                 unpool_for_heads(run)
+             ? -1
+             : 0;
 }
