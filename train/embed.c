@@ -288,14 +288,14 @@ static void item_ids(void *self, uint32_t number, const int32_t **ids, int32_t *
 
 static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, char *line) {
   embedder *t = self;
-  sw_ranking sums;
+  sw_ranking found;
+  const int last = SW_RETRIEVAL_CUTS - 1;
   sw_run_set_dropout(run, 0, 0, 0);
-  if (sw_retrieval_run(&t->dev, run, &sums)) return -1;
-  if (!(*metrics = sw_ranking_json(&sums))) return sw_fail("out of memory");
-  const sw_ranking mean = sw_ranking_mean(&sums);
-  *score = mean.ndcg;
-  snprintf(line, 200, "dev NDCG@10 %.4f  MRR@10 %.4f  accuracy@1 %.4f  accuracy@10 %.4f", mean.ndcg, mean.mrr, mean.accuracy[0],
-           mean.accuracy[SW_RANKING_CUTS - 1]);
+  if (sw_retrieval_run(&t->dev, run, &found)) return -1;
+  if (!(*metrics = sw_retrieval_json(&found))) return sw_fail("out of memory");
+  *score = sw_ranking_mean(&found, SW_NDCG_AT, last);
+  snprintf(line, 200, "dev NDCG@10 %.4f  MRR@10 %.4f  accuracy@1 %.4f  accuracy@10 %.4f", *score, sw_ranking_mean(&found, SW_MRR_AT, last),
+           sw_ranking_mean(&found, SW_ACCURACY_AT, 0), sw_ranking_mean(&found, SW_ACCURACY_AT, last));
   return 0;
 }
 

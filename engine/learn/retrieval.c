@@ -2,6 +2,7 @@
 #include "base/error.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ static int by_value(const void *a, const void *b) {
 }
 
 static sw_neighbours_desc neighbours_desc(const sw_retrieval *r) {
-  return (sw_neighbours_desc){.queries = r->queries.count, .corpus = r->corpus.count, .hidden = r->hidden, .k = SW_RANKING_DEPTH,
+  return (sw_neighbours_desc){.queries = r->queries.count, .corpus = r->corpus.count, .hidden = r->hidden, .k = SW_RETRIEVAL_DEPTH,
                               .metric = SW_INNER_PRODUCT, .first_skip = -1};
 }
 
@@ -42,12 +43,12 @@ int sw_retrieval_open(sw_stream *stream, const sw_model *model, int64_t max_toke
   sw_neighbours_desc desc = neighbours_desc(r);
   if (SW_RUN(stream, neighbours_workspace, &desc, &bytes) || !(r->workspace = device->alloc(device, bytes)) ||
       !(r->device_queries = device->alloc(device, q * row)) || !(r->device_corpus = device->alloc(device, c * row)) ||
-      !(r->device_scores = device->alloc(device, q * SW_RANKING_DEPTH * sizeof(float))) ||
-      !(r->device_index = device->alloc(device, q * SW_RANKING_DEPTH * sizeof(int64_t))))
+      !(r->device_scores = device->alloc(device, q * SW_RETRIEVAL_DEPTH * sizeof(float))) ||
+      !(r->device_index = device->alloc(device, q * SW_RETRIEVAL_DEPTH * sizeof(int64_t))))
     return -1;
   r->vectors = sw_alloc_array(most, row);
   r->order = sw_alloc_array(most, sizeof *r->order);
-  r->index = sw_alloc_array(q * SW_RANKING_DEPTH, sizeof *r->index);
+  r->index = sw_alloc_array(q * SW_RETRIEVAL_DEPTH, sizeof *r->index);
   r->ids = sw_alloc_array((size_t)max_tokens, sizeof *r->ids);
   r->cu_seqlens = sw_alloc_array((size_t)max_batch + 1, sizeof *r->cu_seqlens);
   return r->vectors && r->order && r->index && r->ids && r->cu_seqlens ? 0 : -1;
@@ -118,25 +119,46 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *d
 }
 
 int sw_retrieval_run(sw_retrieval *r, sw_run *run, sw_ranking *out) {
+  static const uint32_t cuts[SW_RETRIEVAL_CUTS] = {1, 3, 5, SW_RETRIEVAL_DEPTH};
   sw_device *device = r->stream.device;
   sw_neighbours_desc desc = neighbours_desc(r);
-  *out = (sw_ranking){0};
+  sw_ranking_open(out, cuts, SW_RETRIEVAL_CUTS);
   if (embed(r, run, &r->queries, r->device_queries) || embed(r, run, &r->corpus, r->device_corpus) ||
       SW_RUN(&r->stream, neighbours, &desc, r->device_queries, r->device_corpus, r->device_index, r->device_scores, r->workspace) ||
-      device->copy_out(&r->stream, r->index, r->device_index, r->queries.count * SW_RANKING_DEPTH * sizeof *r->index) ||
+      device->copy_out(&r->stream, r->index, r->device_index, r->queries.count * SW_RETRIEVAL_DEPTH * sizeof *r->index) ||
       device->synchronize(&r->stream))
     return -1;
   size_t at = 0; /* in relevant, which is sorted by query */
   for (uint32_t q = 0; q < r->queries.count; q++) {
-    unsigned char hits[SW_RANKING_DEPTH];
+    uint64_t ranks[SW_RETRIEVAL_DEPTH];
     const size_t first = at;
+    size_t found = 0;
     while (at < r->num_relevant && r->relevant[at] >> 32 == q) at++;
     if (at == first) return sw_fail("query %u has no relevant document", q);
-    for (int i = 0; i < SW_RANKING_DEPTH; i++) {
-      const uint64_t key = (uint64_t)q << 32 | (uint32_t)r->index[q * SW_RANKING_DEPTH + i];
-      hits[i] = bsearch(&key, r->relevant + first, at - first, sizeof key, by_value) != NULL; /* index -1, none, is no document's number */
+    for (uint64_t i = 0; i < SW_RETRIEVAL_DEPTH; i++) { /* index -1, none, is no document's number */
+      const uint64_t key = (uint64_t)q << 32 | (uint32_t)r->index[q * SW_RETRIEVAL_DEPTH + i];
+      if (bsearch(&key, r->relevant + first, at - first, sizeof key, by_value)) ranks[found++] = i + 1;
     }
-    sw_ranking_add(out, hits, SW_RANKING_DEPTH, at - first);
+    sw_ranking_add(out, ranks, found, at - first);
   }
   return 0;
+}
+
+json_t *sw_retrieval_json(const sw_ranking *ranking) {
+  static const char *const names[SW_RANKING_SCORES] = {
+      [SW_ACCURACY_AT] = "accuracy", [SW_PRECISION_AT] = "precision", [SW_RECALL_AT] = "recall", [SW_MRR_AT] = "mrr", [SW_NDCG_AT] = "ndcg"};
+  json_t *all = json_pack("{s:I}", "queries", (json_int_t)ranking->queries);
+  int failed = !all;
+  for (int score = 0; score < SW_RANKING_SCORES && !failed; score++) {
+    json_t *by_cut = json_object();
+    for (int i = 0; i < ranking->num_cuts && !failed; i++) {
+      char key[12];
+      snprintf(key, sizeof key, "%u", ranking->cuts[i]);
+      failed = json_object_set_new(by_cut, key, json_real(sw_ranking_mean(ranking, (sw_ranking_score)score, i)));
+    }
+    failed |= json_object_set_new(all, names[score], by_cut);
+  }
+  if (!failed) return all;
+  json_decref(all);
+  return NULL;
 }

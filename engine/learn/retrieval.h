@@ -26,7 +26,10 @@ int sw_retrieval_add_relevant(sw_retrieval *r, uint32_t query, uint32_t document
 /* Once all is added: every query must have a relevant document. Batches have at most max_tokens tokens, at least the model's positions, in
  * max_batch sequences. */
 int sw_retrieval_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, sw_retrieval *r);
-/* With a run that has room for such batches, whose dropout is turned off. *out: sums over the queries. */
+/* With a run that has room for such batches, whose dropout is turned off. *out: at 1, 3, 5 and 10. */
+enum { SW_RETRIEVAL_CUTS = 4, SW_RETRIEVAL_DEPTH = 10 };
 int sw_retrieval_run(sw_retrieval *r, sw_run *run, sw_ranking *out);
+/* {"queries": n, "accuracy": {"1": x, "3": ...}, "precision": {...}, "recall": {...}, "mrr": {...}, "ndcg": {...}}; new reference, NULL on failure. */
+json_t *sw_retrieval_json(const sw_ranking *ranking);
 void sw_retrieval_close(sw_retrieval *r);
 #endif

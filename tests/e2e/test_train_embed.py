@@ -62,16 +62,16 @@ with tempfile.TemporaryDirectory() as tmp:
         documents = list(dict.fromkeys([t for _, p, n in rows for t in [p, *n]] + list(corpus)))
         v = embed(model, list(relevant) + documents)
         scores = v[:len(relevant)] @ v[len(relevant):].T
-        out = {"accuracy": {}, "precision": {}, "recall": {}, "mrr@10": [], "ndcg@10": []}
+        out = {name: {str(k): [] for k in (1, 3, 5, 10)} for name in ("accuracy", "precision", "recall", "mrr", "ndcg")}
+        gain = lambda r: sum(1 / np.log2(i + 2) for i, hit in enumerate(r) if hit)
         for q, row in zip(relevant, scores):
-            hits = [documents[i] in relevant[q] for i in np.argsort(-row, kind="stable")[:10]]
+            ranked, total = [documents[i] in relevant[q] for i in np.argsort(-row, kind="stable")[:10]], len(relevant[q])
             for k in (1, 3, 5, 10):
-                for name, value in (("accuracy", float(any(hits[:k]))), ("precision", sum(hits[:k]) / k), ("recall", sum(hits[:k]) / len(relevant[q]))):
-                    out[name].setdefault(str(k), []).append(value)
-            out["mrr@10"].append(1 / (hits.index(True) + 1) if True in hits else 0)
-            gain = lambda r: sum(1 / np.log2(i + 2) for i, hit in enumerate(r) if hit)
-            out["ndcg@10"].append(gain(hits) / gain([True] * min(10, len(relevant[q]))))
-        return {k: {c: np.mean(x) for c, x in v.items()} if isinstance(v, dict) else np.mean(v) for k, v in out.items()}, len(relevant), len(documents)
+                hits = ranked[:k]
+                for name, value in (("accuracy", float(any(hits))), ("precision", sum(hits) / k), ("recall", sum(hits) / total),
+                                    ("mrr", 1 / (hits.index(True) + 1) if any(hits) else 0), ("ndcg", gain(hits) / gain([True] * min(k, total)))):
+                    out[name][str(k)].append(value)
+        return {k: {c: np.mean(x) for c, x in v.items()} for k, v in out.items()}, len(relevant), len(documents)
 
     train, dev = pairs(120), pairs(60)
     dev += [(dev[0][0], dev[1][1], []), (dev[2][0], dev[3][1], [])]  # queries with two relevant documents
@@ -87,12 +87,12 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and done.stderr == "", f"--quiet prints nothing: {done.stderr!r}")
     check(weights(path("a.h5")) == weights(path("b.h5")) and weights(path("a.last.h5")) == weights(path("b.last.h5")), "1 and 2 threads: the same checkpoints")
     found = [l["dev"] for l in lines(path("a.metrics.jsonl")) if "dev" in l]
-    best = max(found, key=lambda m: m["ndcg@10"])
+    best = max(found, key=lambda m: m["ndcg"]["10"])
     before, queries, documents = evaluate(path("base.h5"), dev)
     after, _, _ = evaluate(path("a.h5"), dev)
-    print(f"MRR@10 {before['mrr@10']:.3f} -> {after['mrr@10']:.3f}")
-    check(after["mrr@10"] > before["mrr@10"] + 0.2, "MRR@10 rises")
-    flat = lambda m: {(k, c): x for k, v in m.items() if k != "queries" for c, x in (v.items() if isinstance(v, dict) else [("", v)])}
+    print(f"MRR@10 {before['mrr']['10']:.3f} -> {after['mrr']['10']:.3f}")
+    check(after["mrr"]["10"] > before["mrr"]["10"] + 0.2, "MRR@10 rises")
+    flat = lambda m: {(k, c): x for k, v in m.items() if k != "queries" for c, x in v.items()}
     check(best["queries"] == queries and flat(best).keys() == flat(after).keys() and max(abs(flat(best)[k] - flat(after)[k]) for k in flat(after)) < 1e-6,
           f"the scores are the evaluator's: {best} {after}")
     check(f"dev: {queries} queries, {documents} documents" in program("train", "embed", *common, "--epochs", "1", "-o", path("c.h5")).stderr, "queries and documents")
@@ -134,7 +134,7 @@ with tempfile.TemporaryDirectory() as tmp:
     done = program("train", "embed", *common, "--epochs", "1", "--corpus", path("corpus.txt"), "-o", path("corpus.h5"))
     check(done.returncode == 0 and f"{documents + len(extra)} documents" in done.stderr and "1 row could not" in done.stderr, f"--corpus: {done.stderr[-300:]}")
     after, _, _ = evaluate(path("corpus.h5"), dev, extra)
-    check(abs(lines(path("corpus.metrics.jsonl"))[-1]["dev"]["ndcg@10"] - after["ndcg@10"]) < 1e-6, "--corpus: the evaluator's score")
+    check(abs(lines(path("corpus.metrics.jsonl"))[-1]["dev"]["ndcg"]["10"] - after["ndcg"]["10"]) < 1e-6, "--corpus: the evaluator's score")
 
     # stopped again and again, in parts and with dropout, it ends with the same bits
     cached = [*common, "--epochs", "3", "--chunk-size", "8"]
@@ -178,7 +178,7 @@ with tempfile.TemporaryDirectory() as tmp:
             for device in ("cpu", "cuda-emulated"):
                 done = program("train", "embed", *args, "--device", device, "-o", path(device + ".h5"), "--force", timeout=600)
                 check(done.returncode == 0, f"{device}: {done.stderr[-500:]}")
-                results.append((losses(path(device + ".metrics.jsonl")), lines(path(device + ".metrics.jsonl"))[-1]["dev"]["ndcg@10"]))
+                results.append((losses(path(device + ".metrics.jsonl")), lines(path(device + ".metrics.jsonl"))[-1]["dev"]["ndcg"]["10"]))
             (cpu, score), (cuda, other) = results
             apart = max(abs(a - b) for a, b in zip(cpu, cuda))
             print(f"{len(cuda)} steps on the emulated GPU{' in parts' if more else ''}: losses at most {apart:.2g} apart")
