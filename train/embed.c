@@ -377,6 +377,12 @@ static int choose_length(embed_options *o, int wanted, const sw_model_config *co
   return 0;
 }
 
+static json_t *names_json(const sw_list *names) {
+  json_t *list = json_array();
+  for (int i = 0; i < names->count; i++) json_array_append_new(list, json_string(names->items[i]));
+  return list;
+}
+
 static int train_embed(embed_options *o) {
   const int wanted_length = o->setup.max_length, accumulate = o->setup.loop.accumulate;
   sw_setup setup = {0};
@@ -406,7 +412,13 @@ static int train_embed(embed_options *o) {
                   .begin_step = begin_step, .preview = in_parts(&t) ? preview : NULL, .batch = batch, .ids = item_ids, .loss = step_loss,
                   .evaluate = o->dev.count ? evaluate : NULL, .eval_tokens = o->dev.count ? eval_tokens(setup.model) : 0,
                   .eval_batch = o->dev.count ? EVAL_BATCH : 0};
-  json_t *hyper = json_pack("{s:f, s:i, s:i, s:i}", "scale", o->scale, "batch_size", o->batch_size, "chunk_size", o->chunk_size, "accumulate", accumulate);
+  json_t *hyper = json_pack("{s:f, s:i, s:i, s:i, s:s?, s:s?, s:s?, s:o}", "scale", o->scale, "batch_size", o->batch_size, "chunk_size", o->chunk_size,
+                            "accumulate", accumulate, "query", o->query, "positive", o->positive, "corpus_column", o->corpus_column, "negatives",
+                            names_json(&o->negatives));
+  if (!hyper) {
+    sw_fail("the options are not valid UTF-8, or out of memory");
+    goto done;
+  }
   status = sw_setup_train(&setup, &task, data, dev, hyper);
   data = dev = NULL;
   if (status == SW_EXIT_FAILED && sw_error_is_memory()) sw_fail("%s; a smaller --chunk-size needs less for the same batch", sw_error());
