@@ -226,6 +226,29 @@ static int evaluate(loop *l, int *stop) {
 }
 
 /* --- one step --- */
+/* Batch `b`, the step's word rows made current, its dropout that of the `forward`-th; handed to the device as one piece. */
+static int run_batch(loop *l, size_t b, int64_t forward, int preview, int *used) {
+  sw_task *task = l->task;
+  const uint32_t *items = l->order.items + l->starts[b];
+  const size_t count = l->starts[b + 1] - l->starts[b];
+  for (size_t i = 0; i < count; i++) {
+    const int32_t *ids;
+    int32_t n;
+    task->ids(task->self, items[i], &ids, &n);
+    sw_optimizer_touch(l->optimizer, ids, n);
+    if (!preview) l->tokens_done += n;
+  }
+  sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)forward);
+  if (sw_collect(l->stream)) return -1;
+  int failed = sw_optimizer_refresh(l->optimizer, NULL, 0);
+  if (!failed && preview)
+    failed = task->preview(task->self, l->run, items, count);
+  else if (!failed)
+    failed = task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), used) ||
+             (*used && sw_optimizer_collect(l->optimizer));
+  return sw_submit(l->stream, failed ? -1 : 0);
+}
+
 static int run_step(loop *l, double *loss, double *norm, double *rate) {
   sw_task *task = l->task;
   const size_t first = (size_t)l->at.batch;
@@ -234,23 +257,11 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
   if (task->begin_step(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
   *loss = *norm = 0;
   int any = 0;
+  for (size_t b = first; task->preview && b < last; b++)
+    if (run_batch(l, b, l->at.micro_step + (int64_t)(b - first), 1, NULL)) return -1;
   for (size_t b = first; b < last; b++) {
-    const uint32_t *items = l->order.items + l->starts[b];
-    const size_t count = l->starts[b + 1] - l->starts[b];
     int used = 0;
-    for (size_t i = 0; i < count; i++) {
-      const int32_t *ids;
-      int32_t n;
-      task->ids(task->self, items[i], &ids, &n);
-      sw_optimizer_touch(l->optimizer, ids, n);
-      l->tokens_done += n;
-    }
-    sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)l->at.micro_step++);
-    if (sw_collect(l->stream)) return -1;
-    int failed = sw_optimizer_refresh(l->optimizer, NULL, 0) ||
-                 task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), &used) ||
-                 (used && sw_optimizer_collect(l->optimizer));
-    if (sw_submit(l->stream, failed ? -1 : 0)) return -1;
+    if (run_batch(l, b, l->at.micro_step++, 0, &used)) return -1;
     any |= used;
   }
   *rate = sw_schedule_rate(&l->schedule, l->at.step);
@@ -273,7 +284,7 @@ static int train(loop *l) {
   int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
   if (l->task->evaluate && l->task->evaluate_first && !l->at.have_best) { /* from the first file on, there is something to resume from */
     status = write_checkpoint(l, l->last_path, 1) || evaluate(l, &stop) ? -1 : 0;
-    saved_at = -1;
+    l->saved_at = -1;
   }
   while (!status && !stop && l->at.epoch < o->epochs) {
     plan_epoch(l, l->at.epoch);
@@ -408,6 +419,7 @@ static int open_buffers(loop *l) {
   int64_t steps = plan_all(l, &max_tokens, &max_batch);
   l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
   if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
+  if (l->task->sequences) max_batch *= l->task->sequences;
   if (l->task->eval_tokens > max_tokens) max_tokens = l->task->eval_tokens;
   if (l->task->eval_batch > max_batch) max_batch = l->task->eval_batch;
   return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);

@@ -40,8 +40,11 @@ typedef struct sw_task {
   const sw_replay *replays;
   size_t num_replays;
   void (*begin_epoch)(void *self, int epoch); /* or NULL; 0-based, also of the epoch that a resumed run goes on in */
+  int sequences;           /* an item has at most; 0: one */
   /* The items of a whole step, before its first batch: normalisers. */
   int (*begin_step)(void *self, const uint32_t *items, size_t count);
+  /* NULL, or sees every batch of a step, with the dropout it will have, before the first one is trained on: for losses over a whole step. */
+  int (*preview)(void *self, sw_run *run, const uint32_t *items, size_t count);
   /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. */
   int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, int *used);
   /* The step's (normalised) loss from the heads' sums over its batches. */

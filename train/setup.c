@@ -59,6 +59,9 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
   size_t count = 0;
   for (int i = 0; i < 3; i++)
     for (const sw_option *row = parts[i]; row->name; row++) {
+      int own = row->value == &o->loop.batch_tokens && !o->loop.batch_tokens; /* an option that the task has not, or has said itself */
+      for (const sw_option *said = command->options; i == 2 && said->name; said++) own |= !strcmp(said->name, row->name);
+      if (own) continue;
       if (count + 1 == sizeof all / sizeof *all) return sw_fail("too many options");
       all[count++] = *row;
     }
@@ -84,7 +87,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (l->epochs < 1 || l->epochs > 10000) return sw_fail("--epochs must be from 1 to 10000");
   if (!(l->learning_rate > 0 && l->learning_rate < 1)) return sw_fail("--lr must lie between 0 and 1");
   if (!(l->warmup >= 0 && l->warmup < 1)) return sw_fail("--warmup is a part of all steps: from 0 to below 1");
-  if (l->batch_tokens < 1 || l->batch_tokens > 1 << 20) return sw_fail("--batch-tokens must be from 1 to 1048576");
+  if ((l->batch_tokens < 1 && !l->batch_size) || l->batch_tokens > 1 << 20) return sw_fail("--batch-tokens must be from 1 to 1048576");
   if (l->batch_size < 0 || l->batch_size > 1 << 16) return sw_fail("--batch-size must be from 0 to 65536");
   if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
   if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0)

@@ -17,7 +17,8 @@ typedef struct {
             .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10, .monitor = {.experiment = "skillwatch"}},                             \
    .device = "auto", .dtype = "fp32", .schedule = "linear"}
 
-/* Parses the command line: command->options are the task's own, those of `o` are added. Operands are refused.
+/* Parses the command line: command->options are the task's own, those of `o` are added but for names that the task has itself, and
+ * --batch-tokens where its default is 0 (a task that cuts batches by number only). Operands are refused.
  * As sw_options_parse: 0, 1 after --help, -1 on wrong usage. */
 int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, char **argv);
 /* Checks the shared options. Nothing that the run writes may be something that it reads: `check` is called for every file that the run

@@ -69,7 +69,9 @@ struct sw_run {
   int64_t tokens;
   int batch, max_seqlen;
   int32_t *ids, *positions, *cu_seqlens; /* device */
-  int32_t *host_positions;
+  int queries, candidate_token;          /* of a batch of pairs: its first sequences, and the first token of the others */
+  int32_t *candidate_starts;             /* device: cu_seqlens of the others, from 0 on */
+  int32_t *host_positions, *host_candidate_starts;
   /* activations */
   void *z0, *x0;
   float *mean0, *rstd0;
@@ -81,9 +83,14 @@ struct sw_run {
   /* gradients of activations */
   void *d_state, *d_hidden, *d_up, *d_qkv, *d_context;
   int head_dropout_ran;
+  /* heads on one vector a sequence: where the model has such */
+  void *vector_input;  /* pooled vectors after the heads' dropout, in model->dtype; NULL before the first head of a forward */
+  void *vector_buffer, *d_vectors; /* [max_batch, hidden] in model->dtype */
+  float *d_pooled;                 /* the same, fp32; scratch before backward */
+  float *targets;                  /* [num_heads, max_batch * the most labels of such a head] */
   int32_t *labels;    /* [num_heads, max_tokens] */
   float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
-  double *losses;     /* a head each, then the MLM head's */
+  double *losses;     /* a head each, and one for the MLM head or a loss without a head */
   sw_mlm_state mlm;
   /* dropout */
   int dropout_enabled;
@@ -99,8 +106,12 @@ struct sw_run {
 enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };
 
 sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site);
-/* Losses that a run adds up. */
-size_t sw_model_losses(const sw_model *model);
+/* Whether the head reads one vector a sequence, not every token's. */
+int sw_model_head_is_pooled(const sw_model_head *head);
+/* The most labels of a head that does, or does not. 0: there is none. */
+int sw_model_most_labels(const sw_model *model, int pooled);
+/* logits [rows, labels] of a head */
+int sw_run_head_logits(sw_run *run, const sw_model_head *head, int64_t rows, const void *x);
 /* Token states of the last forward, [tokens, hidden]. */
 const void *sw_run_states(const sw_run *run);
 #endif

@@ -111,12 +111,39 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
 int sw_run_mlm_loss(sw_run *run, const int32_t *positions, const int32_t *labels, int64_t count, float scale, sw_gradients *gradients);
 /* What the MLM head expects at these tokens of the last forward, log-softmaxed over the vocabulary: out (host, fp32) [count, vocab_size]. */
 int sw_run_mlm_log_probs(sw_run *run, const int32_t *positions, int64_t count, float *out);
-/* sums (host) [num_heads, and one more with the MLM head]: the heads' losses since the last call, which start anew at 0; there once the
- * device is synchronised. */
+/* sums (host) [num_heads + 1]: the heads' losses since the last call, then that of the MLM head or of a loss without a head, which all start anew at
+ * 0; there once the device is synchronised. */
 int sw_run_losses(sw_run *run, double *sums);
 /* Back through the encoder from what the losses left. Dense gradients are added to gradients->values; the word table's are
  * written to word_rows/word_ids (the caller merges them over accumulated batches). */
 int sw_run_backward(sw_run *run, sw_gradients *gradients);
-/* The gradient of the states that backward starts from, device [tokens, hidden] in model->dtype: for other losses (pooled ones). */
+/* The gradient of the states that backward starts from, device [tokens, hidden] in model->dtype: for losses of other files. */
 void *sw_run_state_gradient(sw_run *run);
+
+/* --- losses over one vector a sequence (pooled.c) --- */
+/* A bi-encoder's loss (kernels/contrastive) over unit vectors, pooled as the configuration says, of the queries and the candidates of
+ * one forward or of several: where a batch is too large for one, each part goes through the encoder twice, for its vectors and for its
+ * gradients (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021). For every part
+ *   sw_run_forward_pairs, sw_run_pool_pairs                         then, once, sw_run_contrastive_loss, and again for every part
+ *   sw_run_forward_pairs (not where there is one part only), sw_run_unpool_pairs, sw_run_backward. */
+typedef struct sw_pair_vectors sw_pair_vectors;
+/* Device memory for so many vectors and their gradients; for runs of this model on this stream. */
+int sw_pair_vectors_open(sw_stream *stream, const sw_model *model, int64_t max_queries, int64_t max_candidates, sw_pair_vectors **out);
+void sw_pair_vectors_close(sw_pair_vectors *vectors);
+/* Forward of a batch whose first sequences are `queries` queries, and the others candidates; there may be none of either. */
+int sw_run_forward_pairs(sw_run *run, const sw_batch *batch, int queries);
+/* The vectors of that forward, as those of query `first_query` and the following and of candidate `first_candidate` and the following. */
+int sw_run_pool_pairs(sw_run *run, sw_pair_vectors *vectors, int64_t first_query, int64_t first_candidate);
+/* positive (host) [queries]: each query's candidate; several may share one. Gradients are those of scale * sum; the unscaled sum is added
+ * to the run's loss without a head. */
+int sw_run_contrastive_loss(sw_run *run, sw_pair_vectors *vectors, int64_t queries, int64_t candidates, const int32_t *positive,
+                            float similarity_scale, float scale);
+/* From the gradients of the last forward's vectors to that of its states. */
+int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *vectors, int64_t first_query, int64_t first_candidate);
+
+/* Heads of one vector a sequence, which is pooled as the configuration says and not brought to unit length; after a forward. Task "sequence":
+ * cross entropy; labels (host) [batch], SW_IGNORE where there is none; targets NULL. Task "multilabel": sigmoid cross entropy of each label;
+ * targets (host) [batch, num_labels] in [0, 1]; labels NULL. The rest as in sw_run_token_loss, which cannot have a share in the same forward. */
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+                         sw_gradients *gradients);
 #endif

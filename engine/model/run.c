@@ -23,10 +23,12 @@ void *sw_arena_take(sw_arena *a, int64_t count, size_t bytes) {
   return p;
 }
 
-static int max_labels(const sw_model *model) {
-  int most = 1;
+int sw_model_head_is_pooled(const sw_model_head *head) { return strcmp(head->task, "token") != 0; }
+
+int sw_model_most_labels(const sw_model *model, int pooled) {
+  int most = 0;
   for (size_t i = 0; i < model->num_heads; i++)
-    if (model->heads[i].num_labels > most) most = model->heads[i].num_labels;
+    if (sw_model_head_is_pooled(&model->heads[i]) == pooled && model->heads[i].num_labels > most) most = model->heads[i].num_labels;
   return most;
 }
 
@@ -56,7 +58,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
     if (bytes > *most) *most = bytes;
   }
   for (size_t i = 0; i < model->num_heads; i++) {
-    sw_linear_desc desc = sw_model_head_desc(model, &model->heads[i], tokens);
+    sw_linear_desc desc = sw_model_head_desc(model, &model->heads[i], sw_model_head_is_pooled(&model->heads[i]) ? batch : tokens);
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
     if (bytes > *most) *most = bytes;
   }
@@ -78,7 +80,8 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
                  sw_layer_state *layers, size_t *total) {
   const sw_model_config *c = &model->config;
   const size_t e = sw_dtype_bytes(model->dtype);
-  const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size;
+  const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size, bh = (int64_t)batch * c->hidden_size;
+  const int64_t token_logits = tokens * sw_model_most_labels(model, 0), pooled_logits = (int64_t)batch * sw_model_most_labels(model, 1);
   sw_arena a = {.base = base};
   size_t scratch;
   if (workspace_bytes(stream, model, tokens, batch, &scratch)) return -1;
@@ -86,8 +89,8 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
   run->positions = sw_arena_take(&a, tokens, 4);
   run->cu_seqlens = sw_arena_take(&a, batch + 1, 4);
   run->x0 = sw_arena_take(&a, th, e);
-  run->logits = sw_arena_take(&a, tokens * max_labels(model), 4);
-  run->pooled = sw_arena_take(&a, (int64_t)batch * c->hidden_size, 4);
+  run->logits = sw_arena_take(&a, token_logits > pooled_logits ? token_logits : pooled_logits, 4);
+  run->pooled = sw_arena_take(&a, bh, 4);
   run->workspace = sw_arena_take(&a, (int64_t)scratch, 1);
   for (int i = 0; i < c->num_layers; i++) {
     sw_layer_state *l = &layers[i];
@@ -122,8 +125,15 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
     run->d_context = sw_arena_take(&a, th, e);
     run->labels = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
     run->row_weights = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
-    run->losses = sw_arena_take(&a, (int64_t)sw_model_losses(model) + 1, 8);
+    run->losses = sw_arena_take(&a, (int64_t)model->num_heads + 1, 8);
     if (model->mlm) sw_mlm_place(model, tokens, &a, &run->mlm);
+    run->candidate_starts = sw_arena_take(&a, batch + 1, 4);
+    if (pooled_logits) {
+      run->vector_buffer = sw_arena_take(&a, bh, e);
+      run->d_vectors = sw_arena_take(&a, bh, e);
+      run->d_pooled = sw_arena_take(&a, bh, 4);
+      run->targets = sw_arena_take(&a, (int64_t)model->num_heads * pooled_logits, 4);
+    }
     run->sorted = sw_arena_take(&a, tokens, 4);
     run->segments = sw_arena_take(&a, tokens + 1, 4);
   }
@@ -158,12 +168,13 @@ static int open_run(sw_run *run) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
     run->host_segments = sw_alloc_array(n + 1, sizeof(int32_t));
-    if (!run->sort_keys || !run->host_sorted || !run->host_segments) return -1;
+    run->host_candidate_starts = sw_alloc_array((size_t)run->max_batch + 1, sizeof(int32_t));
+    if (!run->sort_keys || !run->host_sorted || !run->host_segments || !run->host_candidate_starts) return -1;
   }
   if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
   if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
   if (place(&run->stream, model, run->max_tokens, run->max_batch, run->training, run->arena, run, run->layers, &bytes)) return -1;
-  return run->training ? model->device->zero(&run->stream, run->losses, sw_model_losses(model) * sizeof(double)) : 0;
+  return run->training ? model->device->zero(&run->stream, run->losses, (model->num_heads + 1) * sizeof(double)) : 0;
 }
 
 int sw_run_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, int training, sw_run **out) {
@@ -192,6 +203,7 @@ void sw_run_close(sw_run *run) {
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);
+  free(run->host_candidate_starts);
   free(run);
 }
 
@@ -290,7 +302,7 @@ static int forward(sw_run *run, const sw_batch *batch, const void **states) {
     if (forward_layer(run, i, x)) return -1;
     x = run->layers[i].y2;
   }
-  run->head_input = NULL;
+  run->head_input = run->vector_input = NULL;
   run->head_dropout_ran = 0;
   if (states) *states = x;
   return 0;
@@ -319,8 +331,8 @@ int sw_run_embed(sw_run *run, const sw_batch *batch, float *out) {
   return run->model->device->synchronize(&run->stream);
 }
 
-static int head_logits(sw_run *run, const sw_model_head *head, const void *x) {
-  sw_linear_desc desc = sw_model_head_desc(run->model, head, run->tokens);
+int sw_run_head_logits(sw_run *run, const sw_model_head *head, int64_t rows, const void *x) {
+  sw_linear_desc desc = sw_model_head_desc(run->model, head, rows);
   return SW_RUN(&run->stream, linear_forward, &desc, x, head->prepared, run->model->values + run->model->parameters[head->bias].offset, NULL,
                 run->logits, run->workspace);
 }
@@ -328,7 +340,7 @@ static int head_logits(sw_run *run, const sw_model_head *head, const void *x) {
 int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
   const sw_model_head *head = &run->model->heads[h];
   sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels};
-  if (head_logits(run, head, sw_run_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
+  if (sw_run_head_logits(run, head, run->tokens, sw_run_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
       run->model->device->copy_out(&run->stream, out, run->logits, (size_t)run->tokens * (size_t)head->num_labels * sizeof(float)))
     return -1;
   return run->model->device->synchronize(&run->stream);
@@ -361,7 +373,7 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
   if (row_weights && model->device->copy_in(&run->stream, device_weights, row_weights, (size_t)run->tokens * 4)) return -1;
   sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
   sw_linear_desc linear = sw_model_head_desc(model, head, run->tokens);
-  return head_logits(run, head, run->head_input) ||
+  return sw_run_head_logits(run, head, run->tokens, run->head_input) ||
                  SW_RUN(&run->stream, cross_entropy, &desc, run->logits, device_labels, NULL, device_weights, run->losses + h,
                         run->logits, run->workspace) ||
                  SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->head_input, gradients->values + weight,
@@ -371,11 +383,10 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
              : 0;
 }
 
-size_t sw_model_losses(const sw_model *model) { return model->num_heads + (model->mlm != NULL); }
 
 int sw_run_losses(sw_run *run, double *sums) {
   sw_device *device = run->model->device;
-  const size_t bytes = sw_model_losses(run->model) * sizeof(double);
+  const size_t bytes = (run->model->num_heads + 1) * sizeof(double);
   return device->copy_out(&run->stream, sums, run->losses, bytes) || device->zero(&run->stream, run->losses, bytes) ? -1 : 0;
 }
 

@@ -386,7 +386,7 @@ static int train(uint64_t *result) {
   sw_optimizer *optimizer = NULL;
   sw_checkpoint trained;
   sw_checkpoint_init(&trained);
-  double loss = 0, norm = 0;
+  double losses[2] = {0}, norm = 0;
   if (sw_device_open("cpu", &device)) return -1;
   int status = sw_stream_open(device, 1, &stream) || sw_model_open(&stream, &checkpoint, SW_F32, 1, &model) ||
                sw_run_open(&stream, model, TOKENS, 2, 1, &run) ||
@@ -397,7 +397,7 @@ static int train(uint64_t *result) {
              sw_run_token_loss(run, 0, targets, NULL, 0.5f, 1, sw_optimizer_gradients(optimizer)) ||
              sw_run_backward(run, sw_optimizer_gradients(optimizer)) || sw_optimizer_collect(optimizer);
   }
-  status = status || sw_run_losses(run, &loss) || sw_optimizer_measure(optimizer) || sw_optimizer_step(optimizer, 1e-3, &norm) || sw_optimizer_save(optimizer, &trained) ||
+  status = status || sw_run_losses(run, losses) || sw_optimizer_measure(optimizer) || sw_optimizer_step(optimizer, 1e-3, &norm) || sw_optimizer_save(optimizer, &trained) ||
                    sw_model_save(&stream, model, &trained)
                ? -1
                : 0;
@@ -405,7 +405,7 @@ static int train(uint64_t *result) {
     for (size_t i = 0; i < trained.weights.count; i++)
       *result = mix(*result, trained.weights.items[i].data,
                     (size_t)sw_tensor_elements(&trained.weights.items[i]) * sizeof(float));
-    *result = mix(mix(*result, &loss, sizeof loss), &norm, sizeof norm);
+    *result = mix(mix(*result, losses, sizeof *losses), &norm, sizeof norm);
   }
   sw_checkpoint_close(&trained);
   sw_optimizer_close(optimizer);

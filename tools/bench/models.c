@@ -107,13 +107,13 @@ static double forward_macs(const sw_bench_shape *s, const sw_batch *b) {
 /* As the trainer does it: handed over as one, dropout, clipping and AdamW included; one wait a step. */
 static int training_step(sw_stream *stream, sw_run *run, sw_optimizer *optimizer, const batch_memory *b, uint32_t step) {
   sw_gradients *g = sw_optimizer_gradients(optimizer);
-  double loss, norm;
+  double losses[2], norm;
   sw_run_set_dropout(run, 1, 3, step);
   if (sw_collect(stream)) return -1;
   int failed = sw_optimizer_refresh(optimizer, b->ids, b->batch.tokens) || sw_run_forward(run, &b->batch, NULL) ||
                sw_run_token_loss(run, 0, b->labels, NULL, 1.0f / (float)b->batch.tokens, 1, g) || sw_run_backward(run, g) ||
                sw_optimizer_collect(optimizer);
-  return sw_submit(stream, failed ? -1 : 0) || sw_optimizer_measure(optimizer) || sw_run_losses(run, &loss) ||
+  return sw_submit(stream, failed ? -1 : 0) || sw_optimizer_measure(optimizer) || sw_run_losses(run, losses) ||
                  stream->device->synchronize(stream) || sw_optimizer_step(optimizer, 1e-5, &norm)
              ? -1
              : 0;

@@ -1,0 +1,201 @@
+/* Losses over one vector a sequence. */
+#include "base/error.h"
+#include "engine/data/labels.h"
+#include "engine/model/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct sw_pair_vectors {
+  sw_device *device;
+  int hidden;
+  int64_t max_queries, max_candidates;
+  float *values, *norms, *gradients; /* device; those of the candidates behind those of all max_queries queries */
+  int32_t *positive;                 /* device [max_queries] */
+  void *workspace;
+};
+
+/* The one thing that the loss and its scratch are described by. */
+static sw_contrastive_desc contrastive_desc(const sw_pair_vectors *v, int64_t queries, int64_t candidates) {
+  return (sw_contrastive_desc){.rows = queries, .candidates = candidates, .hidden = v->hidden};
+}
+
+int sw_pair_vectors_open(sw_stream *stream, const sw_model *model, int64_t max_queries, int64_t max_candidates, sw_pair_vectors **out) {
+  *out = NULL;
+  sw_device *device = stream->device;
+  sw_pair_vectors *v = sw_alloc(sizeof *v);
+  if (!v) return -1;
+  *v = (sw_pair_vectors){.device = device, .hidden = model->config.hidden_size, .max_queries = max_queries, .max_candidates = max_candidates};
+  const size_t rows = (size_t)(max_queries + max_candidates), bytes = rows * (size_t)v->hidden * sizeof(float);
+  sw_contrastive_desc desc = contrastive_desc(v, max_queries, max_candidates);
+  size_t scratch;
+  if (SW_RUN(stream, contrastive_workspace, &desc, &scratch) || !(v->values = device->alloc(device, bytes)) ||
+      !(v->gradients = device->alloc(device, bytes)) || !(v->norms = device->alloc(device, rows * sizeof(float))) ||
+      !(v->positive = device->alloc(device, (size_t)max_queries * sizeof(int32_t))) || !(v->workspace = device->alloc(device, scratch))) {
+    sw_pair_vectors_close(v);
+    return -1;
+  }
+  *out = v;
+  return 0;
+}
+
+void sw_pair_vectors_close(sw_pair_vectors *v) {
+  if (!v) return;
+  void *const owned[] = {v->values, v->gradients, v->norms, v->positive, v->workspace};
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+    if (owned[i]) v->device->release(v->device, owned[i]);
+  free(v);
+}
+
+int sw_run_forward_pairs(sw_run *run, const sw_batch *batch, int queries) {
+  if (!run->training) return sw_fail("this run was not opened for training");
+  if (queries < 0 || queries > batch->batch) return sw_fail("%d queries in a batch of %d sequences", queries, batch->batch);
+  if (sw_run_forward(run, batch, NULL)) return -1;
+  run->queries = queries;
+  for (int i = queries; i <= batch->batch; i++) run->host_candidate_starts[i - queries] = batch->cu_seqlens[i] - batch->cu_seqlens[queries];
+  run->candidate_token = batch->cu_seqlens[queries];
+  return run->model->device->copy_in(&run->stream, run->candidate_starts, run->host_candidate_starts,
+                                     (size_t)(batch->batch - queries + 1) * sizeof(int32_t));
+}
+
+/* One side of the last forward, and where its vectors are. */
+typedef struct {
+  sw_pool_desc desc;
+  const int32_t *cu_seqlens;
+  size_t states; /* bytes before its states, or their gradients */
+  int64_t row;   /* of its first vector */
+} side;
+static side side_of(const sw_run *run, const sw_pair_vectors *v, int candidates, int64_t first) {
+  const sw_model_config *c = &run->model->config;
+  const int64_t begin = candidates ? run->candidate_token : 0, end = candidates ? run->tokens : run->candidate_token;
+  return (side){.desc = {.batch = candidates ? run->batch - run->queries : run->queries, .total_tokens = end - begin, .hidden = c->hidden_size,
+                         .pooling = c->pooling, .normalize = 1, .dtype = run->model->dtype},
+                .cu_seqlens = candidates ? run->candidate_starts : run->cu_seqlens,
+                .states = (size_t)(begin * c->hidden_size) * sw_dtype_bytes(run->model->dtype),
+                .row = candidates ? v->max_queries + first : first};
+}
+
+static int check_places(const sw_run *run, const sw_pair_vectors *v, int64_t first_query, int64_t first_candidate) {
+  if (first_query < 0 || first_query + run->queries > v->max_queries || first_candidate < 0 ||
+      first_candidate + run->batch - run->queries > v->max_candidates)
+    return sw_fail("%d queries from %lld and %d candidates from %lld on do not fit %lld and %lld vectors", run->queries, (long long)first_query,
+                   run->batch - run->queries, (long long)first_candidate, (long long)v->max_queries, (long long)v->max_candidates);
+  return 0;
+}
+
+int sw_run_pool_pairs(sw_run *run, sw_pair_vectors *v, int64_t first_query, int64_t first_candidate) {
+  if (check_places(run, v, first_query, first_candidate)) return -1;
+  for (int k = 0; k < 2; k++) {
+    const side s = side_of(run, v, k, k ? first_candidate : first_query);
+    if (s.desc.batch && SW_RUN(&run->stream, pool_forward, &s.desc, s.cu_seqlens, (const char *)sw_run_states(run) + s.states,
+                               v->values + s.row * v->hidden, v->norms + s.row))
+      return -1;
+  }
+  return 0;
+}
+
+int sw_run_contrastive_loss(sw_run *run, sw_pair_vectors *v, int64_t queries, int64_t candidates, const int32_t *positive,
+                            float similarity_scale, float scale) {
+  if (queries < 1 || queries > v->max_queries || candidates < 1 || candidates > v->max_candidates)
+    return sw_fail("%lld queries and %lld candidates do not fit %lld and %lld vectors", (long long)queries, (long long)candidates,
+                   (long long)v->max_queries, (long long)v->max_candidates);
+  for (int64_t i = 0; i < queries; i++)
+    if (positive[i] < 0 || positive[i] >= candidates)
+      return sw_fail("query %lld has positive %d; there are %lld candidates", (long long)i, positive[i], (long long)candidates);
+  sw_contrastive_desc desc = contrastive_desc(v, queries, candidates);
+  desc.similarity_scale = similarity_scale;
+  desc.scale = scale;
+  const int64_t behind = v->max_queries * v->hidden;
+  return v->device->copy_in(&run->stream, v->positive, positive, (size_t)queries * sizeof *positive) ||
+                 SW_RUN(&run->stream, contrastive, &desc, v->values, v->values + behind, v->positive, NULL,
+                        run->losses + run->model->num_heads, v->gradients, v->gradients + behind, v->workspace)
+             ? -1
+             : 0;
+}
+
+int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *v, int64_t first_query, int64_t first_candidate) {
+  if (check_places(run, v, first_query, first_candidate)) return -1;
+  for (int k = 0; k < 2; k++) {
+    const side s = side_of(run, v, k, k ? first_candidate : first_query);
+    if (s.desc.batch && SW_RUN(&run->stream, pool_backward, &s.desc, s.cu_seqlens, (const char *)sw_run_states(run) + s.states,
+                               v->values + s.row * v->hidden, v->norms + s.row, v->gradients + s.row * v->hidden,
+                               (char *)run->d_state + s.states))
+      return -1;
+  }
+  return 0;
+}
+
+/* --- heads --- */
+static sw_pool_desc pool_desc(const sw_run *run) {
+  const sw_model_config *c = &run->model->config;
+  return (sw_pool_desc){.batch = run->batch, .total_tokens = run->tokens, .hidden = c->hidden_size, .pooling = c->pooling, .dtype = run->model->dtype};
+}
+
+/* In fp32, also where the model computes in bf16. */
+static int vector_dropout(sw_run *run, const float *x, float *y) {
+  sw_dropout_desc desc = {.count = (int64_t)run->batch * run->model->config.hidden_size, .dtype = SW_F32,
+                          .dropout = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD)};
+  return SW_RUN(&run->stream, dropout, &desc, x, y);
+}
+
+/* What the heads read: pooled vectors, dropped out, in the model's dtype. */
+static int pool_for_heads(sw_run *run) {
+  const sw_pool_desc pool = pool_desc(run);
+  const int half = run->model->dtype == SW_BF16, dropped = sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD).p > 0;
+  float *vectors = !dropped ? run->pooled : half ? run->d_pooled : run->vector_buffer;
+  if (SW_RUN(&run->stream, pool_forward, &pool, run->cu_seqlens, sw_run_states(run), run->pooled, NULL) ||
+      (dropped && vector_dropout(run, run->pooled, vectors)) ||
+      (half && SW_RUN(&run->stream, cast, (int64_t)run->batch * pool.hidden, SW_F32, vectors, SW_BF16, run->vector_buffer)))
+    return -1;
+  run->vector_input = half ? run->vector_buffer : vectors;
+  return 0;
+}
+
+/* From the gradient of what the heads read, so far, to that of the states. */
+static int unpool_for_heads(sw_run *run) {
+  const sw_pool_desc pool = pool_desc(run);
+  const float *gradient = run->d_vectors;
+  if (run->model->dtype == SW_BF16) {
+    if (SW_RUN(&run->stream, cast, (int64_t)run->batch * pool.hidden, SW_BF16, run->d_vectors, SW_F32, run->d_pooled)) return -1;
+    gradient = run->d_pooled;
+  }
+  if (sw_run_dropout(run, run->model->config.hidden_dropout, SITE_HEAD).p > 0) {
+    if (vector_dropout(run, gradient, run->d_pooled)) return -1;
+    gradient = run->d_pooled;
+  }
+  return SW_RUN(&run->stream, pool_backward, &pool, run->cu_seqlens, sw_run_states(run), run->pooled, NULL, gradient, run->d_state);
+}
+
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+                         sw_gradients *gradients) {
+  const sw_model *model = run->model;
+  const sw_model_head *head = &model->heads[h];
+  const int multilabel = !strcmp(head->task, "multilabel");
+  const size_t rows = (size_t)run->batch, weight = model->parameters[head->weight].offset, bias = model->parameters[head->bias].offset;
+  if (!sw_model_head_is_pooled(head)) return sw_fail("head '%s' is one of tokens", head->name);
+  if (!(multilabel ? targets : (const void *)labels)) return sw_fail("head '%s': there are no %s", head->name, multilabel ? "targets" : "labels");
+  if (run->batch > run->max_tokens) return sw_fail("%d sequences in a run of %lld tokens", run->batch, (long long)run->max_tokens);
+  for (size_t i = 0; i < rows && !multilabel; i++)
+    if (labels[i] != SW_IGNORE && (labels[i] < 0 || labels[i] >= head->num_labels))
+      return sw_fail("sequence %zu has label %d; head '%s' has %d", i, labels[i], head->name, head->num_labels);
+  int32_t *device_labels = run->labels + (int64_t)h * run->max_tokens;
+  float *device_weights = row_weights ? run->row_weights + (int64_t)h * run->max_tokens : NULL;
+  float *device_targets = run->targets + (int64_t)h * run->max_batch * sw_model_most_labels(model, 1);
+  if ((!run->vector_input && pool_for_heads(run)) || (row_weights && model->device->copy_in(&run->stream, device_weights, row_weights, rows * 4)) ||
+      (multilabel ? model->device->copy_in(&run->stream, device_targets, targets, rows * (size_t)head->num_labels * 4)
+                  : model->device->copy_in(&run->stream, device_labels, labels, rows * 4)))
+    return -1;
+  const sw_loss_desc desc = {.rows = run->batch, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
+  const sw_linear_desc linear = sw_model_head_desc(model, head, run->batch);
+  return sw_run_head_logits(run, head, run->batch, run->vector_input) ||
+                 (multilabel ? SW_RUN(&run->stream, sigmoid_bce, &desc, run->logits, device_targets, device_weights, run->losses + h, run->logits,
+                                      run->workspace)
+                             : SW_RUN(&run->stream, cross_entropy, &desc, run->logits, device_labels, NULL, device_weights, run->losses + h,
+                                      run->logits, run->workspace)) ||
+                 SW_RUN(&run->stream, linear_backward_weight, &linear, run->logits, run->vector_input, gradients->values + weight,
+                        gradients->values + bias, run->workspace) ||
+                 SW_RUN(&run->stream, linear_backward_input, &linear, run->logits, NULL, head->prepared, run->d_vectors, !first, run->workspace) ||
+                 unpool_for_heads(run)
+             ? -1
+             : 0;
+}
