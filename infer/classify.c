@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "engine/data/csv.h"
 #include "engine/learn/ranking.h"
+#include "engine/store/config_file.h"
 #include "infer/session.h"
 
 #include <math.h>
@@ -156,7 +157,7 @@ int sw_infer_classify(int argc, char **argv) {
       .options = options,
   };
   sw_list inputs = {0};
-  int status = sw_options_parse(&command, argc, argv, &inputs);
+  int status = sw_config_parse(&command, argc, argv, &inputs);
   if (!status) status = sw_infer_check(&o, &inputs);
   if (!status && job.k < 1) status = sw_fail("-k must be at least 1");
   job.csv |= sw_infer_ends_in(o.output, ".csv");

@@ -7,6 +7,7 @@
 #include "engine/data/embed.h"
 #include "engine/learn/ranking.h"
 #include "engine/model/logistic.h"
+#include "engine/store/config_file.h"
 #include "engine/store/vectors.h"
 #include "train/setup.h"
 #include "train/tasks.h"
@@ -583,7 +584,7 @@ int sw_train_classify(int argc, char **argv) {
       "skillwatch train classify --base minilm.h5 --data occupations.csv --column Title,Description --label Code --holdout 0.2 -o occupations.h5",
       options};
   sw_list operands = {0};
-  int status = sw_options_parse(&command, argc, argv, &operands);
+  int status = sw_config_parse(&command, argc, argv, &operands);
   if (!status && operands.count) status = sw_fail("'%s' was not expected: give data with --data", operands.items[0]);
   if (!status) status = check(&o);
   const int code = status > 0 ? SW_EXIT_DONE : status < 0 ? sw_exit_message(SW_EXIT_USAGE) : train_classify(&o);
