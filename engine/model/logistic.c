@@ -194,13 +194,12 @@ static double find_direction(fit *f, const point *at) {
   const double c = fmax(-expm1(-at->loss / f->total), 1e-6);
   double alpha[MEMORY], q_s = 0, factor = 1;
   float *q = f->direction;
-  memcpy(q, at->gradient, f->n * sizeof *q);
   if (count) {
     const float *y = f->y[last % MEMORY];
     factor = 1 / (f->rho[last % MEMORY] * scale(f, c, 1, y, q, y)); /* s.y / y.D y, q as scratch */
-    memcpy(q, at->gradient, f->n * sizeof *q);
-    q_s = dot(f, q, f->s[last % MEMORY]);
+    q_s = dot(f, at->gradient, f->s[last % MEMORY]);
   }
+  memcpy(q, at->gradient, f->n * sizeof *q);
   for (int i = last; i > last - count; i--) {
     const int k = i % MEMORY;
     alpha[k] = f->rho[k] * q_s;
@@ -282,9 +281,12 @@ static void remember(fit *f) {
   const int k = f->pairs % MEMORY;
   OVER_SPANS(f, span_pair(f->s[k], f->y[k], &f->here, &f->next, begin, count));
   const double product = total_of(f);
-  if (!(product > 0)) return; /* by rounding, or after a search that was given up */
-  f->rho[k] = 1 / product;
-  f->pairs++;
+  if (product > 0) {
+    f->rho[k] = 1 / product;
+    f->pairs++;
+  } else { /* by rounding, or after a search that was given up; the oldest pair's place is taken, too */
+    f->pairs = 0;
+  }
 }
 
 static int minimise(fit *f, const sw_logistic_options *o, sw_logistic_result *r) {
