@@ -14,99 +14,34 @@ typedef enum { JSON_LINES, VECTORS_FILE } output_format;
 
 typedef struct {
   sw_infer_session session;
-  const char *prefix;
-  size_t prefix_bytes;
+  sw_embedder embedder;
   output_format format;
-  int hidden;
-  sw_special_ids special;
   sw_buffer record; /* of the chunk that is being written */
 } embed_job;
 
-typedef struct {
-  sw_infer_worker base;
-  sw_buffer text;
-  int32_t *ids;   /* [max_seq_length] */
-  float *vectors; /* [max_batch, hidden] */
-} embed_worker;
-
 static void close_worker(void *context, void *worker) {
-  embed_worker *w = worker;
-  sw_infer_worker_close(&w->base);
-  sw_buffer_close(&w->text);
-  free(w->ids);
-  free(w->vectors);
-  free(w);
+  sw_embed_worker_close(worker);
+  free(worker);
 }
 
 static int open_worker(void *context, void **worker) {
   embed_job *job = context;
-  embed_worker *w = sw_alloc(sizeof *w);
-  if (!w) return -1;
-  *worker = w; /* closed by the pipeline, also when what follows fails */
-  w->ids = sw_alloc_array((unsigned long)job->session.model->config.max_seq_length, sizeof *w->ids);
-  w->vectors = sw_alloc_array((unsigned long)job->session.max_batch * (unsigned long)job->hidden, sizeof *w->vectors);
-  return w->ids && w->vectors ? sw_infer_worker_open(&job->session, &w->base) : -1;
-}
-
-static int is_space(char c) {
-  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
-/* Encodes as much of the text as is needed to know its first `wanted` tokens and whether there are more. White space
- * separates words for good, so the tokens of a beginning that ends before white space are the beginning of the tokens.
- */
-static int encode_start(const sw_tokenizer *tokenizer, const char *text, size_t bytes, size_t wanted,
-                        sw_encoding *encoding) {
-  for (size_t part = 8 * (wanted + 1);; part *= 2) {
-    size_t end = part;
-    while (end < bytes && !is_space(text[end])) end++;
-    if (end > bytes) end = bytes;
-    if (sw_tokenizer_encode(tokenizer, text, end, encoding)) return -1;
-    if (end == bytes || encoding->count > wanted) return 0;
-  }
+  *worker = sw_alloc(sizeof(sw_embed_worker)); /* closed by the pipeline, also when what follows fails */
+  return *worker ? sw_embed_worker_open(&job->embedder, *worker) : -1;
 }
 
 static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
   embed_job *job = context;
-  embed_worker *w = worker;
-  const char *text = item->posting.text;
-  size_t bytes = item->posting.bytes;
-  if (job->prefix_bytes) {
-    sw_buffer_clear(&w->text);
-    if (sw_buffer_append(&w->text, job->prefix, job->prefix_bytes) || sw_buffer_append(&w->text, text, bytes))
-      return -1;
-    text = w->text.data;
-    bytes = w->text.size;
-  }
-  const size_t room = (size_t)job->session.model->config.max_seq_length - 2;
-  if (encode_start(job->session.tokenizer, text, bytes, room, &w->base.encoding))
-    return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
-  size_t count = w->base.encoding.count;
-  item->truncated = count > room;
-  if (count > room) count = room;
-  w->ids[0] = job->special.cls;
-  if (count) memcpy(w->ids + 1, w->base.encoding.ids, count * sizeof *w->ids);
-  w->ids[count + 1] = job->special.sep;
-  if (w->base.encoding.capacity > 1 << 20) { /* one huge text is no reason to keep that much */
-    sw_encoding_close(&w->base.encoding);
-    memset(&w->base.encoding, 0, sizeof w->base.encoding);
-  }
-  return sw_pieces_add(pieces, w->ids, (int32_t)count + 2, NULL, 0, (uint32_t)job->hidden);
+  return sw_embed_encode(&job->embedder, worker, item, pieces, (uint32_t)job->embedder.hidden);
 }
 
 static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
                const sw_item *items) {
   embed_job *job = context;
-  embed_worker *w = worker;
-  if (sw_infer_begin(&w->base)) return -1;
-  const int failed = sw_run_embed(w->base.run, batch, w->vectors);
-  sw_infer_end(&w->base);
-  if (failed) return -1;
-  for (int i = 0; i < batch->batch; i++) {
-    const float *vector = w->vectors + (size_t)i * (size_t)job->hidden;
-    if (sw_infer_check_finite(vector, (size_t)job->hidden, &items[pieces[i]->item])) return -1;
-    memcpy(pieces[i]->result, vector, (size_t)job->hidden * sizeof *vector);
-  }
+  sw_embed_worker *w = worker;
+  const size_t hidden = (size_t)job->embedder.hidden;
+  if (sw_embed_run(&job->embedder, w, batch, pieces, items)) return -1;
+  for (int i = 0; i < batch->batch; i++) memcpy(pieces[i]->result, w->vectors + (size_t)i * hidden, hidden * sizeof(float));
   return 0;
 }
 
@@ -116,7 +51,7 @@ static int finish_line(void *context, void *worker, const sw_item *item, sw_buff
   if (sw_buffer_append(out, "{\"id\": ", 7) || sw_json_quote(out, item->posting.id, strlen(item->posting.id)) ||
       sw_buffer_append(out, ", \"vector\": [", 13))
     return -1;
-  for (int i = 0; i < job->hidden; i++) {
+  for (int i = 0; i < job->embedder.hidden; i++) {
     char number[32];
     int n = snprintf(number, sizeof number, i ? ", %.9g" : "%.9g", (double)item->pieces[0].result[i]);
     if (sw_buffer_append(out, number, (size_t)n)) return -1;
@@ -133,7 +68,7 @@ static int write_record(void *context, const sw_item *items, size_t count, const
   sw_buffer_clear(&job->record);
   if (sw_buffer_append(&job->record, &rows, sizeof rows)) return -1;
   for (size_t i = 0; i < count; i++)
-    if (sw_buffer_append(&job->record, items[i].pieces[0].result, (size_t)job->hidden * sizeof(float))) return -1;
+    if (sw_buffer_append(&job->record, items[i].pieces[0].result, (size_t)job->embedder.hidden * sizeof(float))) return -1;
   for (size_t i = 0; i < count; i++)
     if (sw_buffer_append(&job->record, items[i].posting.id, strlen(items[i].posting.id) + 1)) return -1;
   return sw_infer_put(&job->session, counts, job->record.data, job->record.size);
@@ -176,23 +111,17 @@ static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTE
   return sw_vectors_append(c->writer, (const float *)(const void *)vectors, c->ids, rows);
 }
 
-static int copy_lines(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
-  return bytes && fwrite(payload, bytes, 1, ((sw_output *)context)->file) != 1
-             ? sw_fail("the disk is full or cannot be written")
-             : 0;
-}
-
 static int publish_vectors(embed_job *job) {
   static const char *const poolings[] = {[SW_POOL_MEAN] = "mean", [SW_POOL_CLS] = "cls", [SW_POOL_MAX] = "max"};
   sw_infer_session *s = &job->session;
   const sw_vectors_origin origin = {.model_sha256 = s->checkpoint.content_sha256,
                                     .model = s->options->model,
                                     .pooling = poolings[s->model->config.pooling],
-                                    .prefix = job->prefix,
+                                    .prefix = job->embedder.prefix,
                                     .normalize = s->model->config.normalize};
-  copy_out copy = {.hidden = job->hidden};
+  copy_out copy = {.hidden = job->embedder.hidden};
   if (sw_journal_replay(&s->journal, copy_vectors, &copy) ||
-      sw_vectors_create(s->output, job->hidden, copy.id_bytes, &origin, &copy.writer)) {
+      sw_vectors_create(s->output, job->embedder.hidden, copy.id_bytes, &origin, &copy.writer)) {
     free(copy.ids);
     return -1;
   }
@@ -203,26 +132,14 @@ static int publish_vectors(embed_job *job) {
   return -1;
 }
 
-static int publish_lines(embed_job *job) {
-  sw_output output;
-  if (sw_output_open(&output, job->session.output)) return -1;
-  int status = sw_journal_replay(&job->session.journal, copy_lines, &output);
-  if (status == 0) return sw_output_commit(&output);
-  sw_output_abandon(&output);
-  return sw_fail_in("cannot write %s", job->session.output);
-}
-
 static int embed(const sw_infer_options *options, const char *prefix, const sw_list *inputs) {
-  embed_job job = {.prefix = prefix, .prefix_bytes = strlen(prefix)};
+  embed_job job = {0};
   const int is_lines = !strcmp(options->output, "-") || sw_infer_ends_in(options->output, ".jsonl");
   job.format = is_lines ? JSON_LINES : VECTORS_FILE;
   int status = sw_infer_open(&job.session, "embed", options, inputs);
-  if (!status && job.session.model->config.max_seq_length < 3)
-    status = sw_fail("%s: max_seq_length %d leaves no room for text", options->model,
-                     job.session.model->config.max_seq_length);
+  if (!status && sw_embedder_open(&job.embedder, &job.session.runs, job.session.tokenizer, prefix, -1))
+    status = sw_fail_in("%s", options->model);
   if (!status) {
-    job.hidden = job.session.model->config.hidden_size;
-    job.special = sw_tokenizer_special_ids(job.session.tokenizer);
     json_t *settings = json_pack("{s:s,s:b}", "prefix", prefix, "lines", is_lines);
     status = settings ? sw_infer_open_output(&job.session, settings) : sw_fail("--prefix is not valid UTF-8");
   }
@@ -236,7 +153,7 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
-  if (!status && !job.session.to_stdout) status = is_lines ? publish_lines(&job) : publish_vectors(&job);
+  if (!status && !job.session.to_stdout) status = is_lines ? sw_infer_publish(&job.session, "") : publish_vectors(&job);
   if (!status) sw_infer_report(&job.session, &counts, rejected);
   sw_buffer_close(&job.record);
   sw_infer_close(&job.session);

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,14 +38,10 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   return sw_device_check(o->device, o->threads) || sw_postings_format_parse(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
-/* On a GPU the workers take turns at one run. */
-static int one_run(const sw_infer_session *s) { return strcmp(s->device->backend, "cpu") != 0; }
-
 int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
-  pthread_mutex_init(&s->turn, NULL);
   s->to_stdout = !strcmp(o->output, "-");
   s->output = sw_strdup(o->output);
   if (!s->output) return -1;
@@ -63,14 +58,7 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
   sw_tensors_close(&s->checkpoint.optimizer);
-  const int positions = s->model->config.max_positions;
-  s->batch_tokens = o->batch_tokens > positions ? o->batch_tokens : positions;
-  s->max_batch = s->batch_tokens < 1024 ? (int)s->batch_tokens : 1024;
-  if (!one_run(s) || !sw_run_open(&stream, s->model, s->batch_tokens, s->max_batch, 0, &s->run)) return 0;
-  if (!sw_error_is_memory() || s->batch_tokens / 2 < positions) return -1;
-  s->batch_tokens /= 2;
-  fprintf(stderr, "skillwatch: %s; going on with --batch-tokens %lld\n", sw_error(), (long long)s->batch_tokens);
-  return sw_run_open(&stream, s->model, s->batch_tokens, s->max_batch, 0, &s->run);
+  return sw_runs_open(&s->runs, &stream, s->model, o->batch_tokens);
 }
 
 /* What tells one state of a folder's files from another. */
@@ -203,8 +191,8 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
     return -1;
   }
   sw_pipeline_options options = {.threads = s->threads,
-                                 .batch_tokens = s->batch_tokens,
-                                 .max_batch = s->max_batch,
+                                 .batch_tokens = s->runs.batch_tokens,
+                                 .max_batch = s->runs.max_batch,
                                  .dedup = o->dedup,
                                  .skip = s->before.rows,
                                  .progress = o->quiet ? NULL : s->verb};
@@ -217,6 +205,20 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
   if (!status) status = tell_rejected(s, postings, aside, counts->rows);
   free(aside);
   return status ? close_after(postings) : sw_postings_close(postings);
+}
+
+static int copy_record(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  sw_output *output = context;
+  return bytes && fwrite(payload, bytes, 1, output->file) != 1 ? sw_fail("cannot write %s: the disk is full or fails", output->path) : 0;
+}
+
+int sw_infer_publish(sw_infer_session *s, const char *head) {
+  sw_output output;
+  if (sw_output_open(&output, s->output)) return -1;
+  if (fputs(head, output.file) < 0) sw_fail("cannot write %s: %s", s->output, strerror(errno));
+  else if (!sw_journal_replay(&s->journal, copy_record, &output)) return sw_output_commit(&output);
+  sw_output_abandon(&output);
+  return -1;
 }
 
 void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t rejected) {
@@ -247,45 +249,10 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
 
 void sw_infer_close(sw_infer_session *s) {
   sw_journal_close(&s->journal, 0);
-  sw_run_close(s->run);
+  sw_runs_close(&s->runs);
   sw_model_close(s->model);
-  pthread_mutex_destroy(&s->turn);
   sw_tokenizer_close(s->tokenizer);
   sw_device_close(s->device);
   sw_checkpoint_close(&s->checkpoint);
   free(s->output);
-}
-
-int sw_infer_worker_open(sw_infer_session *s, sw_infer_worker *w) {
-  *w = (sw_infer_worker){.session = s};
-  return sw_stream_open(s->device, 1, &w->stream); /* the threads share the work by batches */
-}
-
-int sw_infer_begin(sw_infer_worker *w) {
-  sw_infer_session *s = w->session;
-  if (one_run(s)) {
-    pthread_mutex_lock(&s->turn);
-    w->run = s->run;
-    return 0;
-  }
-  if (!w->own && sw_run_open(&w->stream, s->model, s->batch_tokens, s->max_batch, 0, &w->own)) return -1;
-  w->run = w->own;
-  return 0;
-}
-void sw_infer_end(sw_infer_worker *w) {
-  if (w->run == w->session->run) pthread_mutex_unlock(&w->session->turn);
-  w->run = NULL;
-}
-
-void sw_infer_worker_close(sw_infer_worker *w) {
-  sw_run_close(w->own);
-  sw_encoding_close(&w->encoding);
-}
-
-int sw_infer_check_finite(const float *values, size_t count, const sw_item *item) {
-  for (size_t i = 0; i < count; i++)
-    if (!isfinite(values[i]))
-      return sw_fail("row %llu (id %s): the model gives a value that is no finite number; its weights are unusable",
-                     (unsigned long long)item->posting.index + 1, item->posting.id);
-  return 0;
 }

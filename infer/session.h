@@ -2,9 +2,8 @@
 #ifndef SW_INFER_SESSION_H
 #define SW_INFER_SESSION_H
 #include "base/options.h"
-#include "engine/data/pipeline.h"
+#include "engine/data/embed.h"
 #include "engine/store/journal.h"
-#include <pthread.h>
 
 typedef struct {
   const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype;
@@ -47,16 +46,13 @@ typedef struct {
   sw_model *model;
   sw_dtype dtype;
   int threads;
-  int64_t batch_tokens; /* at least the model's positions */
-  int max_batch;
+  sw_runs runs; /* of the model */
   sw_list inputs; /* borrowed */
   char *output;   /* without a last '/' */
   int to_stdout;
   sw_journal journal;        /* open unless to_stdout */
   sw_pipeline_counts before; /* what was done by the run that is continued */
   double started;
-  pthread_mutex_t turn; /* on a GPU: whose batch runs */
-  sw_run *run;          /* on a GPU: the one run of the model, opened at the first batch */
 } sw_infer_session;
 
 /* Checks the common options (usage errors: no inputs, no model, bad names, an output that is an input). Returns 0 or -1. */
@@ -71,29 +67,17 @@ int sw_infer_open_output(sw_infer_session *session, json_t *settings);
 int sw_infer_run(sw_infer_session *session, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected);
 /* One record of the results, from within job->write. */
 int sw_infer_put(sw_infer_session *session, const sw_pipeline_counts *counts, const void *payload, size_t bytes);
+/* Where results are not for stdout: from the journal to the output, as they were put, behind `head`. */
+int sw_infer_publish(sw_infer_session *session, const char *head);
 /* The end of a run: the journal goes away, the summary is printed. */
 void sw_infer_report(sw_infer_session *session, const sw_pipeline_counts *counts, uint64_t rejected);
 /* Keeps the journal when sw_infer_report was not reached. */
 void sw_infer_close(sw_infer_session *session);
 
-typedef struct {
-  sw_infer_session *session;
-  sw_stream stream;
-  sw_run *run; /* between sw_infer_begin and sw_infer_end */
-  sw_run *own; /* on the CPU: the worker's, opened at its first batch */
-  sw_encoding encoding;
-} sw_infer_worker;
-int sw_infer_worker_open(sw_infer_session *session, sw_infer_worker *worker);
-/* Gives the worker a run of the model: on the CPU one of its own, on a GPU the only one, when its turn comes. */
-int sw_infer_begin(sw_infer_worker *worker);
-void sw_infer_end(sw_infer_worker *worker);
-void sw_infer_worker_close(sw_infer_worker *worker);
-/* -1 where one of the values is no finite number; the message names the text. */
-int sw_infer_check_finite(const float *values, size_t count, const sw_item *item);
-
 /* 1 when `name` ends in `suffix`. */
 int sw_infer_ends_in(const char *name, const char *suffix);
 
+int sw_infer_classify(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
 #endif

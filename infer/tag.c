@@ -25,7 +25,8 @@ static sw_span *words_of(const tagged_text *text) {
 }
 
 typedef struct {
-  sw_infer_worker base;
+  sw_runs_worker turn;
+  sw_encoding encoding;
   sw_spans sentences, words, kept;
   sw_word_windows windows;
   uint32_t *ends; /* [sentences] */
@@ -45,7 +46,8 @@ typedef struct {
 
 static void close_worker(void *context, void *worker) {
   tag_worker *w = worker;
-  sw_infer_worker_close(&w->base);
+  sw_runs_worker_close(&w->turn);
+  sw_encoding_close(&w->encoding);
   sw_spans_close(&w->sentences), sw_spans_close(&w->words), sw_spans_close(&w->kept);
   sw_word_windows_close(&w->windows);
   free(w->ends), free(w->ids), free(w->tokens), free(w->starts), free(w->sequence), free(w->reads), free(w->log_probs);
@@ -58,11 +60,11 @@ static int open_worker(void *context, void **worker) {
   tag_worker *w = sw_alloc(sizeof *w);
   if (!w) return -1;
   *worker = w; /* closed by the pipeline, also when what follows fails */
-  const unsigned long tokens = (unsigned long)job->session.batch_tokens;
+  const unsigned long tokens = (unsigned long)job->session.runs.batch_tokens;
   w->sequence = sw_alloc_array(tokens, sizeof *w->sequence);
   w->reads = sw_alloc_array(tokens, sizeof *w->reads);
   w->log_probs = sw_alloc_array(tokens, sizeof(float) * (unsigned long)job->most_labels);
-  return w->sequence && w->reads && w->log_probs ? sw_infer_worker_open(&job->session, &w->base) : -1;
+  return w->sequence && w->reads && w->log_probs ? sw_runs_worker_open(&job->session.runs, &w->turn) : -1;
 }
 
 /* Tokenises the words of a sentence one by one, as training does; those with tokens go to w->kept with offsets into the
@@ -84,7 +86,7 @@ static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, 
     sw_span word = w->words.items[i];
     word.byte_start += sentence->byte_start, word.byte_end += sentence->byte_start;
     word.start += sentence->start, word.end += sentence->start;
-    sw_encoding *encoding = &w->base.encoding;
+    sw_encoding *encoding = &w->encoding;
     if (sw_tokenizer_encode(job->session.tokenizer, text + word.byte_start, word.byte_end - word.byte_start, encoding))
       return -1;
     if (encoding->count == 0) continue; /* control characters only */
@@ -155,15 +157,15 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
 /* A piece's result: a row for each read, the labels of all layers side by side. */
 static int run_batch(const sw_tag_job *job, tag_worker *w, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
   const void *states;
-  if (sw_run_forward(w->base.run, batch, &states)) return -1;
+  if (sw_run_forward(w->turn.run, batch, &states)) return -1;
   const size_t total = (size_t)job->total_labels;
   for (size_t layer = 0, column = 0; layer < job->num_layers; layer++) {
     const size_t labels = job->layers[layer].rules.num_labels;
-    if (sw_run_token_log_probs(w->base.run, job->layers[layer].head, w->log_probs)) return -1;
+    if (sw_run_token_log_probs(w->turn.run, job->layers[layer].head, w->log_probs)) return -1;
     for (int i = 0; i < batch->batch; i++)
       for (uint32_t r = 0; r < pieces[i]->num_reads; r++) {
         const float *from = w->log_probs + (size_t)(batch->cu_seqlens[i] + pieces[i]->reads[r]) * labels;
-        if (sw_infer_check_finite(from, labels, &items[pieces[i]->item])) return -1;
+        if (sw_item_check_finite(from, labels, &items[pieces[i]->item])) return -1;
         memcpy(pieces[i]->result + r * total + column, from, labels * sizeof *from);
       }
     column += labels;
@@ -172,9 +174,9 @@ static int run_batch(const sw_tag_job *job, tag_worker *w, const sw_batch *batch
 }
 static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
   tag_worker *w = worker;
-  if (sw_infer_begin(&w->base)) return -1;
+  if (sw_runs_begin(&w->turn)) return -1;
   const int status = run_batch(context, w, batch, pieces, items);
-  sw_infer_end(&w->base);
+  sw_runs_end(&w->turn);
   return status;
 }
 
@@ -287,7 +289,7 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
         json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
     status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
   }
-  if (!status && job->session.to_stdout) status = sw_tags_head(job, stdout);
+  if (!status && job->session.to_stdout && fputs(sw_tags_head(job), stdout) < 0) status = sw_fail("cannot write to standard output");
   sw_pipeline_job pipeline = {.context = job,
                               .open_worker = open_worker,
                               .close_worker = close_worker,

@@ -37,8 +37,8 @@ void sw_tags_sort(sw_tag *tags, size_t count);
 /* Appends the tags of one posting in the job's format: a JSON line; CSV rows; or, for a folder, an entry
  * "<path>\n<bytes>\n<content>". */
 int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out);
-/* What comes before all results: the CSV header. */
-int sw_tags_head(const sw_tag_job *job, FILE *file);
+/* What comes before all results: the CSV header, or "". */
+const char *sw_tags_head(const sw_tag_job *job);
 /* From the journal to the destination: a file, or the files of a folder. */
 int sw_tags_publish(sw_tag_job *job);
 #endif

@@ -229,7 +229,7 @@ static void close_family(family *f) {
 static void print_scores(const json_t *metrics) {
   static const struct {
     const char *name, *title;
-  } scores[] = {{"f1", "F1"}, {"accuracy", "accuracy"}, {"spearman", "Spearman"}, {"perplexity", "perplexity"}, {"loss", "loss"}};
+  } scores[] = {{"f1", "F1"}, {"accuracy", "accuracy"}, {"accuracy@1", "accuracy@1"}, {"mrr", "MRR"}, {"spearman", "Spearman"}, {"perplexity", "perplexity"}, {"loss", "loss"}};
   const json_t *micro = json_object_get(metrics, "micro");
   int left = 2;
   for (size_t i = 0; i < sizeof scores / sizeof *scores && left; i++) {

@@ -3,5 +3,6 @@
 #define SW_TRAIN_TASKS_H
 int sw_train_mlm(int argc, char **argv);
 int sw_train_embed(int argc, char **argv);
+int sw_train_classify(int argc, char **argv);
 int sw_train_ner(int argc, char **argv);
 #endif

@@ -50,6 +50,9 @@ char *sw_csv_column_list(const sw_csv *csv);
 /* Replaces `out` by the field's text. */
 int sw_csv_field_text(const sw_csv_field *field, sw_buffer *out);
 
+/* Appends a field of RFC 4180: in quotes where it must be. */
+int sw_csv_quote(sw_buffer *out, const char *text, size_t bytes);
+
 /* The parser itself, for one record at data[0..bytes). `final`: nothing follows. `strict`: a quote inside a field
  * without quotes, or more than max_fields fields, is an error. Up to max_fields fields are stored; *count counts all.
  * *used: bytes with the line break. */

@@ -4,6 +4,7 @@
 #include "engine/data/piece_cache.h"
 #include "engine/data/stream.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -62,6 +63,14 @@ typedef struct {
   atomic_int stop;
   sw_piece_cache cache; /* under cache_lock */
 } pipeline;
+
+int sw_item_check_finite(const float *values, size_t count, const sw_item *item) {
+  for (size_t i = 0; i < count; i++)
+    if (!isfinite(values[i]))
+      return sw_fail("row %llu (id %s): the model gives a value that is no finite number; its weights are unusable",
+                     (unsigned long long)item->posting.index + 1, item->posting.id);
+  return 0;
+}
 
 int sw_pieces_add(sw_pieces *p, const int32_t *ids, int32_t length, const int32_t *reads, uint32_t num_reads,
                   uint32_t outputs) {

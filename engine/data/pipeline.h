@@ -33,6 +33,9 @@ typedef struct {
   void *extra;   /* encode's own, for finish; released with free() */
 } sw_item;
 
+/* -1 where one of the values is no finite number; the message names the text. */
+int sw_item_check_finite(const float *values, size_t count, const sw_item *item);
+
 /* Where encode puts the pieces of a text. */
 typedef struct sw_pieces sw_pieces;
 int sw_pieces_add(sw_pieces *pieces, const int32_t *ids, int32_t length, const int32_t *reads, uint32_t num_reads,

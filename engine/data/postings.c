@@ -13,9 +13,13 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { MOST_COLUMNS = 16 };
+
 struct sw_postings {
   sw_postings_format format;
-  char *column, *id_column; /* owned, NULL where not given */
+  char *column, *id_column, *label_column; /* owned, NULL where not given */
+  char *parts[MOST_COLUMNS];               /* owned: the names in `column`; none where it has no comma */
+  int num_parts;
   size_t max_text, max_row;
   sw_sources sources;
   size_t next;       /* sources.items[next] is opened next */
@@ -27,11 +31,12 @@ struct sw_postings {
   char failure[1024]; /* the message, once reading has failed: it does not go on after that */
   /* of the open source, by its format */
   sw_csv csv;
-  int text_column, id_field, date_field; /* -1: none */
+  int text_columns[MOST_COLUMNS], num_text_columns;
+  int id_field, date_field, label_field; /* -1: none */
   int text_read;                         /* the one row of a text file was given out */
   sw_window lines;
   sw_rows rows;
-  uint64_t objects, with_text, with_id; /* JSON rows seen, and those that had the keys */
+  uint64_t objects, with_text, with_id, with_label; /* JSON rows seen, and those that had the keys */
   char *first_keys;                     /* of the first JSON row, for the message */
 };
 
@@ -85,9 +90,28 @@ static int row_number(const sw_postings *p, sw_buffer *out) {
   return sw_buffer_print(out, "%llu", (unsigned long long)p->index + 1);
 }
 
-/* Takes the buffers over, whatever happens. */
-static int give(sw_posting *out, sw_buffer *text, sw_buffer *id, sw_buffer *date) {
+/* NULL when `label` (white space around it is taken off) can be used, otherwise the reason. */
+static const char *label_fault(sw_buffer *label) {
+  size_t start = 0, end = label->size;
+  while (start < end && is_blank(label->data + start, 1)) start++;
+  while (end > start && is_blank(label->data + end - 1, 1)) end--;
+  if (start == end) return "the label is empty";
+  if (sw_check_utf8(label->data + start, end - start)) return "the label is not valid UTF-8";
+  memmove(label->data, label->data + start, end - start);
+  label->size = end - start;
+  label->data[label->size] = 0;
+  return NULL;
+}
+
+/* One more part of a text. */
+static int add_part(sw_buffer *text, const char *part, size_t bytes) {
+  return bytes && ((text->size && sw_buffer_append(text, "\n", 1)) || sw_buffer_append(text, part, bytes)) ? -1 : 0;
+}
+
+/* Takes the buffers over (label: may be NULL), whatever happens. */
+static int give(sw_posting *out, sw_buffer *text, sw_buffer *id, sw_buffer *date, sw_buffer *label) {
   out->bytes = text->size;
+  out->label = label && label->size ? sw_buffer_take(label) : NULL;
   out->text = sw_buffer_take(text);
   out->id = sw_buffer_take(id);
   out->date = sw_buffer_take(date);
@@ -124,7 +148,7 @@ static int next_text(sw_postings *p, sw_posting *out) {
       result = bad_name ? set_aside(p, 1, bad_name, data, bytes) : -1;
       sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
     } else {
-      result = give(out, &text, &id, &date);
+      result = give(out, &text, &id, &date, NULL);
     }
   }
   sw_window_close(&w);
@@ -149,17 +173,16 @@ static int next_line(sw_postings *p, sw_posting *out) {
     sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
     return -1;
   }
-  return give(out, &text, &id, &date);
+  return give(out, &text, &id, &date, NULL);
 }
 
 /* The text or the id is not there: what was looked for, what there is, and how to choose. */
 static int fail_missing(const sw_postings *p, const char *kind, const char *name, const char *names) {
-  const int text = name != p->id_column;
-  if (text && !p->column)
+  const char *option = name == p->id_column ? "id-column" : name == p->label_column ? "label" : "column";
+  if (!p->column && !strcmp(option, "column"))
     return sw_fail("%s has no %s \"description\" or \"text\"; there are: %s. Choose the text's with --column NAME",
                    path_of(p), kind, names);
-  return sw_fail("%s has no %s \"%s\"; there are: %s. Choose one with --%s NAME", path_of(p), kind, name, names,
-                 text ? "column" : "id-column");
+  return sw_fail("%s has no %s \"%s\"; there are: %s. Choose one with --%s NAME", path_of(p), kind, name, names, option);
 }
 
 /* --- CSV --- */
@@ -175,22 +198,30 @@ static int open_csv(sw_postings *p) {
   sw_csv *csv = &p->csv;
   if (sw_csv_open(csv, p->source->path, 0, p->max_row)) return -1;
   const char *missing = NULL;
+  p->num_text_columns = 1;
   if (p->column) {
-    if ((p->text_column = sw_csv_column(csv, p->column)) < 0) missing = p->column;
+    const int whole = sw_csv_column(csv, p->column), several = whole < 0 && p->num_parts;
+    if (several) p->num_text_columns = p->num_parts;
+    for (int i = 0; i < p->num_text_columns; i++) {
+      p->text_columns[i] = several ? sw_csv_column(csv, p->parts[i]) : whole;
+      if (p->text_columns[i] < 0 && !missing) missing = several ? p->parts[i] : p->column;
+    }
   } else {
-    p->text_column = usual_column(csv, "description");
-    if (p->text_column < 0) p->text_column = usual_column(csv, "text");
-    if (p->text_column < 0 && csv->num_columns == 1) p->text_column = 0;
-    if (p->text_column < 0) missing = "description";
+    p->text_columns[0] = usual_column(csv, "description");
+    if (p->text_columns[0] < 0) p->text_columns[0] = usual_column(csv, "text");
+    if (p->text_columns[0] < 0 && csv->num_columns == 1) p->text_columns[0] = 0;
+    if (p->text_columns[0] < 0) missing = "description";
   }
   if (p->id_column) {
     if ((p->id_field = sw_csv_column(csv, p->id_column)) < 0 && !missing) missing = p->id_column;
   } else {
     p->id_field = usual_column(csv, "id");
     if (p->id_field < 0) p->id_field = usual_column(csv, "job_id");
-    if (p->id_field == p->text_column) p->id_field = -1;
+    if (p->id_field == p->text_columns[0]) p->id_field = -1;
   }
   p->date_field = usual_column(csv, "date");
+  p->label_field = p->label_column ? sw_csv_column(csv, p->label_column) : -1;
+  if (p->label_column && p->label_field < 0 && !missing) missing = p->label_column;
   if (!missing) return 0;
   char *columns = sw_csv_column_list(csv);
   if (columns) fail_missing(p, "column", missing, columns);
@@ -204,21 +235,26 @@ static int next_csv(sw_postings *p, sw_posting *out) {
   int status = sw_csv_next(&p->csv, &p->rejects, &line);
   if (status != 1) return status;
   const sw_csv_field *fields = p->csv.fields;
-  sw_buffer text = {0}, id = {0}, date = {0};
+  sw_buffer text = {0}, id = {0}, date = {0}, label = {0}, part = {0};
   char reason[160];
   const char *fault = NULL;
-  int failed = sw_buffer_reserve(&text, fields[p->text_column].bytes) ||
-               sw_csv_field_text(&fields[p->text_column], &text) ||
+  int failed = sw_buffer_reserve(&text, fields[p->text_columns[0]].bytes) ||
+               sw_csv_field_text(&fields[p->text_columns[0]], &text);
+  for (int i = 1; i < p->num_text_columns && !failed; i++)
+    failed = sw_csv_field_text(&fields[p->text_columns[i]], &part) || add_part(&text, part.data, part.size);
+  sw_buffer_close(&part);
+  failed = failed || (p->label_field >= 0 && sw_csv_field_text(&fields[p->label_field], &label)) ||
                (p->id_field >= 0 && sw_csv_field_text(&fields[p->id_field], &id)) ||
                (p->date_field >= 0 && sw_csv_field_text(&fields[p->date_field], &date)) ||
                (p->date_field < 0 && sw_buffer_print(&date, "%s", p->source->date)) || (!id.size && row_number(p, &id));
   if (!failed) {
     fault = fault_of(p, text.data, text.size, reason);
+    if (!fault && p->label_column) fault = label_fault(&label);
     if (!fault && sw_check_utf8(id.data, id.size)) fault = "the id is not valid UTF-8";
     if (!fault && date.size && sw_check_utf8(date.data, date.size)) fault = "the date is not valid UTF-8";
   }
-  if (!failed && !fault) return give(out, &text, &id, &date);
-  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+  if (!failed && !fault) return give(out, &text, &id, &date, &label);
+  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date), sw_buffer_close(&label);
   return failed ? -1 : set_aside(p, line, fault, p->csv.window.data + p->csv.window.start, p->csv.used);
 }
 
@@ -226,7 +262,7 @@ static int next_csv(sw_postings *p, sw_posting *out) {
 static int open_jsonl(sw_postings *p) {
   sw_window w;
   if (sw_window_open(&w, p->source->path, 0)) return -1;
-  p->objects = p->with_text = p->with_id = 0;
+  p->objects = p->with_text = p->with_id = p->with_label = 0;
   return sw_rows_open(&p->rows, w, path_of(p), p->max_row);
 }
 
@@ -260,8 +296,21 @@ static int note_keys(sw_postings *p, json_t *row) {
   return (p->first_keys = sw_buffer_take(&keys)) ? 0 : -1;
 }
 
+/* The text behind a key: 0, -1, or 1 with *fault. */
+static int read_text(const json_t *value, const char *key, sw_buffer *text, char fault[160]) {
+  if (!json_is_string(value))
+    return snprintf(fault, 160, "\"%.80s\" is %s, a text in quotes was expected", key, kind_of(value)), 1;
+  return add_part(text, json_string_value(value), json_string_length(value));
+}
+
+/* A string or a whole number. */
+static int print_name(const json_t *value, sw_buffer *out) {
+  if (json_is_integer(value)) return sw_buffer_print(out, "%lld", (long long)json_integer_value(value));
+  return json_is_string(value) ? sw_buffer_append(out, json_string_value(value), json_string_length(value)) : 0;
+}
+
 /* Fills the buffers from a parsed row: 0, -1, or 1 with *fault. */
-static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *id, sw_buffer *date, char fault[160]) {
+static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *id, sw_buffer *date, sw_buffer *label, char fault[160]) {
   if (!json_is_object(row)) return snprintf(fault, 160, "the row is no JSON object"), 1;
   if (p->objects++ == 0 && note_keys(p, row)) return -1;
   const char *key = text_key(p, row);
@@ -269,22 +318,29 @@ static int read_object(sw_postings *p, json_t *row, sw_buffer *text, sw_buffer *
   json_t *id_value = json_object_get(row, p->id_column ? p->id_column : "id");
   if (!id_value && !p->id_column) id_value = json_object_get(row, "job_id");
   if (id_value == value) id_value = NULL;
-  p->with_text += value != NULL;
+  json_t *label_value = p->label_column ? json_object_get(row, p->label_column) : NULL;
   p->with_id += id_value != NULL;
-  if (!value) return snprintf(fault, 160, "no key \"%.100s\"%s", key, p->column ? "" : " or \"text\""), 1;
-  if (!json_is_string(value))
-    return snprintf(fault, 160, "\"%.80s\" is %s, a text in quotes was expected", key, kind_of(value)), 1;
-  if (fault_of(p, json_string_value(value), json_string_length(value), fault)) return 1;
+  p->with_label += label_value != NULL;
+  int found = value != NULL, status = value ? read_text(value, key, text, fault) : 0;
+  for (int i = 0; !value && i < p->num_parts && !status; i++) {
+    const json_t *part = json_object_get(row, p->parts[i]);
+    found |= part != NULL;
+    if (part && !json_is_null(part)) status = read_text(part, p->parts[i], text, fault);
+  }
+  p->with_text += found != 0;
+  if (status) return status;
+  if (!found) return snprintf(fault, 160, "no key \"%.100s\"%s", key, p->column ? "" : " or \"text\""), 1;
+  if (fault_of(p, text->data, text->size, fault)) return 1;
   if (p->id_column && !json_is_string(id_value) && !json_is_integer(id_value))
     return snprintf(fault, 160, "\"%.100s\" is no string or whole number", p->id_column), 1;
-  json_t *date_value = json_object_get(row, "date");
-  if (sw_buffer_append(text, json_string_value(value), json_string_length(value)) ||
-      (json_is_integer(id_value) && sw_buffer_print(id, "%lld", (long long)json_integer_value(id_value))) ||
-      (json_is_string(id_value) && sw_buffer_append(id, json_string_value(id_value), json_string_length(id_value))) ||
-      (!id->size && row_number(p, id)) ||
+  if (label_value && !json_is_string(label_value) && !json_is_integer(label_value))
+    return snprintf(fault, 160, "\"%.80s\" is %s, a label was expected", p->label_column, kind_of(label_value)), 1;
+  const json_t *date_value = json_object_get(row, "date");
+  if (print_name(id_value, id) || print_name(label_value, label) || (!id->size && row_number(p, id)) ||
       sw_buffer_print(date, "%s", json_is_string(date_value) ? json_string_value(date_value) : p->source->date))
     return -1;
-  return 0;
+  const char *no_label = p->label_column ? label_fault(label) : NULL;
+  return no_label ? snprintf(fault, 160, "%s", no_label), 1 : 0;
 }
 
 static int next_jsonl(sw_postings *p, sw_posting *out) {
@@ -297,6 +353,7 @@ static int next_jsonl(sw_postings *p, sw_posting *out) {
   if (status == 0) {
     const char *missing = p->objects && !p->with_text                 ? (p->column ? p->column : "description")
                           : p->objects && p->id_column && !p->with_id ? p->id_column
+                          : p->objects && p->label_column && !p->with_label ? p->label_column
                                                                       : NULL;
     return missing ? fail_missing(p, "row with the key", missing, p->first_keys) : 0;
   }
@@ -312,11 +369,11 @@ static int next_jsonl(sw_postings *p, sw_posting *out) {
     snprintf(fault, sizeof fault, "broken JSON: %.100s (byte %d)", error.text, error.position);
     return set_aside(p, line, fault, bytes_of_row, bytes);
   }
-  sw_buffer text = {0}, id = {0}, date = {0};
-  status = read_object(p, row, &text, &id, &date, fault);
+  sw_buffer text = {0}, id = {0}, date = {0}, label = {0};
+  status = read_object(p, row, &text, &id, &date, &label, fault);
   json_decref(row);
-  if (status == 0) return give(out, &text, &id, &date);
-  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date);
+  if (status == 0) return give(out, &text, &id, &date, &label);
+  sw_buffer_close(&text), sw_buffer_close(&id), sw_buffer_close(&date), sw_buffer_close(&label);
   return status < 0 ? -1 : set_aside(p, line, fault, bytes_of_row, bytes);
 }
 
@@ -345,6 +402,34 @@ static void close_source(sw_postings *p) {
   p->source = NULL;
 }
 
+static void free_names(sw_postings *p) {
+  for (int i = 0; i < p->num_parts; i++) free(p->parts[i]);
+  free(p->column);
+  free(p->id_column);
+  free(p->label_column);
+}
+
+static int copy_names(sw_postings *p, const sw_postings_options *o) {
+  if ((o->column && !(p->column = sw_strdup(o->column))) || (o->id_column && !(p->id_column = sw_strdup(o->id_column))) ||
+      (o->label_column && !(p->label_column = sw_strdup(o->label_column))))
+    return -1;
+  for (const char *at = p->column; at && strchr(p->column, ',');) {
+    const char *comma = strchr(at, ',');
+    if (p->num_parts == MOST_COLUMNS) return sw_fail("--column names more than %d columns", MOST_COLUMNS);
+    if (!(p->parts[p->num_parts] = sw_strndup(at, comma ? (size_t)(comma - at) : strlen(at)))) return -1;
+    p->num_parts++;
+    at = comma ? comma + 1 : NULL;
+  }
+  return 0;
+}
+
+static int check_labels(const sw_postings *p) {
+  for (size_t i = 0; i < p->sources.count && p->label_column; i++)
+    if (p->sources.items[i].format != SW_POSTINGS_CSV && p->sources.items[i].format != SW_POSTINGS_JSONL)
+      return sw_fail("%s has no labels: a CSV, TSV or JSON lines file with a label in every row is wanted", p->sources.items[i].path);
+  return 0;
+}
+
 int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_options *options, sw_postings **out) {
   *out = NULL;
   sw_postings_options defaults = {0};
@@ -355,13 +440,11 @@ int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_
   p->max_text = options->max_text_bytes ? options->max_text_bytes : SW_MAX_ROW_BYTES;
   /* a row may hold more than the text */
   p->max_row = p->max_text > SW_MAX_ROW_BYTES ? p->max_text + (1 << 20) : SW_MAX_ROW_BYTES;
-  if ((options->column && !(p->column = sw_strdup(options->column))) ||
-      (options->id_column && !(p->id_column = sw_strdup(options->id_column))) ||
-      sw_rejects_open(&p->rejects, options->rejected_path) ||
-      sw_sources_open(inputs, count, options->format, &p->sources)) {
+  if (copy_names(p, options) || sw_rejects_open(&p->rejects, options->rejected_path) ||
+      sw_sources_open(inputs, count, options->format, &p->sources) || check_labels(p)) {
+    sw_sources_close(&p->sources);
     sw_rejects_close(&p->rejects);
-    free(p->column);
-    free(p->id_column);
+    free_names(p);
     free(p);
     return -1;
   }
@@ -424,6 +507,7 @@ void sw_posting_close(sw_posting *posting) {
   free(posting->id);
   free(posting->date);
   free(posting->text);
+  free(posting->label);
   *posting = (sw_posting){0};
 }
 
@@ -452,8 +536,7 @@ int sw_postings_close(sw_postings *p) {
   sw_rejects_close(&p->rejects);
   sw_sources_close(&p->sources);
   for (size_t i = 0; i < SW_REASONS; i++) free(p->reasons[i]);
-  free(p->column);
-  free(p->id_column);
+  free_names(p);
   free(p);
   return status;
 }

@@ -17,8 +17,11 @@ int sw_postings_format_parse(const char *name, sw_postings_format *out);
 
 typedef struct {
   sw_postings_format format;  /* AUTO: by file name (.csv .tsv .jsonl .json .txt, before .gz/.zst); standard input: lines */
-  const char *column;         /* CSV column or JSON key of the text; NULL: "description", otherwise "text", otherwise the only one */
+  /* CSV column or JSON key of the text; NULL: "description", otherwise "text", otherwise the only one. Several with commas between
+   * them, "title,description" (where no column has that name): their texts one after the other, a line each; those without are left out. */
+  const char *column;
   const char *id_column;      /* NULL: "id" or "job_id" where present, otherwise the row number */
+  const char *label_column;   /* of the label, which a row must have then; NULL: none. Text files cannot have one */
   const char *rejected_path;  /* rows that cannot be used go here as JSON lines with the reason; NULL: counted only */
   uint64_t max_text_bytes;    /* a longer text is rejected; 0: 8 MiB */
 } sw_postings_options;
@@ -29,6 +32,7 @@ typedef struct {
   char *date;           /* from the folder's name or a "date" column; "" where there is none */
   char *text;           /* valid UTF-8 without NUL */
   size_t bytes;
+  char *label;          /* valid UTF-8 without white space around it; NULL where no label_column was asked for */
 } sw_posting;
 
 typedef struct sw_postings sw_postings;

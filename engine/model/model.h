@@ -90,6 +90,9 @@ int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states);
 int sw_run_embed(sw_run *run, const sw_batch *batch, float *out);
 /* Token logits of head `h` for the states of the last forward, log-softmaxed over labels: out (host, fp32) [tokens, num_labels]. */
 int sw_run_token_log_probs(sw_run *run, size_t h, float *out);
+/* Of head `h`, of task "sequence", for the vectors of the last sw_run_embed (which this may be called for once), log-softmaxed over labels:
+ * out (host, fp32) [batch, num_labels]. */
+int sw_run_sequence_log_probs(sw_run *run, size_t h, float *out);
 
 /* --- training (runs opened with training = 1) --- */
 typedef struct {

@@ -337,13 +337,27 @@ int sw_run_head_logits(sw_run *run, const sw_model_head *head, int64_t rows, con
                 run->logits, run->workspace);
 }
 
-int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
-  const sw_model_head *head = &run->model->heads[h];
-  sw_loss_desc desc = {.rows = run->tokens, .classes = head->num_labels};
-  if (sw_run_head_logits(run, head, run->tokens, sw_run_states(run)) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
-      run->model->device->copy_out(&run->stream, out, run->logits, (size_t)run->tokens * (size_t)head->num_labels * sizeof(float)))
+static int head_log_probs(sw_run *run, const sw_model_head *head, int64_t rows, const void *x, float *out) {
+  sw_loss_desc desc = {.rows = rows, .classes = head->num_labels};
+  if (sw_run_head_logits(run, head, rows, x) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
+      run->model->device->copy_out(&run->stream, out, run->logits, (size_t)rows * (size_t)head->num_labels * sizeof(float)))
     return -1;
   return run->model->device->synchronize(&run->stream);
+}
+
+int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
+  return head_log_probs(run, &run->model->heads[h], run->tokens, sw_run_states(run), out);
+}
+
+int sw_run_sequence_log_probs(sw_run *run, size_t h, float *out) {
+  const sw_model_head *head = &run->model->heads[h];
+  void *x = run->pooled;
+  if (!sw_model_head_is_pooled(head)) return sw_fail("head '%s' is one of tokens", head->name);
+  if (run->model->dtype == SW_BF16) { /* the states are pooled and needed no more */
+    x = run->x0;
+    if (SW_RUN(&run->stream, cast, (int64_t)run->batch * run->model->config.hidden_size, SW_F32, run->pooled, SW_BF16, x)) return -1;
+  }
+  return head_log_probs(run, head, run->batch, x, out);
 }
 
 /* --- backward --- */

@@ -289,19 +289,25 @@ static int write_weights(const sw_checkpoint *c, const sw_head *head, const char
 
 int sw_export_head(const sw_checkpoint *c, const char *name, const sw_head **out) {
   size_t count = 0;
-  const sw_head *only = NULL;
+  const sw_head *only = NULL, *pooled = NULL; /* pooled: one that is not over tokens */
   sw_buffer names = {0};
   *out = NULL;
   for (size_t i = 0; i < c->num_heads; i++) {
     const sw_head *head = &c->heads[i];
-    if (strcmp(head->task, "token")) continue;
+    if (strcmp(head->task, "token")) {
+      if (name ? !strcmp(head->name, name) : !pooled) pooled = head;
+      continue;
+    }
     count++;
     only = head;
     sw_buffer_print(&names, "%s%s", names.size ? ", " : "", head->name);
     if (name && !strcmp(head->name, name)) *out = head;
   }
   int status = 0;
-  if (name && !*out && strcmp(name, "none"))
+  if (pooled && !count && (!name || strcmp(name, "none")))
+    status = sw_fail("the head '%s' reads the mean of all tokens' states, which no model of transformers does: export the encoder alone with --head none",
+                     pooled->name);
+  else if (name && !*out && strcmp(name, "none"))
     status = sw_fail("the checkpoint has no token head named %s; it has: %s", name, names.size ? names.data : "none");
   if (!name && count > 1)
     status = sw_fail("the checkpoint has %zu heads, and transformers' model takes one: choose with --head NAME (%s), or "
