@@ -175,12 +175,6 @@ static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTE
   return sw_vectors_append(c->writer, (const float *)(const void *)vectors, c->ids, rows);
 }
 
-static int copy_lines(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
-  return bytes && fwrite(payload, bytes, 1, ((sw_output *)context)->file) != 1
-             ? sw_fail("the disk is full or cannot be written")
-             : 0;
-}
-
 static int publish_vectors(embed_job *job) {
   static const char *const poolings[] = {[SW_POOL_MEAN] = "mean", [SW_POOL_CLS] = "cls", [SW_POOL_MAX] = "max"};
   sw_infer_session *s = &job->session;
@@ -200,15 +194,6 @@ static int publish_vectors(embed_job *job) {
   if (status == 0) return sw_vectors_commit(copy.writer);
   sw_vectors_abandon(copy.writer);
   return -1;
-}
-
-static int publish_lines(embed_job *job) {
-  sw_output output;
-  if (sw_output_open(&output, job->session.output)) return -1;
-  int status = sw_journal_replay(&job->session.journal, copy_lines, &output);
-  if (status == 0) return sw_output_commit(&output);
-  sw_output_abandon(&output);
-  return sw_fail_in("cannot write %s", job->session.output);
 }
 
 static int embed(const sw_infer_options *options, const char *prefix, const sw_list *inputs) {
@@ -235,7 +220,7 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
-  if (!status && !job.session.to_stdout) status = is_lines ? publish_lines(&job) : publish_vectors(&job);
+  if (!status && !job.session.to_stdout) status = is_lines ? sw_infer_publish_lines(&job.session, "") : publish_vectors(&job);
   if (!status) sw_infer_report(&job.session, &counts, rejected);
   sw_buffer_close(&job.record);
   sw_infer_close(&job.session);

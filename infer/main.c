@@ -11,6 +11,7 @@ static const struct {
 } jobs[] = {
     {"tag", sw_infer_tag, "finds skills in postings: spans with offsets, label and score"},
     {"embed", sw_infer_embed, "turns texts into vectors"},
+    {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 

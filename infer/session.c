@@ -59,7 +59,7 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
 /* On a GPU the workers take turns at one run. */
 static int one_run(const sw_infer_session *s) { return strcmp(s->device->backend, "cpu") != 0; }
 
-int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+static int open_session(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs, int stems) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
@@ -75,7 +75,7 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   s->threads = stream.threads;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) ||
+  if ((!stems && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
       sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
@@ -88,6 +88,13 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   s->batch_tokens /= 2;
   fprintf(stderr, "skillwatch: %s; going on with --batch-tokens %lld\n", sw_error(), (long long)s->batch_tokens);
   return sw_run_open(&stream, s->model, s->batch_tokens, s->max_batch, 0, &s->run);
+}
+
+int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  return open_session(s, verb, o, inputs, 0);
+}
+int sw_infer_open_stems(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  return open_session(s, verb, o, inputs, 1);
 }
 
 /* What tells one state of a folder's files from another. */
@@ -165,6 +172,23 @@ int sw_infer_put(sw_infer_session *s, const sw_pipeline_counts *c, const void *p
   if ((bytes && fwrite(payload, bytes, 1, stdout) != 1) || fflush(stdout))
     return sw_fail("cannot write to standard output: %s", errno ? strerror(errno) : "write error");
   return 0;
+}
+
+static int copy_bytes(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  sw_output *output = context;
+  return bytes && fwrite(payload, bytes, 1, output->file) != 1
+             ? sw_fail("cannot write %s: the disk is full or fails", output->path)
+             : 0;
+}
+
+int sw_infer_publish_lines(sw_infer_session *s, const char *head) {
+  sw_output output;
+  if (sw_output_open(&output, s->output)) return -1;
+  if (fputs(head, output.file) < 0 || sw_journal_replay(&s->journal, copy_bytes, &output)) {
+    sw_output_abandon(&output);
+    return -1;
+  }
+  return sw_output_commit(&output);
 }
 
 static char *rejected_path(const sw_infer_session *s) {

@@ -42,7 +42,7 @@ typedef struct {
   const sw_infer_options *options;
   const char *verb;         /* "tag" */
   sw_checkpoint checkpoint; /* without its weights: those are in the model */
-  sw_tokenizer *tokenizer;
+  sw_tokenizer *tokenizer;  /* NULL where the model reads stems */
   sw_device *device;
   sw_model *model;
   sw_dtype dtype;
@@ -63,6 +63,8 @@ typedef struct {
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 /* Loads the model. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
+/* The same for a model that reads stems: workers open their own with sw_checkpoint_stems. */
+int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
 int sw_infer_open_output(sw_infer_session *session, json_t *settings);
@@ -71,6 +73,8 @@ int sw_infer_open_output(sw_infer_session *session, json_t *settings);
 int sw_infer_run(sw_infer_session *session, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected);
 /* One record of the results, from within job->write. */
 int sw_infer_put(sw_infer_session *session, const sw_pipeline_counts *counts, const void *payload, size_t bytes);
+/* From the journal to the destination, a file of `head` and what finish appended. */
+int sw_infer_publish_lines(sw_infer_session *session, const char *head);
 /* The end of a run: the journal goes away, the summary is printed. */
 void sw_infer_report(sw_infer_session *session, const sw_pipeline_counts *counts, uint64_t rejected);
 /* Keeps the journal when sw_infer_report was not reached. */
@@ -95,5 +99,6 @@ int sw_infer_check_finite(const float *values, size_t count, const sw_item *item
 int sw_infer_ends_in(const char *name, const char *suffix);
 
 int sw_infer_embed(int argc, char **argv);
+int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
 #endif

@@ -1,6 +1,7 @@
 #include "infer/tags.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/data/csv.h"
 #include "engine/data/rejects.h"
 
 #include <errno.h>
@@ -44,27 +45,16 @@ static int print_json(const sw_tag_job *job, const sw_item *item, const sw_tag *
   return put(out, "]}\n");
 }
 
-/* A field of RFC 4180: in quotes where it must be. */
-static int put_field(sw_buffer *out, const char *text, size_t bytes) {
-  int plain = bytes && text[0] != ' ' && text[bytes - 1] != ' ';
-  for (size_t i = 0; i < bytes && plain; i++) plain = !strchr(",\"\r\n", text[i]);
-  if (plain || bytes == 0) return sw_buffer_append(out, text, bytes);
-  if (put(out, "\"")) return -1;
-  for (size_t i = 0; i < bytes; i++)
-    if ((text[i] == '"' && put(out, "\"")) || sw_buffer_append(out, text + i, 1)) return -1;
-  return put(out, "\"");
-}
-
 static int print_csv(const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out) {
   const sw_posting *posting = &item->posting;
   for (size_t i = 0; i < count; i++) {
     const sw_span *span = &tags[i].span;
-    if (put_field(out, posting->id, strlen(posting->id)) || put(out, ",") ||
-        put_field(out, posting->date, strlen(posting->date)) ||
+    if (sw_csv_put_field(out, posting->id, strlen(posting->id)) || put(out, ",") ||
+        sw_csv_put_field(out, posting->date, strlen(posting->date)) ||
         sw_buffer_print(out, ",%u,%u,", span->start, span->end) ||
-        put_field(out, posting->text + span->byte_start, span->byte_end - span->byte_start) || put(out, ",") ||
-        put_field(out, tags[i].label, strlen(tags[i].label)) || put(out, ",") ||
-        put_field(out, tags[i].layer, strlen(tags[i].layer)) ||
+        sw_csv_put_field(out, posting->text + span->byte_start, span->byte_end - span->byte_start) || put(out, ",") ||
+        sw_csv_put_field(out, tags[i].label, strlen(tags[i].label)) || put(out, ",") ||
+        sw_csv_put_field(out, tags[i].layer, strlen(tags[i].layer)) ||
         sw_buffer_print(out, ",%.6g\r\n", (double)tags[i].score))
       return -1;
   }
@@ -119,29 +109,13 @@ int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags
   return print_json(job, item, tags, count, out);
 }
 
+static const char csv_head[] = "id,date,start,end,text,label,layer,score\r\n";
+
 int sw_tags_head(const sw_tag_job *job, FILE *file) {
-  if (job->format != SW_TAGS_CSV) return 0;
-  return fputs("id,date,start,end,text,label,layer,score\r\n", file) < 0 ? sw_fail("cannot write the results") : 0;
+  return job->format == SW_TAGS_CSV && fputs(csv_head, file) < 0 ? sw_fail("cannot write the results") : 0;
 }
 
 /* --- from the journal to the destination --- */
-
-static int copy_bytes(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
-  sw_output *output = context;
-  return bytes && fwrite(payload, bytes, 1, output->file) != 1
-             ? sw_fail("cannot write %s: the disk is full or fails", output->path)
-             : 0;
-}
-
-static int publish_file(sw_tag_job *job) {
-  sw_output output;
-  if (sw_output_open(&output, job->session.output)) return -1;
-  if (sw_tags_head(job, output.file) || sw_journal_replay(&job->session.journal, copy_bytes, &output)) {
-    sw_output_abandon(&output);
-    return -1;
-  }
-  return sw_output_commit(&output);
-}
 
 /* The files written so far, so that two postings of one date and id do not overwrite each other. */
 typedef struct {
@@ -230,7 +204,7 @@ static int write_files(void *context, const uint64_t counters[SW_JOURNAL_COUNTER
 }
 
 int sw_tags_publish(sw_tag_job *job) {
-  if (job->format != SW_TAGS_FOLDER) return publish_file(job);
+  if (job->format != SW_TAGS_FOLDER) return sw_infer_publish_lines(&job->session, job->format == SW_TAGS_CSV ? csv_head : "");
   file_set set = {.folder = job->session.output};
   char *name = sw_path_join(set.folder, "tags");
   int status = name && !sw_make_folders(set.folder) && (set.temporary = sw_temporary_path(name)) ? 0 : -1;

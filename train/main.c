@@ -13,6 +13,7 @@ static const struct {
   const char *summary;
 } tasks[] = {
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
+    {"multilabel", sw_train_multilabel, "labels of whole texts, any number each, from a table of texts"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 

@@ -7,6 +7,7 @@
 
 typedef struct {
   sw_loop_options loop;
+  int from_scratch; /* the task makes the model itself: there is no base */
   const char *base, *device, *dtype, *schedule;
   int threads;
   int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
@@ -33,7 +34,8 @@ typedef struct {
   sw_model *model;          /* NULL before sw_setup_model */
 } sw_setup;
 
-/* Reads the base, opens device and tokenizer, and notes the base in the lineage. Sets o->max_length where it is 0. `setup` must be zeroed;
+/* Opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the checkpoint is empty, and
+ * config and tokenizer are the task's to make. Sets o->max_length where it is 0. `setup` must be zeroed;
  * close it in any case. Returns 0, or SW_EXIT_FAILED or SW_EXIT_USAGE with the message set. */
 int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);

@@ -309,3 +309,13 @@ int sw_csv_field_text(const sw_csv_field *field, sw_buffer *out) {
   }
   return 0;
 }
+
+int sw_csv_put_field(sw_buffer *out, const char *text, size_t bytes) {
+  int plain = bytes && text[0] != ' ' && text[bytes - 1] != ' ';
+  for (size_t i = 0; i < bytes && plain; i++) plain = !strchr(",\"\r\n", text[i]);
+  if (plain || bytes == 0) return sw_buffer_append(out, text, bytes);
+  if (sw_buffer_append(out, "\"", 1)) return -1;
+  for (size_t i = 0; i < bytes; i++)
+    if ((text[i] == '"' && sw_buffer_append(out, "\"", 1)) || sw_buffer_append(out, text + i, 1)) return -1;
+  return sw_buffer_append(out, "\"", 1);
+}

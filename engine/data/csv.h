@@ -49,6 +49,8 @@ int sw_csv_column(const sw_csv *csv, const char *name);
 char *sw_csv_column_list(const sw_csv *csv);
 /* Replaces `out` by the field's text. */
 int sw_csv_field_text(const sw_csv_field *field, sw_buffer *out);
+/* Appends `text` as a field: in quotes where it must be. */
+int sw_csv_put_field(sw_buffer *out, const char *text, size_t bytes);
 
 /* The parser itself, for one record at data[0..bytes). `final`: nothing follows. `strict`: a quote inside a field
  * without quotes, or more than max_fields fields, is an error. Up to max_fields fields are stored; *count counts all.

@@ -21,6 +21,17 @@ typedef struct {
 } sw_model_embedding;
 sw_model_embedding sw_model_embedding_of(const sw_model *model);
 
+/* The recurrent layer: a linear layer that makes the gates' input half, and the recurrence. */
+typedef struct sw_gru_layer {
+  size_t input_weight, input_bias, weight, bias; /* offsets */
+  void *prepared; /* of the linear layer */
+} sw_gru_layer;
+
+/* Offset of a new parameter: weight [rows, columns], or a vector where columns = 0. SIZE_MAX on failure. */
+size_t sw_model_add_parameter(sw_model *model, const char *name, int64_t rows, int64_t columns, int decays);
+int sw_gru_declare(sw_model *model);
+sw_linear_desc sw_gru_input_desc(const sw_model *model, int64_t tokens);
+
 sw_linear_desc sw_model_product_desc(const sw_model *model, const sw_model_layer *layer, int product, int64_t tokens);
 sw_linear_desc sw_model_head_desc(const sw_model *model, const sw_model_head *head, int64_t tokens);
 
@@ -29,6 +40,18 @@ typedef struct {
   void *qkv, *context, *z1, *y1, *pre, *up, *z2, *y2;
   float *lse, *mean1, *rstd1, *mean2, *rstd2;
 } sw_layer_state;
+
+/* What a GRU's run keeps for backward. */
+typedef struct {
+  float *words;       /* [tokens, embedding] rows of the word table; the same as x in fp32 */
+  void *x;            /* the same in the model's dtype, after dropout; backward: its gradient */
+  void *sorted_x;     /* its gradient by word */
+  void *gates, *saved, *y;
+  int32_t *last;      /* [batch] last token of each text */
+  void *last_state, *d_last_state; /* [batch, hidden] */
+  float *targets, *weights; /* [num_heads, batch, most labels]: each head's have places of their own, as labels below */
+  int32_t *host_last;
+} sw_gru_state;
 
 struct sw_run {
   sw_stream stream;
@@ -45,6 +68,7 @@ struct sw_run {
   void *z0, *x0;
   float *mean0, *rstd0;
   sw_layer_state *layers;
+  sw_gru_state gru;
   void *head_input;      /* states after the heads' dropout; the states themselves where there is none */
   void *head_buffer;
   float *logits, *pooled;
@@ -64,6 +88,22 @@ struct sw_run {
   int32_t *host_sorted, *host_segments;
   int32_t *sorted, *segments; /* device */
 };
+
+/* One walk over a run's memory that sizes (base = NULL) or points. */
+typedef struct {
+  char *base;
+  size_t used;
+} sw_run_arena;
+void *sw_run_take(sw_run_arena *arena, int64_t count, size_t bytes);
+int sw_model_most_labels(const sw_model *model);
+/* Numbers the distinct ids of the batch in increasing order: run->sorted, run->segments, gradients->word_ids and unique. */
+int sw_run_sort_ids(sw_run *run, sw_gradients *gradients);
+int sw_run_head_logits(sw_run *run, const sw_model_head *head, const void *x, int64_t rows);
+
+int sw_gru_workspace(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *bytes);
+void sw_gru_place(sw_run_arena *arena, const sw_model *model, int64_t tokens, int batch, int training, sw_run *run);
+int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens);
+int sw_gru_backward(sw_run *run, sw_gradients *gradients);
 
 /* Where dropout happens: a stream of random numbers each. */
 enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };

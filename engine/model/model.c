@@ -20,6 +20,11 @@ static sw_parameter *add_parameter(sw_model *model, const char *name, int rank, 
   return p;
 }
 
+size_t sw_model_add_parameter(sw_model *model, const char *name, int64_t rows, int64_t columns, int decays) {
+  const sw_parameter *p = add_parameter(model, name, columns ? 2 : 1, rows, columns ? columns : 1, decays);
+  return p ? p->offset : SIZE_MAX;
+}
+
 /* Weight [out, in] and bias [out] under `prefix`, or a LayerNorm's when in = 0. Offsets are returned where wanted. */
 static int add_pair(sw_model *model, const char *prefix, int out, int in, size_t *weight, size_t *bias) {
   char name[256];
@@ -162,6 +167,12 @@ sw_model_embedding sw_model_embedding_of(const sw_model *model) {
 /* Walks over all products and heads: with base = NULL it only adds up the bytes. */
 static int place_prepared(sw_stream *stream, sw_model *model, char *base, size_t *total) {
   size_t used = 0, bytes;
+  if (model->gru) {
+    sw_linear_desc desc = sw_gru_input_desc(model, 1);
+    if (SW_RUN(stream, linear_weight_bytes, &desc, &bytes)) return -1;
+    model->gru->prepared = base;
+    used = (bytes + 63) / 64 * 64;
+  }
   for (int i = 0; i < model->config.num_layers; i++)
     for (int k = 0; k < SW_PRODUCTS; k++) {
       sw_linear_desc desc = sw_model_product_desc(model, &model->layers[i], k, 1);
@@ -180,6 +191,10 @@ static int place_prepared(sw_stream *stream, sw_model *model, char *base, size_t
 }
 
 int sw_model_prepare(sw_stream *stream, sw_model *model) {
+  if (model->gru) {
+    sw_linear_desc desc = sw_gru_input_desc(model, 1);
+    if (SW_RUN(stream, linear_prepare, &desc, model->values + model->gru->input_weight, model->gru->prepared)) return -1;
+  }
   for (int i = 0; i < model->config.num_layers; i++)
     for (int k = 0; k < SW_PRODUCTS; k++) {
       sw_linear_desc desc = sw_model_product_desc(model, &model->layers[i], k, 1);
@@ -198,7 +213,8 @@ static int open_model(sw_stream *stream, const sw_checkpoint *checkpoint, sw_mod
   size_t bytes;
   if (sw_model_config_parse(checkpoint->config, &model->config)) return -1;
   model->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *model->layers);
-  if (!model->layers || declare_parameters(model) || declare_heads(model, checkpoint) || load_parameters(stream, model, checkpoint) ||
+  const int failed = !model->layers || (model->config.gru ? sw_gru_declare(model) : declare_parameters(model));
+  if (failed || declare_heads(model, checkpoint) || load_parameters(stream, model, checkpoint) ||
       place_prepared(stream, model, NULL, &bytes))
     return -1;
   model->prepared = model->device->alloc(model->device, bytes);
@@ -236,6 +252,7 @@ void sw_model_close(sw_model *model) {
   free(model->parameters);
   free(model->heads);
   free(model->layers);
+  free(model->gru);
   free(model);
 }
 
