@@ -446,10 +446,10 @@ done:
 
 int sw_train_multilabel(int argc, char **argv) {
   multilabel_options o = {.setup = SW_SETUP_DEFAULTS, .model = "gru", .thresholds = "0.5", .vocabulary = 500, .min_count = 1,
-                          .embedding = SW_GRU_EMBEDDING, .cells = SW_GRU_CELLS};
+                          .embedding = SW_GRU_EMBEDDING, .cells = SW_GRU_CELLS, .dropout = 0.5};
   o.setup.from_scratch = 1;
   o.setup.max_length = 100;
-  o.setup.loop.epochs = 20;
+  o.setup.loop.epochs = 40;
   o.setup.loop.learning_rate = 1e-3;
   o.setup.loop.batch_size = 32;
   const sw_option options[] = {
