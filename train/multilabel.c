@@ -449,8 +449,9 @@ int sw_train_multilabel(int argc, char **argv) {
                           .embedding = SW_GRU_EMBEDDING, .cells = SW_GRU_CELLS, .dropout = 0.5};
   o.setup.from_scratch = 1;
   o.setup.max_length = 100;
-  o.setup.loop.epochs = 40;
-  o.setup.loop.learning_rate = 1e-3;
+  o.setup.loop.epochs = 25;
+  o.setup.loop.learning_rate = 2e-3;
+  o.setup.loop.optimizer.weight_decay = 0.1;
   o.setup.loop.batch_size = 32;
   const sw_option options[] = {
       {"data", 'd', SW_OPTION_LIST, &o.data, "FILE", "texts with labels, CSV or JSON lines; may be repeated"},

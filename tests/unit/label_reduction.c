@@ -27,14 +27,14 @@ static void groups(sw_association kind, double threshold, const size_t want[LABE
 }
 
 static void merging(void **state) {
-  /* phi(a, b) = phi(b, c) = sqrt(3 / 5) = 0.775, phi(a, c) = 0.577; d is a's opposite */
+  /* phi(a, b) = 0.775, phi(b, c) = 0.745, phi(a, c) = 0.577; d is a's opposite */
   for (int kind = SW_PEARSON; kind <= SW_CRAMER; kind++) {
-    groups((sw_association)kind, 0.77, (size_t[]){0, 0, 0, 1, 2, 3}, 4, 4); /* a-b, b-c, and a-d, b-d, which stay apart */
+    groups((sw_association)kind, 0.74, (size_t[]){0, 0, 0, 1, 2, 3}, 4, 4); /* a-b, b-c, and a-d, b-d, which stay apart */
     groups((sw_association)kind, 0.78, (size_t[]){0, 1, 2, 3, 4, 5}, 6, 1);
   }
   sw_label_reduction r;
   uint8_t merged[(ROWS + 1) * 4];
-  assert_int_equal(sw_label_reduction_make(SW_PEARSON, 0.77, targets[0], LABELS, rows, ROWS, &r), 0);
+  assert_int_equal(sw_label_reduction_make(SW_PEARSON, 0.74, targets[0], LABELS, rows, ROWS, &r), 0);
   assert_int_equal(r.representative[0], 2); /* the most frequent */
   sw_label_reduction_apply(&r, targets[0], ROWS + 1, merged);
   for (int i = 0; i <= ROWS; i++) assert_int_equal(merged[4 * i], targets[i][0] | targets[i][1] | targets[i][2]);
