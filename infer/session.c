@@ -38,7 +38,7 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   return sw_device_check(o->device, o->threads) || sw_postings_format_parse(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
-int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+static int open_session(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs, int stems) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
@@ -53,12 +53,19 @@ int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options 
   s->threads = stream.threads;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) ||
+  if ((!stems && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
       sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
   sw_tensors_close(&s->checkpoint.optimizer);
   return sw_runs_open(&s->runs, &stream, s->model, o->batch_tokens);
+}
+
+int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  return open_session(s, verb, o, inputs, 0);
+}
+int sw_infer_open_stems(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  return open_session(s, verb, o, inputs, 1);
 }
 
 /* What tells one state of a folder's files from another. */

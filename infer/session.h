@@ -41,7 +41,7 @@ typedef struct {
   const sw_infer_options *options;
   const char *verb;         /* "tag" */
   sw_checkpoint checkpoint; /* without its weights: those are in the model */
-  sw_tokenizer *tokenizer;
+  sw_tokenizer *tokenizer;  /* NULL where the model reads stems */
   sw_device *device;
   sw_model *model;
   sw_dtype dtype;
@@ -59,6 +59,8 @@ typedef struct {
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 /* Loads the model. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
+/* The same for a model that reads stems: workers open their own with sw_checkpoint_stems. */
+int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
 int sw_infer_open_output(sw_infer_session *session, json_t *settings);
@@ -79,5 +81,6 @@ int sw_infer_ends_in(const char *name, const char *suffix);
 
 int sw_infer_classify(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
+int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
 #endif

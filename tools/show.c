@@ -56,7 +56,10 @@ static void show_architecture(const sw_checkpoint *c) {
   const json_t *k = c->config;
   row("architecture");
   printf("%s", text_of(k, "model_type", "unknown"));
-  if (key(k, "hidden_size", "dim")) {
+  if (!strcmp(text_of(k, "model_type", ""), "gru")) {
+    printf(": embeddings of %lld, %lld cells, %lld words of a text", number_of(k, "embedding_size", ""), number_of(k, "hidden_size", ""),
+           number_of(k, "max_position_embeddings", ""));
+  } else if (key(k, "hidden_size", "dim")) {
     const long long layers = number_of(k, "num_hidden_layers", "n_layers"), heads = number_of(k, "num_attention_heads", "n_heads");
     printf(": %lld layer%s, %lld wide, %lld head%s, feed-forward %lld, %lld positions", layers, SW_S(layers),
            number_of(k, "hidden_size", "dim"), heads, SW_S(heads), number_of(k, "intermediate_size", "hidden_dim"),
@@ -70,6 +73,12 @@ static void show_tokenizer(const sw_checkpoint *c) {
   row("tokenizer");
   if (!c->vocab_size) {
     puts("none");
+    return;
+  }
+  if (sw_checkpoint_has_stems(c)) {
+    const json_t *tokenizer = json_object_get(c->config, "tokenizer");
+    printf("stems of words (%s), %s of them, %zu stop words\n", text_of(tokenizer, "stemmer", "?"), grouped((long long)c->vocab_size, text),
+           json_array_size(json_object_get(tokenizer, "stop_words")));
     return;
   }
   int accents = c->tokenizer.strip_accents < 0 ? c->tokenizer.do_lower_case : c->tokenizer.strip_accents;
@@ -346,7 +355,10 @@ static int show_json(const sw_checkpoint *c, const char *path, long long bytes) 
         heads, json_pack("{s:s, s:s, s:o}", "name", c->heads[i].name, "task", c->heads[i].task, "labels", labels));
   }
   const sw_tokenizer_options *t = &c->tokenizer;
-  if (c->vocab_size)
+  if (sw_checkpoint_has_stems(c))
+    tokenizer = json_pack("{s:I, s:O?}", "tokens", (json_int_t)c->vocab_size, "stemmer",
+                          json_object_get(json_object_get(c->config, "tokenizer"), "stemmer"));
+  else if (c->vocab_size)
     tokenizer = json_pack("{s:I, s:b, s:i, s:b, s:b, s:i, s:i}", "tokens", (json_int_t)c->vocab_size, "do_lower_case",
                           t->do_lower_case, "strip_accents", t->strip_accents, "tokenize_chinese_chars",
                           t->tokenize_chinese_chars, "clean_text", t->clean_text, "max_chars_per_word",

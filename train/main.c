@@ -16,6 +16,7 @@ static const struct {
     {"embed", sw_train_embed, "an encoder whose vectors are near where texts belong together, from pairs"},
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
     {"classify", sw_train_classify, "one of many labels for a text: logistic regression on the encoder's vectors"},
+    {"multilabel", sw_train_multilabel, "labels of whole texts, any number each, from a table of texts"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 

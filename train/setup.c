@@ -29,7 +29,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"batch-size", 0, SW_OPTION_INT, &o->loop.batch_size, "N", "sequences of a batch, instead of the token budget"},
       {"accumulate", 0, SW_OPTION_INT, &o->loop.accumulate, "N", "batches a step"},
       {"max-length", 0, SW_OPTION_INT, &o->max_length, "N",
-       "tokens of a sequence, longer texts are split; 0 = 256, or the model's limit where that is less"},
+       o->from_scratch ? "words of a text, of longer ones the first" : "tokens of a sequence, longer texts are split; 0 = 256, or the model's limit where that is less"},
       {"weight-decay", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.weight_decay, "X", "AdamW's; not for biases and LayerNorm"},
       {"pull", 0, SW_OPTION_DOUBLE, &o->loop.optimizer.pull, "X",
        "draws the encoder back to the base's weights, so that less is forgotten (L2-SP; 0.1 to 10); 0 = not at all"},
@@ -54,7 +54,8 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"threads", 0, SW_OPTION_INT, &o->threads, "N", "CPU threads; 0 = one a core"},
       {"quiet", 'q', SW_OPTION_FLAG, &o->loop.quiet, NULL, "print errors only"},
       {0}};
-  const sw_option *const parts[] = {first, command->options, rest};
+  const sw_option none = {0};
+  const sw_option *const parts[] = {o->from_scratch ? &none : first, command->options, rest};
   sw_option all[96] = {{0}};
   size_t count = 0;
   for (int i = 0; i < 3; i++)
@@ -75,13 +76,13 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
 }
 
 static int check_output(const sw_setup_options *o, const char *output, int (*check)(const void *self, const char *output), const void *self) {
-  return sw_check_output(output, &o->base, 1) || check(self, output) ? -1 : 0;
+  return (o->base && sw_check_output(output, &o->base, 1)) || check(self, output) ? -1 : 0;
 }
 
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
   static const char *const endings[] = {".last.h5", ".lock", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   const sw_loop_options *l = &o->loop;
-  if (!o->base) return sw_fail("--base is missing: the checkpoint to start from, made by skillwatch pull");
+  if (!o->base && !o->from_scratch) return sw_fail("--base is missing: the checkpoint to start from, made by skillwatch pull");
   if (!l->output) return sw_fail("-o is missing: the checkpoint to write");
   if (!strcmp(l->output, "-")) return sw_fail("-o -: a checkpoint cannot be written to standard output");
   if (l->epochs < 1 || l->epochs > 10000) return sw_fail("--epochs must be from 1 to 10000");
@@ -160,6 +161,8 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   if (sw_check_writable(o->loop.output)) return SW_EXIT_FAILED;
   int status = take_lock(s);
   if (status) return status;
+  if (o->from_scratch)
+    return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ? SW_EXIT_FAILED : 0;
   if (sw_checkpoint_read(o->base, &s->checkpoint) ||
       sw_model_config_parse(s->checkpoint.config, &s->config))
     return SW_EXIT_FAILED;

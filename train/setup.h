@@ -8,6 +8,7 @@
 
 typedef struct {
   sw_loop_options loop;
+  int from_scratch; /* the task makes the model itself: there is no base */
   const char *base, *device, *dtype, *schedule;
   int threads;
   int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
@@ -36,9 +37,10 @@ typedef struct {
   sw_lock lock;             /* <stem>.lock: no other run writes the same output */
 } sw_setup;
 
-/* Keeps other runs off the output, reads the base, opens device and tokenizer, and notes the base in the lineage. Sets o->max_length where it
- * is 0. From now on SIGTERM, SIGINT and SIGUSR1 end the program with SW_EXIT_AGAIN; sw_loop_run saves before. `setup` must be zeroed; close it
- * in any case. Returns 0, or SW_EXIT_FAILED or SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */
+/* Keeps other runs off the output; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
+ * checkpoint is empty, and config and tokenizer are the task's to make. Sets o->max_length where it is 0. From now on SIGTERM, SIGINT and SIGUSR1 end
+ * the program with SW_EXIT_AGAIN; sw_loop_run saves before. `setup` must be zeroed; close it in any case. Returns 0, or SW_EXIT_FAILED or
+ * SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */
 int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);
 

@@ -55,9 +55,9 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   sw_device *device = stream->device;
   const sw_model *model = o->model;
   const size_t arena = model->values_count * sizeof(float), vocab = (size_t)model->config.vocab_size;
-  const size_t hidden = (size_t)model->config.hidden_size;
   for (size_t i = 0; i < model->num_parameters; i++)
     if (model->parameters[i].sparse_rows) o->words = &model->parameters[i];
+  const size_t hidden = (size_t)o->words->shape[1];
   o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
   if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
       !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
@@ -191,7 +191,7 @@ static int empty_gradients(sw_optimizer *o) {
   size_t from = p ? p->offset + p->count : 0;
   if (device->zero(&o->stream, o->gradients.values + from, (o->model->values_count - from) * sizeof(float))) return -1;
   if (p && o->accumulate > 1) {
-    if (device->zero(&o->stream, o->merged, (size_t)o->merged_count * (size_t)o->model->config.hidden_size * sizeof(float))) return -1;
+    if (device->zero(&o->stream, o->merged, (size_t)o->merged_count * (size_t)p->shape[1] * sizeof(float))) return -1;
     for (int64_t i = 0; i < o->merged_count; i++) o->slot_of[o->merged_ids[i]] = -1;
     o->merged_count = 0;
   }
@@ -220,7 +220,7 @@ int sw_optimizer_measure(sw_optimizer *o) {
   const int32_t *ids;
   int64_t rows;
   float *g = row_gradients(o, &ids, &rows);
-  o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = g, .count = rows * o->model->config.hidden_size};
+  o->tensors[o->num_tensors] = (sw_adamw_tensor){.g = g, .count = rows * (o->words ? o->words->shape[1] : 0)};
   return SW_RUN(&o->stream, sum_squares, o->num_tensors + (o->words != NULL), o->tensors, o->squares, o->squares + 8) ||
                  o->stream.device->copy_out(&o->stream, &o->host_squares, o->squares, sizeof o->host_squares)
              ? -1

@@ -42,13 +42,25 @@ static int read_activation(const json_t *config, const char *key, sw_activation 
   return sw_fail("config: activation '%s' is not supported (gelu, gelu_new, gelu_pytorch_tanh or relu)", name);
 }
 
+static int parse_gru(const json_t *config, sw_model_config *out) {
+  out->gru = out->num_heads = 1;
+  return read_int(config, "vocab_size", -1, 1, 1 << 24, &out->vocab_size) ||
+                 read_int(config, "embedding_size", -1, 1, 1 << 13, &out->embedding_size) ||
+                 read_int(config, "hidden_size", -1, 1, 1024, &out->hidden_size) ||
+                 read_int(config, "max_position_embeddings", -1, 1, 1 << 16, &out->max_positions) ||
+                 read_float(config, "hidden_dropout_prob", 0, 0, 0.99, &out->hidden_dropout)
+             ? -1
+             : (out->max_seq_length = out->max_positions, 0);
+}
+
 int sw_model_config_parse(const json_t *config, sw_model_config *out) {
   *out = (sw_model_config){0};
   const char *type = json_string_value(json_object_get(config, "model_type"));
   if (!type) type = "bert";
+  if (!strcmp(type, "gru")) return parse_gru(config, out);
   out->distilbert = !strcmp(type, "distilbert");
   if (!out->distilbert && strcmp(type, "bert"))
-    return sw_fail("config: model_type '%s' is not supported (bert or distilbert)", type);
+    return sw_fail("config: model_type '%s' is not supported (bert, distilbert or gru)", type);
   const char *position = json_string_value(json_object_get(config, "position_embedding_type"));
   if (position && strcmp(position, "absolute"))
     return sw_fail("config: position_embedding_type '%s' is not supported (absolute only)", position);

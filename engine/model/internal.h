@@ -25,6 +25,14 @@ sw_model_embedding sw_model_embedding_of(const sw_model *model);
 sw_parameter *sw_model_add_parameter(sw_model *model, const char *name, int rank, int64_t rows, int64_t columns, int decays);
 /* Weight [out, in] and bias [out] under `prefix`, or a LayerNorm's when in = 0. Their offsets are returned. */
 int sw_model_add_pair(sw_model *model, const char *prefix, int out, int in, size_t *weight, size_t *bias);
+/* The recurrent layer: a linear layer that makes the gates' input half, and the recurrence. */
+typedef struct sw_gru_layer {
+  size_t input_weight, input_bias, weight, bias; /* offsets */
+  void *prepared; /* of the linear layer */
+} sw_gru_layer;
+
+int sw_gru_declare(sw_model *model);
+sw_linear_desc sw_gru_input_desc(const sw_model *model, int64_t tokens);
 
 sw_linear_desc sw_model_product_desc(const sw_model *model, const sw_model_layer *layer, int product, int64_t tokens);
 sw_linear_desc sw_model_head_desc(const sw_model *model, const sw_model_head *head, int64_t tokens);
@@ -58,6 +66,17 @@ int sw_mlm_place_prepared(sw_stream *stream, sw_model *model, sw_arena *arena);
 int sw_mlm_prepare(sw_stream *stream, sw_model *model);
 int sw_mlm_workspace(sw_stream *stream, const sw_model *model, int64_t tokens, size_t *most);
 void sw_mlm_place(const sw_model *model, int64_t tokens, sw_arena *arena, sw_mlm_state *state);
+/* What a GRU's run keeps for backward. */
+typedef struct {
+  float *words;       /* [tokens, embedding] rows of the word table; the same as x in fp32 */
+  void *x;            /* the same in the model's dtype, after dropout; backward: its gradient */
+  void *sorted_x;     /* its gradient by word */
+  void *gates, *saved, *y;
+  int32_t *last;      /* [batch] last token of each text */
+  void *last_state, *d_last_state; /* [batch, hidden] */
+  float *targets, *weights; /* [num_heads, batch, most labels]: each head's have places of their own, as labels below */
+  int32_t *host_last;
+} sw_gru_state;
 
 struct sw_run {
   sw_stream stream;
@@ -76,6 +95,7 @@ struct sw_run {
   void *z0, *x0;
   float *mean0, *rstd0;
   sw_layer_state *layers;
+  sw_gru_state gru;
   void *head_input;      /* states after the heads' dropout; the states themselves where there is none */
   void *head_buffer;
   float *logits, *pooled;
@@ -101,6 +121,14 @@ struct sw_run {
   int32_t *host_sorted, *host_segments;
   int32_t *sorted, *segments; /* device */
 };
+
+/* Numbers the distinct ids of the batch in increasing order: run->sorted, run->segments, gradients->word_ids and unique. */
+int sw_run_sort_ids(sw_run *run, sw_gradients *gradients);
+
+int sw_gru_workspace(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *bytes);
+void sw_gru_place(sw_arena *arena, const sw_model *model, int64_t tokens, int batch, int training, sw_run *run);
+int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens);
+int sw_gru_backward(sw_run *run, sw_gradients *gradients);
 
 /* Where dropout happens: a stream of random numbers each. */
 enum { SITE_EMBEDDING = 0, SITE_HEAD = 1, SITE_LAYERS = 8 };

@@ -162,6 +162,11 @@ sw_model_embedding sw_model_embedding_of(const sw_model *model) {
 static int place_prepared(sw_stream *stream, sw_model *model, char *base, size_t *total) {
   sw_arena arena = {.base = base};
   size_t bytes;
+  if (model->gru) {
+    sw_linear_desc desc = sw_gru_input_desc(model, 1);
+    if (SW_RUN(stream, linear_weight_bytes, &desc, &bytes)) return -1;
+    model->gru->prepared = sw_arena_take(&arena, (int64_t)bytes, 1);
+  }
   for (int i = 0; i < model->config.num_layers; i++)
     for (int k = 0; k < SW_PRODUCTS; k++) {
       sw_linear_desc desc = sw_model_product_desc(model, &model->layers[i], k, 1);
@@ -179,6 +184,10 @@ static int place_prepared(sw_stream *stream, sw_model *model, char *base, size_t
 }
 
 int sw_model_prepare(sw_stream *stream, sw_model *model) {
+  if (model->gru) {
+    sw_linear_desc desc = sw_gru_input_desc(model, 1);
+    if (SW_RUN(stream, linear_prepare, &desc, model->values + model->gru->input_weight, model->gru->prepared)) return -1;
+  }
   for (int i = 0; i < model->config.num_layers; i++)
     for (int k = 0; k < SW_PRODUCTS; k++) {
       sw_linear_desc desc = sw_model_product_desc(model, &model->layers[i], k, 1);
@@ -197,8 +206,8 @@ static int open_model(sw_stream *stream, const sw_checkpoint *checkpoint, sw_mod
   size_t bytes;
   if (sw_model_config_parse(checkpoint->config, &model->config)) return -1;
   model->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *model->layers);
-  if (!model->layers || declare_parameters(model) || declare_heads(model, checkpoint) || (model->mlm && sw_mlm_declare(model)) ||
-      load_parameters(stream, model, checkpoint) ||
+  const int failed = !model->layers || (model->config.gru ? sw_gru_declare(model) : declare_parameters(model));
+  if (failed || declare_heads(model, checkpoint) || (model->mlm && sw_mlm_declare(model)) || load_parameters(stream, model, checkpoint) ||
       place_prepared(stream, model, NULL, &bytes))
     return -1;
   model->prepared = model->device->alloc(model->device, bytes);
@@ -245,6 +254,7 @@ void sw_model_close(sw_model *model) {
   free(model->heads);
   free(model->layers);
   free(model->mlm);
+  free(model->gru);
   free(model);
 }
 

@@ -1,7 +1,7 @@
-/* A BERT-family encoder with its heads: parameters on a device, and runs of forward and backward over packed batches.
+/* An encoder with its heads: parameters on a device, and runs of forward and backward over packed batches.
  *
- * Architecture: Devlin et al., "BERT", 2018 (post-LN, absolute positions); DistilBERT (Sanh et al. 2019) is the same without token
- * types. Parameters have Hugging Face's names. One sw_model may be used by several threads for inference, each with its own sw_run. */
+ * Architectures: a GRU over word embeddings (gru.h), and the BERT family: Devlin et al., "BERT", 2018 (post-LN, absolute positions); DistilBERT (Sanh et al. 2019) is the same without token
+ * types, with Hugging Face's names of the parameters. One sw_model may be used by several threads for inference, each with its own sw_run. */
 #ifndef SW_MODEL_MODEL_H
 #define SW_MODEL_MODEL_H
 #include "engine/store/checkpoint.h"
@@ -12,6 +12,7 @@ typedef struct {
   float layer_norm_eps, hidden_dropout, attention_dropout;
   sw_activation activation;
   int distilbert;
+  int gru, embedding_size;       /* gru: gru.h; num_layers is 0, and max_positions the words of a text that are read */
   /* of the embedding (config's "skillwatch" object) */
   sw_pooling pooling;
   int normalize, max_seq_length; /* max_seq_length counts [CLS] and [SEP] */
@@ -25,7 +26,7 @@ typedef struct {
   int64_t shape[2];
   size_t offset, count; /* in floats, in the arenas */
   int decays;           /* weight decay applies: not to biases and LayerNorm */
-  int sparse_rows;      /* the word table: its gradient comes as rows */
+  int sparse_rows;      /* the word table, the first parameter: its gradient comes as rows */
 } sw_parameter;
 
 typedef struct {
@@ -47,6 +48,7 @@ typedef struct {
   float *values;              /* device; all parameters, each at its offset */
   size_t values_count;
   struct sw_model_layer *layers; /* model.c's own: offsets and prepared weights */
+  struct sw_gru_layer *gru;   /* gru.c's own */
   void *prepared;             /* device arena of prepared weights */
   size_t num_heads;
   sw_model_head *heads;
@@ -88,6 +90,8 @@ void sw_run_close(sw_run *run);
 int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states);
 /* Pooled vectors as the configuration says: out (host, fp32) [batch, hidden]. */
 int sw_run_embed(sw_run *run, const sw_batch *batch, float *out);
+/* Logits of head `h` for the texts of the last forward of a GRU: out (host, fp32) [batch, num_labels]. */
+int sw_run_label_logits(sw_run *run, size_t h, float *out);
 /* Token logits of head `h` for the states of the last forward, log-softmaxed over labels: out (host, fp32) [tokens, num_labels]. */
 int sw_run_token_log_probs(sw_run *run, size_t h, float *out);
 /* Of head `h`, of task "sequence", for the vectors of the last sw_run_embed (which this may be called for once), log-softmaxed over labels:
@@ -97,7 +101,7 @@ int sw_run_sequence_log_probs(sw_run *run, size_t h, float *out);
 /* --- training (runs opened with training = 1) --- */
 typedef struct {
   float *values;      /* device, parameters' offsets; the word table's place is the MLM decoder's, otherwise unused */
-  float *word_rows;   /* device [max_tokens, hidden]: gradients of the batch's distinct ids, in increasing order of id */
+  float *word_rows;   /* device [max_tokens, the word table's columns]: gradients of the batch's distinct ids, in increasing order of id */
   int32_t *word_ids;  /* host [unique], increasing */
   int64_t unique;
 } sw_gradients;
@@ -114,6 +118,9 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
 int sw_run_mlm_loss(sw_run *run, const int32_t *positions, const int32_t *labels, int64_t count, float scale, sw_gradients *gradients);
 /* What the MLM head expects at these tokens of the last forward, log-softmaxed over the vocabulary: out (host, fp32) [count, vocab_size]. */
 int sw_run_mlm_log_probs(sw_run *run, const int32_t *positions, int64_t count, float *out);
+/* After a forward of a GRU: binary cross entropy of head h, whose outputs are independent sigmoids, over the texts' last states.
+ * targets (host) [batch, num_labels], 0 to 1; weights (host), the same shape or NULL: of each output. Otherwise as sw_run_token_loss. */
+int sw_run_label_loss(sw_run *run, size_t h, const float *targets, const float *weights, float scale, int first, sw_gradients *gradients);
 /* sums (host) [num_heads + 1]: the heads' losses since the last call, then that of the MLM head or of a loss without a head, which all start anew at
  * 0; there once the device is synchronised. */
 int sw_run_losses(sw_run *run, double *sums);

@@ -52,7 +52,7 @@ static sw_layernorm_desc layernorm_shape(const sw_model *model, int64_t tokens) 
 static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, size_t *most) {
   size_t bytes;
   *most = SW_SUM_WORKSPACE;
-  for (int k = 0; k < SW_PRODUCTS; k++) {
+  for (int k = 0; k < SW_PRODUCTS && !model->gru; k++) {
     sw_linear_desc desc = sw_model_product_desc(model, &model->layers[0], k, tokens);
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
     if (bytes > *most) *most = bytes;
@@ -62,6 +62,7 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
     if (SW_RUN(stream, linear_workspace, &desc, &bytes)) return -1;
     if (bytes > *most) *most = bytes;
   }
+  if (model->gru) return sw_gru_workspace(stream, model, tokens, batch, most);
   if (model->mlm && sw_mlm_workspace(stream, model, tokens, most)) return -1;
   sw_attention_desc attention = attention_shape(model, batch, tokens, model->config.max_positions);
   if (SW_RUN(stream, attention_workspace, &attention, &bytes)) return -1;
@@ -76,11 +77,49 @@ static int workspace_bytes(sw_stream *stream, const sw_model *model, int64_t tok
   return 0;
 }
 
+/* What the layers of a BERT keep. */
+static void place_layers(sw_arena *a, const sw_model *model, int64_t tokens, int batch, int training, sw_run *run, sw_layer_state *layers) {
+  const sw_model_config *c = &model->config;
+  const size_t e = sw_dtype_bytes(model->dtype);
+  const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size;
+  run->x0 = sw_arena_take(a, th, e);
+  for (int i = 0; i < c->num_layers; i++) {
+    sw_layer_state *l = &layers[i];
+    if (!training && i) {
+      *l = layers[0];
+      continue;
+    }
+    l->qkv = sw_arena_take(a, 3 * th, e);
+    l->context = sw_arena_take(a, th, e);
+    l->z1 = sw_arena_take(a, th, e);
+    l->y1 = sw_arena_take(a, th, e);
+    l->up = sw_arena_take(a, tu, e);
+    l->z2 = sw_arena_take(a, th, e);
+    l->y2 = training ? sw_arena_take(a, th, e) : run->x0; /* inference: a layer's output replaces its input */
+    if (!training) continue;
+    l->pre = sw_arena_take(a, tu, e);
+    l->lse = sw_arena_take(a, tokens * c->num_heads, 4);
+    l->mean1 = sw_arena_take(a, tokens, 4);
+    l->rstd1 = sw_arena_take(a, tokens, 4);
+    l->mean2 = sw_arena_take(a, tokens, 4);
+    l->rstd2 = sw_arena_take(a, tokens, 4);
+  }
+  if (!training) return;
+  run->z0 = sw_arena_take(a, th, e);
+  run->mean0 = sw_arena_take(a, tokens, 4);
+  run->rstd0 = sw_arena_take(a, tokens, 4);
+  run->head_buffer = sw_arena_take(a, th, e);
+  run->d_hidden = sw_arena_take(a, th, e);
+  run->d_up = sw_arena_take(a, tu, e);
+  run->d_qkv = sw_arena_take(a, 3 * th, e);
+  run->d_context = sw_arena_take(a, th, e);
+}
+
 static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int batch, int training, char *base, sw_run *run,
                  sw_layer_state *layers, size_t *total) {
   const sw_model_config *c = &model->config;
   const size_t e = sw_dtype_bytes(model->dtype);
-  const int64_t th = tokens * c->hidden_size, tu = tokens * c->intermediate_size, bh = (int64_t)batch * c->hidden_size;
+  const int64_t th = tokens * c->hidden_size, bh = (int64_t)batch * c->hidden_size;
   const int64_t token_logits = tokens * sw_model_most_labels(model, 0), pooled_logits = (int64_t)batch * sw_model_most_labels(model, 1);
   sw_arena a = {.base = base};
   size_t scratch;
@@ -88,41 +127,15 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
   run->ids = sw_arena_take(&a, tokens, 4);
   run->positions = sw_arena_take(&a, tokens, 4);
   run->cu_seqlens = sw_arena_take(&a, batch + 1, 4);
-  run->x0 = sw_arena_take(&a, th, e);
   run->logits = sw_arena_take(&a, token_logits > pooled_logits ? token_logits : pooled_logits, 4);
   run->pooled = sw_arena_take(&a, bh, 4);
   run->workspace = sw_arena_take(&a, (int64_t)scratch, 1);
-  for (int i = 0; i < c->num_layers; i++) {
-    sw_layer_state *l = &layers[i];
-    if (!training && i) {
-      *l = layers[0];
-      continue;
-    }
-    l->qkv = sw_arena_take(&a, 3 * th, e);
-    l->context = sw_arena_take(&a, th, e);
-    l->z1 = sw_arena_take(&a, th, e);
-    l->y1 = sw_arena_take(&a, th, e);
-    l->up = sw_arena_take(&a, tu, e);
-    l->z2 = sw_arena_take(&a, th, e);
-    l->y2 = training ? sw_arena_take(&a, th, e) : run->x0; /* inference: a layer's output replaces its input */
-    if (!training) continue;
-    l->pre = sw_arena_take(&a, tu, e);
-    l->lse = sw_arena_take(&a, tokens * c->num_heads, 4);
-    l->mean1 = sw_arena_take(&a, tokens, 4);
-    l->rstd1 = sw_arena_take(&a, tokens, 4);
-    l->mean2 = sw_arena_take(&a, tokens, 4);
-    l->rstd2 = sw_arena_take(&a, tokens, 4);
-  }
+  if (model->gru)
+    sw_gru_place(&a, model, tokens, batch, training, run);
+  else
+    place_layers(&a, model, tokens, batch, training, run, layers);
   if (training) {
-    run->z0 = sw_arena_take(&a, th, e);
-    run->mean0 = sw_arena_take(&a, tokens, 4);
-    run->rstd0 = sw_arena_take(&a, tokens, 4);
-    run->head_buffer = sw_arena_take(&a, th, e);
     run->d_state = sw_arena_take(&a, th, e);
-    run->d_hidden = sw_arena_take(&a, th, e);
-    run->d_up = sw_arena_take(&a, tu, e);
-    run->d_qkv = sw_arena_take(&a, 3 * th, e);
-    run->d_context = sw_arena_take(&a, th, e);
     run->labels = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
     run->row_weights = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
     run->losses = sw_arena_take(&a, (int64_t)model->num_heads + 1, 8);
@@ -163,7 +176,8 @@ static int open_run(sw_run *run) {
   size_t bytes, n = (size_t)run->max_tokens;
   run->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *run->layers);
   run->host_positions = sw_alloc_array(n, sizeof(int32_t));
-  if (!run->layers || !run->host_positions) return -1;
+  run->gru.host_last = sw_alloc_array((size_t)run->max_batch, sizeof(int32_t));
+  if (!run->layers || !run->host_positions || !run->gru.host_last) return -1;
   if (run->training) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
@@ -200,6 +214,7 @@ void sw_run_close(sw_run *run) {
   if (run->arena) run->model->device->release(run->model->device, run->arena);
   free(run->layers);
   free(run->host_positions);
+  free(run->gru.host_last);
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);
@@ -290,9 +305,13 @@ static int forward_layer(sw_run *run, int i, const void *x) {
 
 static int forward(sw_run *run, const sw_batch *batch, const void **states) {
   const sw_model *model = run->model;
+  if (accept_batch(run, batch)) return -1;
+  if (model->gru) {
+    if (states) *states = run->gru.y;
+    return sw_gru_forward(run, batch->cu_seqlens);
+  }
   const sw_model_embedding at = sw_model_embedding_of(model);
   const float *v = model->values;
-  if (accept_batch(run, batch)) return -1;
   sw_embedding_desc embedding = embedding_desc(run);
   if (SW_RUN(&run->stream, embedding_forward, &embedding, run->ids, run->positions, NULL, v + at.word, v + at.position,
              at.type == SIZE_MAX ? NULL : v + at.type, v + at.gamma, v + at.beta, run->z0, run->x0, run->mean0, run->rstd0))
@@ -312,11 +331,14 @@ int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states) {
   return sw_collect(&run->stream) ? -1 : sw_submit(&run->stream, forward(run, batch, states));
 }
 
-const void *sw_run_states(const sw_run *run) { return run->layers[run->model->config.num_layers - 1].y2; }
+const void *sw_run_states(const sw_run *run) {
+  return run->model->gru ? run->gru.y : run->layers[run->model->config.num_layers - 1].y2;
+}
 
 static int forward_and_pool(sw_run *run, const sw_batch *batch) {
   const sw_model_config *c = &run->model->config;
   const void *states;
+  if (run->model->gru) return sw_fail("a GRU gives no vectors of texts");
   if (forward(run, batch, &states)) return -1;
   sw_pool_desc pool = {.batch = run->batch, .total_tokens = run->tokens, .hidden = c->hidden_size, .pooling = c->pooling,
                        .normalize = c->normalize, .dtype = run->model->dtype};
@@ -446,20 +468,8 @@ static int by_key(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-int sw_run_backward(sw_run *run, sw_gradients *gradients) {
-  const sw_model *model = run->model;
-  const sw_model_embedding at = sw_model_embedding_of(model);
-  sw_device *device = model->device;
-  float *g = gradients->values;
-  if (!run->training) return sw_fail("this run was not opened for training");
-  if (run->head_dropout_ran) {
-    sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype,
-                            .dropout = sw_run_dropout(run, model->config.hidden_dropout, SITE_HEAD)};
-    if (SW_RUN(&run->stream, dropout, &desc, run->d_state, run->d_state)) return -1;
-  }
-  for (int i = model->config.num_layers - 1; i >= 0; i--)
-    if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
-
+int sw_run_sort_ids(sw_run *run, sw_gradients *gradients) {
+  sw_device *device = run->model->device;
   qsort(run->sort_keys, (size_t)run->tokens, sizeof *run->sort_keys, by_key);
   int64_t unique = 0;
   for (int64_t i = 0; i < run->tokens; i++) {
@@ -472,11 +482,28 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
   }
   run->host_segments[unique] = (int32_t)run->tokens;
   gradients->unique = unique;
+  return device->copy_in(&run->stream, run->sorted, run->host_sorted, (size_t)run->tokens * 4) ||
+                 device->copy_in(&run->stream, run->segments, run->host_segments, (size_t)(unique + 1) * 4)
+             ? -1
+             : 0;
+}
+
+int sw_run_backward(sw_run *run, sw_gradients *gradients) {
+  const sw_model *model = run->model;
+  float *g = gradients->values;
+  if (!run->training) return sw_fail("this run was not opened for training");
+  if (model->gru) return sw_gru_backward(run, gradients);
+  const sw_model_embedding at = sw_model_embedding_of(model);
+  if (run->head_dropout_ran) {
+    sw_dropout_desc desc = {.count = run->tokens * model->config.hidden_size, .dtype = model->dtype,
+                            .dropout = sw_run_dropout(run, model->config.hidden_dropout, SITE_HEAD)};
+    if (SW_RUN(&run->stream, dropout, &desc, run->d_state, run->d_state)) return -1;
+  }
+  for (int i = model->config.num_layers - 1; i >= 0; i--)
+    if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
+  if (sw_run_sort_ids(run, gradients)) return -1;
   sw_embedding_desc desc = embedding_desc(run);
-  if (device->copy_in(&run->stream, run->sorted, run->host_sorted, (size_t)run->tokens * 4) ||
-      device->copy_in(&run->stream, run->segments, run->host_segments, (size_t)(unique + 1) * 4))
-    return -1;
   return SW_RUN(&run->stream, embedding_backward, &desc, run->positions, NULL, run->d_state, run->z0, model->values + at.gamma, run->mean0,
-                run->rstd0, run->sorted, run->segments, unique, gradients->word_rows, g + at.position,
+                run->rstd0, run->sorted, run->segments, gradients->unique, gradients->word_rows, g + at.position,
                 at.type == SIZE_MAX ? NULL : g + at.type, g + at.gamma, g + at.beta, run->workspace);
 }

@@ -96,6 +96,9 @@ int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out)
   if (!checkpoint->vocab_size)
     return sw_fail("the checkpoint (kind %s) holds no vocabulary, so it cannot read text",
                    checkpoint->kind ? checkpoint->kind : "unknown");
+  if (sw_checkpoint_has_stems(checkpoint))
+    return sw_fail("the checkpoint (kind %s) reads texts as stems of words, not as WordPieces: it is for skillwatch infer multilabel",
+                   checkpoint->kind);
   return sw_tokenizer_open((const char *const *)checkpoint->vocab, checkpoint->vocab_bytes, checkpoint->vocab_size,
                            &checkpoint->tokenizer, out);
 }
@@ -118,6 +121,51 @@ json_t *sw_checkpoint_entry(const sw_checkpoint *c) {
   json_decref(entry);
   sw_fail("out of memory");
   return NULL;
+}
+
+static const json_t *tokenizer_of(const sw_checkpoint *checkpoint) { return json_object_get(checkpoint->config, "tokenizer"); }
+
+int sw_checkpoint_has_stems(const sw_checkpoint *checkpoint) {
+  const char *type = json_string_value(json_object_get(tokenizer_of(checkpoint), "type"));
+  return type && !strcmp(type, "stems");
+}
+
+int sw_checkpoint_stems(const sw_checkpoint *checkpoint, sw_stems **out) {
+  const char *stemmer = json_string_value(json_object_get(tokenizer_of(checkpoint), "stemmer"));
+  const json_t *list = json_object_get(tokenizer_of(checkpoint), "stop_words");
+  const size_t count = json_array_size(list);
+  *out = NULL;
+  if (!sw_checkpoint_has_stems(checkpoint) || !stemmer || !json_is_array(list) || !checkpoint->vocab_size)
+    return sw_fail("the checkpoint (kind %s) holds no vocabulary of stems; skillwatch train multilabel makes one",
+                   checkpoint->kind ? checkpoint->kind : "unknown");
+  const char **stop_words = sw_alloc_array(count, sizeof *stop_words);
+  int status = stop_words ? 0 : -1;
+  for (size_t i = 0; i < count && !status; i++)
+    if (!(stop_words[i] = json_string_value(json_array_get(list, i)))) status = sw_fail("config: a stop word of the tokenizer is no text");
+  if (!status)
+    status = sw_stems_open(stemmer, stop_words, count, (const char *const *)checkpoint->vocab, checkpoint->vocab_bytes, checkpoint->vocab_size, out);
+  free(stop_words);
+  return status;
+}
+
+int sw_checkpoint_set_stems(sw_checkpoint *c, const char *stemmer, const char *const *stop_words, size_t num_stop_words,
+                            const char *const *vocab, size_t count) {
+  json_t *words = json_array(), *tokenizer = json_pack("{s:s, s:s}", "type", "stems", "stemmer", stemmer);
+  int failed = !words || !tokenizer;
+  for (size_t i = 0; i < num_stop_words && !failed; i++) failed = json_array_append_new(words, json_string(stop_words[i]));
+  if (failed || json_object_set(tokenizer, "stop_words", words) || json_object_set(c->config, "tokenizer", tokenizer))
+    failed = sw_fail("out of memory");
+  json_decref(words);
+  json_decref(tokenizer);
+  if (failed) return -1;
+  c->vocab = sw_alloc_array(count, sizeof *c->vocab);
+  c->vocab_bytes = sw_alloc_array(count, sizeof *c->vocab_bytes);
+  if (!c->vocab || !c->vocab_bytes) return -1;
+  for (c->vocab_size = 0; c->vocab_size < count; c->vocab_size++) {
+    if (!(c->vocab[c->vocab_size] = sw_strdup(vocab[c->vocab_size]))) return -1;
+    c->vocab_bytes[c->vocab_size] = strlen(vocab[c->vocab_size]);
+  }
+  return 0;
 }
 
 int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels,

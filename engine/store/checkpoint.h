@@ -2,6 +2,7 @@
 #ifndef SW_STORE_CHECKPOINT_H
 #define SW_STORE_CHECKPOINT_H
 #include "kernels/dtype.h"
+#include "engine/text/stems.h"
 #include "engine/text/tokenizer.h"
 #include <jansson.h>
 #include <stddef.h>
@@ -70,11 +71,18 @@ int sw_checkpoint_read(const char *path, sw_checkpoint *out);
  * the order they have here. */
 int sw_checkpoint_write(const char *path, sw_checkpoint *checkpoint);
 
-/* A tokenizer from the checkpoint's vocabulary. */
+/* A tokenizer from the checkpoint's vocabulary; fails where it is one of stems. */
 int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out);
 /* What the checkpoint's children keep of it in their lineage: who it is, from what code, data and settings it came, what it scored. New
  * reference; NULL on failure. */
 json_t *sw_checkpoint_entry(const sw_checkpoint *checkpoint);
+/* 1 where texts are read as stems (engine/text/stems.h): the config has "tokenizer": {"type": "stems", "stemmer", "stop_words"}, and the
+ * vocabulary is one of stems. */
+int sw_checkpoint_has_stems(const sw_checkpoint *checkpoint);
+int sw_checkpoint_stems(const sw_checkpoint *checkpoint, sw_stems **out);
+/* Sets the vocabulary and that key of the config. */
+int sw_checkpoint_set_stems(sw_checkpoint *checkpoint, const char *stemmer, const char *const *stop_words, size_t num_stop_words,
+                            const char *const *vocab, size_t count);
 /* Adds a head and its labels (copied). */
 int sw_checkpoint_add_head(sw_checkpoint *checkpoint, const char *name, const char *task, const char *const *labels,
                            size_t count);

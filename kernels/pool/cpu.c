@@ -44,10 +44,10 @@ SW_INLINE void pool_columns(const void *x, sw_dtype dtype, sw_pooling pooling, i
                             int n, float *y) {
   vf sum[BLOCK];
   for (int k = 0; k < w; k++) sum[k] = get(x, dtype, first * hidden + c + k * SW_LANES, n);
-  if (pooling == SW_POOL_MEAN) {
+  if (pooling == SW_POOL_MEAN || pooling == SW_POOL_SUM) {
     for (int64_t t = 1; t < tokens; t++)
       for (int k = 0; k < w; k++) sum[k] += get(x, dtype, (first + t) * hidden + c + k * SW_LANES, n);
-    vf count = vf_set((float)tokens);
+    vf count = vf_set(pooling == SW_POOL_SUM ? 1.0f : (float)tokens);
     for (int k = 0; k < w; k++) sum[k] = sum[k] / count;
   } else if (pooling == SW_POOL_MAX) {
     for (int64_t t = 1; t < tokens; t++)
@@ -91,7 +91,7 @@ SW_INLINE void pool_one(const sw_pool_desc *d, sw_dtype dtype, int64_t first, in
 static int check_sequences(const char *what, const sw_pool_desc *d, const int32_t *cu_seqlens) {
   if (d->batch < 0 || d->hidden < 1 || d->total_tokens < 0)
     return sw_fail("%s: batch %d, hidden %d, tokens %lld: sizes must be positive", what, d->batch, d->hidden, (long long)d->total_tokens);
-  if (d->pooling != SW_POOL_MEAN && d->pooling != SW_POOL_CLS && d->pooling != SW_POOL_MAX)
+  if (d->pooling != SW_POOL_MEAN && d->pooling != SW_POOL_CLS && d->pooling != SW_POOL_MAX && d->pooling != SW_POOL_SUM)
     return sw_fail("%s: unknown pooling %d", what, (int)d->pooling);
   if (cu_seqlens[0] != 0) return sw_fail("%s: cu_seqlens[0] is %d, not 0", what, cu_seqlens[0]);
   for (int i = 0; i < d->batch; i++)
@@ -119,8 +119,8 @@ int SW_CPU(pool_forward)(sw_stream *stream, const sw_pool_desc *desc, const int3
 SW_INLINE void unpool_columns(const sw_pool_desc *d, sw_dtype dtype, int64_t first, int64_t tokens, const void *x, int c, int n, vf g,
                               void *dx) {
   int hidden = d->hidden;
-  if (d->pooling == SW_POOL_MEAN) {
-    g = g / vf_set((float)tokens);
+  if (d->pooling == SW_POOL_MEAN || d->pooling == SW_POOL_SUM) {
+    g = g / vf_set(d->pooling == SW_POOL_SUM ? 1.0f : (float)tokens);
     for (int64_t t = 0; t < tokens; t++) put(dx, dtype, (first + t) * hidden + c, g, n);
   } else if (d->pooling == SW_POOL_CLS) {
     put(dx, dtype, first * hidden + c, g, n);

@@ -17,7 +17,7 @@ constexpr float SMALLEST_NORM = 1e-12f;
 struct pool_job {
   int batch, hidden;
   int64_t total;
-  bool cls, normalize;
+  bool cls, sum, normalize;
   const int32_t *cu_seqlens;
 };
 
@@ -90,7 +90,7 @@ template <class T, int V, bool MAX> static __global__ void __launch_bounds__(THR
         }
 #pragma unroll
       for (int j = 0; j < V; j++) {
-        sum.v[j] = count < 0 ? NAN : count == 0 ? 0.0f : MAX ? sum.v[j] : sum.v[j] / (float)count;
+        sum.v[j] = count < 0 ? NAN : count == 0 ? 0.0f : MAX || job.sum ? sum.v[j] : sum.v[j] / (float)count;
         squares += sum.v[j] * sum.v[j];
       }
       store<V>(y + sequence * hidden + column, sum);
@@ -169,7 +169,7 @@ static __global__ void __launch_bounds__(THREADS) unpool(pool_job job, const T *
 #pragma unroll
     for (int j = 0; j < V; j++) {
       if (job.normalize) g.v[j] = (g.v[j] - pooled.v[j] * along) / divisor;
-      if (!MAX && !job.cls) g.v[j] /= (float)at.tokens;
+      if (!MAX && !job.cls && !job.sum) g.v[j] /= (float)at.tokens;
     }
     for (int t = at.slice; t < at.tokens; t += at.slices) {
       sw_floats<V> d;
@@ -183,9 +183,9 @@ static __global__ void __launch_bounds__(THREADS) unpool(pool_job job, const T *
 int job_of(const char *what, const sw_pool_desc *d, const int32_t *cu_seqlens, pool_job *job) {
   if (d->batch < 0 || d->hidden < 1 || d->total_tokens < 0)
     return sw_fail("%s: batch %d, hidden %d, tokens %lld: sizes must be positive", what, d->batch, d->hidden, (long long)d->total_tokens);
-  if (d->pooling != SW_POOL_MEAN && d->pooling != SW_POOL_CLS && d->pooling != SW_POOL_MAX)
+  if (d->pooling != SW_POOL_MEAN && d->pooling != SW_POOL_CLS && d->pooling != SW_POOL_MAX && d->pooling != SW_POOL_SUM)
     return sw_fail("%s: unknown pooling %d", what, (int)d->pooling);
-  *job = {d->batch, d->hidden, d->total_tokens, d->pooling == SW_POOL_CLS, d->normalize != 0, cu_seqlens};
+  *job = {d->batch, d->hidden, d->total_tokens, d->pooling == SW_POOL_CLS, d->pooling == SW_POOL_SUM, d->normalize != 0, cu_seqlens};
   return 0;
 }
 template <class T, int V> int launch_pool(sw_stream *stream, const pool_job &job, bool max, const void *x, float *y, float *norms) {

@@ -1,11 +1,12 @@
 /* From token states to one vector a sequence, and rows picked by index.
- * mean: average over the sequence's tokens; cls: its first token; max: per feature. Then y / max(|y|, 1e-12) when normalize. */
+ * mean: average over the sequence's tokens; cls: its first token; max: per feature; sum: over its tokens. Then y / max(|y|, 1e-12) when
+ * normalize. */
 #ifndef SW_KERNELS_POOL_H
 #define SW_KERNELS_POOL_H
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { SW_POOL_MEAN, SW_POOL_CLS, SW_POOL_MAX } sw_pooling;
+typedef enum { SW_POOL_MEAN, SW_POOL_CLS, SW_POOL_MAX, SW_POOL_SUM } sw_pooling;
 
 typedef struct {
   int batch;

@@ -8,7 +8,7 @@
 static void weights_of(const sw_pool_desc *d, const double *x, int first, int last, int c, double *weight) {
   int best = first;
   for (int t = first; t < last; t++) {
-    weight[t] = d->pooling == SW_POOL_MEAN ? 1.0 / (last - first) : d->pooling == SW_POOL_CLS && t == first;
+    weight[t] = d->pooling == SW_POOL_SUM ? 1 : d->pooling == SW_POOL_MEAN ? 1.0 / (last - first) : d->pooling == SW_POOL_CLS && t == first;
     if (x[(int64_t)t * d->hidden + c] > x[(int64_t)best * d->hidden + c]) best = t;
   }
   if (d->pooling == SW_POOL_MAX && first < last) weight[best] = 1;

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char *const pooling_names[] = {"mean", "cls", "max"};
+static const char *const pooling_names[] = {"mean", "cls", "max", "sum"};
 
 typedef struct {
   sw_pool_desc desc;
@@ -64,11 +64,12 @@ static void against_reference(kt *t, int batch, const int32_t *lengths, int hidd
   double *y = kt_doubles(t, (int64_t)batch * hidden), *norms = kt_doubles(t, batch), *dx = kt_doubles(t, elements);
   sw_pool_reference(&j.desc, cu, j.x->host, y, norms);
   kt_with_threads(t, "forward", forward, &j, (kt_tensor *[]){j.y, j.norms}, 2);
-  double scale = kt_largest(j.dy->host, j.dy->count), shortest = 1;
+  double scale = kt_largest(j.dy->host, j.dy->count), shortest = 1, terms = 1; /* of the largest sum that is not divided */
   for (int i = 0; normalize && i < batch; i++)
     if (lengths[i]) shortest = fmin(shortest, norms[i]);
-  kt_compare(t, "y", j.y, y, 2e-6, 2e-6 / shortest);
-  kt_compare(t, "norms", j.norms, norms, 4e-6, 1e-6);
+  for (int i = 0; pooling == SW_POOL_SUM && i < batch; i++) terms = fmax(terms, lengths[i]);
+  kt_compare(t, "y", j.y, y, 2e-6, 2e-6 * terms / shortest);
+  kt_compare(t, "norms", j.norms, norms, 4e-6, 1e-6 * terms);
   sw_pool_backward_reference(&j.desc, cu, j.x->host, j.dy->host, dx);
   kt_with_threads(t, "backward", backward, &j, (kt_tensor *[]){j.dx}, 1);
   /* one rounding to bf16 is at most 2^-8 of the value; dy - y (y . dy) cancels, so its error follows dy / norm */
@@ -113,7 +114,7 @@ static void exact(kt *t, sw_pooling pooling, sw_dtype dtype) {
 
 static void special_values(kt *t) {
   const int hidden = 21;
-  for (int pooling = SW_POOL_MEAN; pooling <= SW_POOL_MAX; pooling++) {
+  for (int pooling = SW_POOL_MEAN; pooling <= SW_POOL_SUM; pooling++) {
     kt_case(t, "NaN, %s", pooling_names[pooling]);
     job j = make(t, 2, (int32_t[]){3, 3}, 0, hidden, (sw_pooling)pooling, 1, SW_F32);
     j.x->host[(pooling == SW_POOL_CLS ? 0 : 1) * hidden + 5] = NAN; /* in the first sequence only */
@@ -238,7 +239,7 @@ int main(int argc, char **argv) {
   static const int32_t mixed[] = {5, 0, 1, 17, 2, 33, 0}, one[] = {13}, many[] = {90, 31, 64, 1, 77, 128, 9, 55};
   static const int hiddens[] = {1, 5, 16, 37, 64, 131, 384, 1030, 2052};
   for (int dtype = SW_F32; dtype <= SW_BF16; dtype++)
-    for (int pooling = SW_POOL_MEAN; pooling <= SW_POOL_MAX; pooling++) {
+    for (int pooling = SW_POOL_MEAN; pooling <= SW_POOL_SUM; pooling++) {
       exact(&t, (sw_pooling)pooling, (sw_dtype)dtype);
       for (int normalize = 0; normalize <= 1; normalize++) {
         for (int h = normalize; h < (int)(sizeof hiddens / sizeof *hiddens); h++) /* one feature normalised is only its sign */
