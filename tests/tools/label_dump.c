@@ -91,12 +91,12 @@ static int run(char **argv) {
     return -1;
   for (int s = 0; s <= steps; s++) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
-    double loss = 0, norm;
+    double loss[2] = {0}, norm;
     if (sw_optimizer_refresh(optimizer, batch.ids, batch.tokens) || sw_run_forward(run, &batch, NULL) ||
-        sw_run_label_loss(run, 0, targets, weights, scale, 1, g) || sw_run_backward(run, g) || sw_run_losses(run, &loss) ||
+        sw_run_label_loss(run, 0, targets, weights, scale, 1, g) || sw_run_backward(run, g) || sw_run_losses(run, loss) ||
         sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
-    losses[s] = (float)(loss * (double)scale);
+    losses[s] = (float)(loss[0] * (double)scale);
     if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
     if (sw_optimizer_step(optimizer, atof(argv[4]), &norm)) return -1;
   }
