@@ -32,6 +32,12 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   if (sw_check_output(o->output, inputs->items, inputs->count) || sw_check_output(o->output, &o->model, 1) ||
       sw_check_output(o->rejected, inputs->items, inputs->count) || sw_check_output(o->rejected, &o->model, 1))
     return -1;
+  if (!o->rejected && strcmp(o->output, "-")) { /* the file that it goes to by itself */
+    sw_buffer aside = {0};
+    int status = sw_buffer_print(&aside, "%s.rejected.jsonl", o->output) || sw_check_output(aside.data, inputs->items, inputs->count) ? -1 : 0;
+    sw_buffer_close(&aside);
+    if (status) return -1;
+  }
   if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);

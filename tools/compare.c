@@ -69,18 +69,17 @@ static int write_json(const comparison *c, const char *path) {
 static int show(const comparison *c) {
   const compare_options *o = c->options;
   if (o->disagreements_out && compare_write_disagreements(c, o->disagreements_out)) return -1;
-  if (o->picture && compare_draw(c, o->picture)) return -1;
   if (o->output && write_json(c, o->output)) return -1;
-  if (o->json) return write_json(c, "-");
-  compare_print(c, stdout);
-  return 0;
+  if (o->json && write_json(c, "-")) return -1;
+  if (!o->json) compare_print(c, stdout);
+  return o->picture ? compare_draw(c, o->picture) : 0;
 }
 
 /* The gate's "no" is status 3; nothing else is. */
 static int run(comparison *c, const compare_options *o, const sw_list *checkpoints) {
   if (check_writable(o) || compare_open(c, o, checkpoints)) return sw_exit_message(SW_EXIT_FAILED);
   int failed = compare_read(c);
-  if (failed && o->gate && c->missing && !c->num_layers) /* nothing to compare, and that settles it */
+  if (failed && o->gate && c->missing && c->nothing_shared) /* nothing to compare, and that settles it */
     failed = compare_judge(c);
   else if (!failed)
     failed = compare_check_metrics(c) || compare_measure_all(c) || compare_disagree(c) ||

@@ -13,6 +13,7 @@
 #include "train/tasks.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -474,6 +475,8 @@ static int train_classify(classify_options *o) {
   row_set train = {0}, dev = {0};
   uint64_t unseen = 0;
   int status = sw_setup_open(&o->setup, &setup);
+  const int signals[] = {SIGTERM, SIGINT, SIGUSR1}; /* there is nothing to resume: they just end the program */
+  for (int i = 0; i < 3; i++) signal(signals[i], SIG_DFL);
   if (!status) {
     sw_setup_drop_heads(&setup, NULL, NULL);
     const sw_dtype dtype = !strcmp(o->setup.dtype, "bf16") ? SW_BF16 : SW_F32;

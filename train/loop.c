@@ -108,8 +108,8 @@ static int64_t plan_all(loop *l, int64_t *max_tokens, int *max_batch) {
 }
 
 /* --- checkpoints --- */
-static json_t *position_json(const position *at) {
-  return json_pack("{s:I, s:i, s:I, s:I, s:f, s:I, s:i, s:b}", "step", (json_int_t)at->step, "epoch", at->epoch, "batch",
+static json_t *position_json(const position *at, int64_t updates) {
+  return json_pack("{s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:i, s:b}", "step", (json_int_t)at->step, "updates", (json_int_t)updates, "epoch", at->epoch, "batch",
                    (json_int_t)at->batch, "forwards", (json_int_t)at->micro_step, "best_score", at->best_score, "best_step",
                    (json_int_t)at->best_step, "evaluations_since_best", at->evaluations_since_best, "have_best", at->have_best);
 }
@@ -134,7 +134,7 @@ static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   c->training = json_pack("{s:s, s:O}", "task", l->task->name, "run", l->facts);
   if (!c->training) return sw_fail("out of memory");
   json_object_set(c->training, "metrics", l->best_metrics ? l->best_metrics : json_null());
-  int failed = json_object_set_new(c->training, "position", position_json(&l->at));
+  int failed = json_object_set_new(c->training, "position", position_json(&l->at, sw_optimizer_steps(l->optimizer)));
   if (l->tests_before)
     failed |= json_object_set_new(c->training, "earlier_tests", json_pack("{s:O, s:O?}", "before", l->tests_before, "after", l->tests_after));
   if (with_optimizer) {
@@ -335,7 +335,7 @@ static int train(loop *l) {
     status = save(l);
     if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
-  if (!status && stop_signal) {
+  if (!status && stop_signal && l->at.epoch < o->epochs) { /* a signal that comes when all is done changes nothing */
     if (has_news(l) && save(l)) return SW_EXIT_FAILED;
     fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
     return SW_EXIT_AGAIN;
@@ -394,7 +394,10 @@ static int resume(loop *l) {
     else
       status = l->model->device->copy_in(l->stream, l->model->values + p->offset, t->data, p->count * sizeof(float));
   }
-  if (!status) status = sw_optimizer_load(l->optimizer, &last, l->at.step);
+  if (!status) { /* a step without a label updates nothing */
+    const json_t *updates = json_object_get(json_object_get(last.training, "position"), "updates");
+    status = sw_optimizer_load(l->optimizer, &last, updates ? json_integer_value(updates) : l->at.step);
+  }
   if (!status) status = sw_model_prepare(l->stream, l->model);
   /* what was told of the first evaluation is told again where it is done again */
   if (!status) status = trim_metrics(l->metrics_path, l->task->evaluate_first && !l->at.have_best ? -1 : l->at.step);
@@ -441,7 +444,7 @@ static int check_outputs(const loop *l) {
     return status;
   }
   if (o->resume && count)
-    return sw_fail("%s is missing: copy one of the %zu numbered checkpoints beside it to that name, or start anew with --force", l->last_path, count);
+    return sw_fail("%s is missing: link one of the %zu numbered checkpoints beside it to that name (ln), or start anew with --force", l->last_path, count);
   if (count || sw_exists(o->output) || sw_exists(l->last_path))
     return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
                    sw_exists(o->output) ? o->output : l->last_path);

@@ -52,7 +52,7 @@ typedef struct sw_task {
   /* The distinct or repeated token ids of a batch, for the word table's refresh. */
   void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
-   * `line` (80 bytes) for people. */
+   * `line` (256 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
   int evaluate_first;      /* also before the first step: a base that training only makes worse stays the best */
   /* NULL without earlier test sets: scores on them, an array of JSON objects (new reference). Called before the first step (`begun` 0) and

@@ -105,7 +105,9 @@ static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, ch
     if (masked && (sw_run_forward(run, &b, NULL) || sw_run_mlm_loss(run, t->positions, t->labels, masked, 1, NULL))) return -1;
   }
   if (sw_run_losses(run, sums) || t->model->device->synchronize(t->stream)) return -1;
+  if (!total) return sw_fail("the held-out text has no token to predict");
   const double loss = sums[t->model->num_heads] / (double)total;
+  if (!isfinite(loss)) return sw_fail("the loss of the held-out text is not a number");
   *score = -loss;
   *metrics = json_pack("{s:f, s:f, s:I}", "perplexity", exp(loss), "loss", loss, "masked_tokens", (json_int_t)total);
   snprintf(line, 80, "held-out perplexity %.3f  loss %.4f", exp(loss), loss);

@@ -411,7 +411,7 @@ static void print_start(const sw_setup *setup, const multilabel *t, const tables
 }
 
 static json_t *hyper_parameters(const multilabel_options *o) {
-  return json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:i, s:s?, s:s, s:s?}", "model", o->model, "vocabulary", o->vocabulary, "min_count", o->min_count,
+  return json_pack("{s:s, s:s?, s:s?, s:i, s:i, s:i, s:i, s:f, s:i, s:s?, s:s, s:s?}", "model", o->model, "text", o->text, "labels", o->labels, "vocabulary", o->vocabulary, "min_count", o->min_count,
                    "embedding_size", o->embedding, "cells", o->cells, "dropout", o->dropout, "holdout_every", o->holdout_every, "reduce", o->reduce,
                    "thresholds", o->thresholds, "positive_weights", o->positive_weights);
 }

@@ -207,7 +207,7 @@ static int parse_replays(ner_options *o) {
     if (sw_buffer_print(&path, "%.*s:1", (int)(colon - text), text)) return -1;
     o->replay_files[i] = sw_buffer_take(&path);
   }
-  return all < 1 ? 0 : sw_fail("--replay: the fractions come to %g; below 1 leaves room for the new data", all);
+  return all <= 0.99 ? 0 : sw_fail("--replay: the fractions come to %g; at most 0.99 leaves room for the new data", all);
 }
 
 static int check_output(const void *self, const char *output) {

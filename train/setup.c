@@ -39,7 +39,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"checkpoint-every", 0, SW_OPTION_INT, &o->loop.checkpoint_every, "N",
        "steps between resumable checkpoints; 0 = every epoch or evaluation"},
       {"keep", 0, SW_OPTION_INT, &o->loop.keep, "N",
-       "also keep the N newest resumable checkpoints as <name>.step-<n>.h5 (copy one over <name>.last.h5 and --resume to go back); 0 = none"},
+       "also keep the N newest resumable checkpoints as <name>.step-<n>.h5 (ln -f one to <name>.last.h5 and --resume to go back); 0 = none"},
       {"log-every", 0, SW_OPTION_INT, &o->loop.log_every, "N", "steps between lines of the metrics file"},
       {"tensorboard", 0, SW_OPTION_TEXT, &o->loop.monitor.tensorboard, "FOLDER", "also write the metrics as TensorBoard event files; a folder a run"},
       {"mlflow", 0, SW_OPTION_TEXT, &o->loop.monitor.mlflow, "URL",

@@ -102,7 +102,9 @@ static int find_columns(reader *r) {
     for (size_t i = 0; i < csv.num_columns; i++) flags[i] += flag_of(&csv.fields[i]) >= 0;
   }
   for (size_t i = 0; i < csv.num_columns && !status; i++)
-    if ((int)i != text && rows && 10 * flags[i] >= 9 * rows) status = add_label(r->table, csv.columns[i]);
+    if ((int)i != text && rows && 10 * flags[i] >= 9 * rows)
+      status = label_index(r->table, csv.columns[i]) < 0 ? add_label(r->table, csv.columns[i])
+                                                         : sw_fail("%s has two columns \"%s\": give them different names", r->path, csv.columns[i]);
   if (!status && !r->table->num_labels)
     status = sw_fail("%s has no column of 0 and 1 beside the text: a label is one; name them with --labels", r->path);
   sw_rejects_close(&none);

@@ -57,7 +57,7 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   const size_t arena = model->values_count * sizeof(float), vocab = (size_t)model->config.vocab_size;
   for (size_t i = 0; i < model->num_parameters; i++)
     if (model->parameters[i].sparse_rows) o->words = &model->parameters[i];
-  const size_t hidden = (size_t)o->words->shape[1];
+  const size_t hidden = (size_t)model->parameters[0].shape[1]; /* of the word table */
   o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
   if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
       !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
@@ -167,7 +167,7 @@ int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
 int sw_optimizer_collect(sw_optimizer *o) {
   sw_gradients *g = &o->gradients;
   if (++o->micro_batches > o->accumulate) return sw_fail("more than %d micro-batches in a step", o->accumulate);
-  sw_add_rows_desc desc = {.rows = g->unique, .hidden = o->model->config.hidden_size};
+  sw_add_rows_desc desc = {.rows = g->unique, .hidden = (int)o->model->parameters[0].shape[1]};
   if (!o->words) { /* the table is the first parameter */
     if (o->stream.device->copy_in(&o->stream, o->touched, g->word_ids, (size_t)g->unique * 4)) return -1;
     return SW_RUN(&o->stream, add_rows, &desc, o->touched, g->word_rows, g->values + o->model->parameters[0].offset);

@@ -18,7 +18,7 @@ enum {
   KEY = 250, VALUE = 500,         /* bytes it keeps of a name and a parameter */
   ANSWER = 1 << 20,               /* bytes of an answer */
   SECONDS = 10, FILE_SECONDS = 30, /* a request may take; a file may take without progress */
-  END_SECONDS = 10, KILLED_SECONDS = 5, /* the end may take without progress; and at all where a scheduler waits */
+  END_SECONDS = FILE_SECONDS + 10, KILLED_SECONDS = 5, /* the end may take without progress; and at all where a scheduler waits */
   MAX_BACKOFF = 30, END_TRIES = 3,
 };
 

@@ -292,6 +292,7 @@ int sw_export_head(const sw_checkpoint *c, const char *name, const sw_head **out
   const sw_head *only = NULL, *pooled = NULL; /* pooled: one that is not over tokens */
   sw_buffer names = {0};
   *out = NULL;
+  if (!sw_encoder_is_known(c->config)) return 0; /* sw_export_folder says why it cannot be exported at all */
   for (size_t i = 0; i < c->num_heads; i++) {
     const sw_head *head = &c->heads[i];
     if (strcmp(head->task, "token")) {

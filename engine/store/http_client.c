@@ -93,6 +93,7 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(c->curl, CURLOPT_URL, m->url);
   curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+  curl_easy_setopt(c->curl, CURLOPT_QUICK_EXIT, 1L); /* an unfinished look-up of a name is not waited for */
   curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->error);
   curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, answer);

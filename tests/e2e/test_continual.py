@@ -98,6 +98,7 @@ with tempfile.TemporaryDirectory() as tmp:
     # wrong usage and replay of another kind
     for bad in (old, old + ":", old + ":0", old + ":1", old + ":x", ":0.5"):
         refused("replay" if bad != ":0.5" else "", f"--replay {bad[-6:]}", "--replay", bad, status=(1, 2))
+    refused("come to 1;", "fractions that leave nothing", *(a for part in (0.7, 0.2, 0.1) for a in ("--replay", f"{old}:{part}")))
     refused("come to 1.2", "fractions above 1", "--replay", old + ":0.6", "--replay", test + ":0.6")
     refused("missing.jsonl", "a missing file", "--replay", path("missing.jsonl") + ":0.5", status=(1,))
     kinds = write(path("kinds.jsonl"), [{"tokens": ["some", "words"], "tags_skill": ["B-Tool", "O"]}])

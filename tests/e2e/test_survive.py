@@ -131,7 +131,8 @@ def keep(runs, total):
     steps = kept(runs, "kept")
     check(len(steps) == 3 and steps[-1] == total and all(read(runs.path(f"kept.step-{s}.h5"))[1]["position"]["step"] == s for s in steps), f"--keep 3: {steps}")
     check(os.path.samefile(runs.path(f"kept.step-{total}.h5"), runs.path("kept.last.h5")), "the newest takes no room of its own")
-    shutil.copy(runs.path(f"kept.step-{steps[0]}.h5"), runs.path("kept.last.h5")) # back to the oldest
+    subprocess.run(["ln", "-f", runs.path(f"kept.step-{steps[0]}.h5"), runs.path("kept.last.h5")], check=True)  # back to the oldest
+    check(read(runs.path(f"kept.step-{total}.h5"))[1]["position"]["step"] == total, "the newest is as it was")
     error = runs.finish("kept", "--keep", "3", "--resume")
     check(f"resumed after step {steps[0]}" in error and kept(runs, "kept") == steps, f"{error} {kept(runs, 'kept')}")
     runs.same("kept", "back to an older checkpoint")

@@ -91,6 +91,7 @@ typedef struct {
   sw_labels gold;
   size_t *first_word; /* [examples]: place of the example's first word among all words */
   sw_buffer left_out; /* "skill (not in B), tools (no labels in the data)" */
+  int nothing_shared; /* the checkpoints have no layer in common */
   char *missing;      /* the baseline's layers that the candidate lacks, in the same form; NULL: none */
   size_t num_layers, num_types, num_measures, num_sections, num_disagreements;
   compare_measure *measures;

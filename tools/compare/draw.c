@@ -65,7 +65,7 @@ static int list_rows(const comparison *c, const compare_section *s, rows *r) {
       status = add_row(r, (int)m, measure->layer < 0 ? layer : "", measure->name);
     if (status) return -1;
   }
-  r->height = fmax(SPREAD * (double)c->num_sides + 8, (double)SQUARE / (double)r->count);
+  r->height = fmax(SPREAD * (double)c->num_sides + 8, (double)SQUARE / fmax(1, (double)r->count));
   return 0;
 }
 

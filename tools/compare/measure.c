@@ -192,7 +192,8 @@ static int name_skipped(comparison *c, const sw_labels *layers) {
 
 static int read_shared(comparison *c, const sw_labels *layers, const sw_labels *shared) {
   const compare_options *o = c->options;
-  if (!shared->num_layers) return sw_fail("the checkpoints have no layer in common: %s", c->left_out.data);
+  c->nothing_shared = !shared->num_layers;
+  if (c->nothing_shared) return sw_fail("the checkpoints have no layer in common: %s", c->left_out.data);
   if (sw_labels_read(o->data.items, (size_t)o->data.count, o->rejected, shared, &c->gold) || name_skipped(c, layers))
     return -1;
   size_t *chosen = sw_alloc_array(shared->num_layers, sizeof *chosen);
