@@ -2,17 +2,11 @@
 import collections, json, os, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from tiny import BIN, SAMPLES, Checks, program, samples_base
+from tiny import BIN, SAMPLES, Checks, program, read_json, samples_base
 
 import h5py
 
 check = Checks()
-
-
-def training(path):
-    with h5py.File(path) as f:
-        value = f["training"][()]
-        return json.loads(value if isinstance(value, (str, bytes)) else value.tobytes())
 
 
 def write(path, rows):
@@ -38,7 +32,7 @@ with tempfile.TemporaryDirectory() as tmp:
 
     done = program("train", "ner", "--base", base, "--data", old, "--test", test, *common, "-o", path("first.h5"))
     check(done.returncode == 0, f"first: {done.stderr[-400:]}")
-    scores = training(path("first.h5"))["earlier_tests"]
+    scores = read_json(path("first.h5"), "training")["earlier_tests"]
     check(scores["before"][0]["mean_f1"] is None, "before: the base has no head, so no score")
     first = scores["after"][0]["mean_f1"]
     check(first > 0.5 and scores["after"][0]["f1"] == {"skill": first}, f"after: a score, {scores['after']}")
@@ -46,7 +40,7 @@ with tempfile.TemporaryDirectory() as tmp:
     def go_on(name, *args):
         done = program("train", "ner", "--base", path("first.h5"), "--data", new, "--test", test, *common, "-o", path(name), *args)
         check(done.returncode == 0, f"{name}: {done.stderr[-400:]}")
-        scores = training(path(name))["earlier_tests"]
+        scores = read_json(path(name), "training")["earlier_tests"]
         check(scores["before"][0]["mean_f1"] == first, f"{name}: the score before is the one that the base ended with")
         check(f"before training {test}: F1" in done.stderr and f"now {test}: F1" in done.stderr, f"{name}: both are printed")
         return scores["after"][0]["mean_f1"]
@@ -61,7 +55,7 @@ with tempfile.TemporaryDirectory() as tmp:
     check(replayed > forgetful + 0.3, f"with replay far less, though the new labels deny the old ones: {first:.3f} to {replayed:.3f}")
     shown = program("show", path("replayed.h5")).stdout
     check(f"{test}: F1 {first:.4f} before, {replayed:.4f} after" in shown, f"show tells of it: {shown[-300:]}")
-    files = training(path("replayed.h5"))["run"]["data"]
+    files = read_json(path("replayed.h5"), "training")["run"]["data"]
     check([f.get("replay") for f in files] == [None, 0.5] and files[1]["rows"] == 60, f"the manifest tells what was replayed: {files}")
 
     # pulled towards the base's weights, the encoder stays near them
@@ -73,7 +67,7 @@ with tempfile.TemporaryDirectory() as tmp:
         return sum(float(((x - y) ** 2).sum()) for x, y in pairs) ** 0.5
     far, near = moved("forgetful.h5"), moved("pulled.h5")
     check(0 < near < 0.5 * far, f"--pull: the encoder moves by {near:.3f}, not {far:.3f}")
-    check(training(path("pulled.h5"))["run"]["hyper_parameters"]["pull"] == 10, "and the checkpoint says so")
+    check(read_json(path("pulled.h5"), "training")["run"]["hyper_parameters"]["pull"] == 10, "and the checkpoint says so")
     refused("overshoot", "a pull that is too strong", "--pull", "300")
 
     # interrupted and resumed: the same bits, replay and scores included
@@ -93,7 +87,7 @@ with tempfile.TemporaryDirectory() as tmp:
     aside = [json.loads(l) for l in open(path("contrary.rejected.jsonl"))]
     check(done.returncode == 0 and [r["line"] for r in aside] == [4, 5, 8, 9], f"set aside: {[r['line'] for r in aside]} {done.stderr[-300:]}")
     check("contradict" in aside[0]["reason"] and "line 9" in aside[0]["reason"], f"with the reason: {aside[0]['reason']}")
-    check(training(path("contrary.h5"))["run"]["data"][0]["rejected"] == 4, "and counted")
+    check(read_json(path("contrary.h5"), "training")["run"]["data"][0]["rejected"] == 4, "and counted")
 
     # wrong usage and replay of another kind
     for bad in (old, old + ":", old + ":0", old + ":1", old + ":x", ":0.5"):

@@ -2,27 +2,13 @@
 import gzip, json, os, re, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from tiny import BIN, SAMPLES, Checks, program, samples_base
+from tiny import BIN, SAMPLES, Checks, program, read_json, samples_base, weights
 
 import h5py
 from safetensors.numpy import load_file
 
 check = Checks()
 ALL = SAMPLES + "/job-postings"
-
-
-def weights(path):
-    out = {}
-    with h5py.File(path) as f:
-        for group in ("weights", "optimizer"):
-            if group in f:
-                f[group].visititems(lambda n, o: out.__setitem__(group + "/" + n, o[()].tobytes()) if isinstance(o, h5py.Dataset) else None)
-        out["content"] = f.attrs["content_sha256"]
-    return out
-
-
-def read_json(path, name):
-    with h5py.File(path) as f: return json.loads(f[name][0])
 
 
 with tempfile.TemporaryDirectory() as tmp:

@@ -2,28 +2,12 @@
 import json, os, random, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from tiny import BIN, SAMPLES, Checks, program, samples_base
+from tiny import BIN, SAMPLES, Checks, program, read_json, samples_base, weights
 
 import h5py, numpy as np
 
 check = Checks()
 TRAIN, DEV = SAMPLES + "/labels/train.jsonl", SAMPLES + "/labels/dev.jsonl"
-
-
-def weights(path):
-    out = {}
-    with h5py.File(path) as f:
-        for group in ("weights", "optimizer"):
-            if group in f:
-                f[group].visititems(lambda n, o: out.__setitem__(group + "/" + n, o[()].tobytes()) if isinstance(o, h5py.Dataset) else None)
-        out["content"] = f.attrs["content_sha256"]
-    return out
-
-
-def read_json(path, name):
-    with h5py.File(path) as f:
-        value = f[name][()]
-        return json.loads(value if isinstance(value, (str, bytes)) else value.tobytes())
 
 
 def training(path):

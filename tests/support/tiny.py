@@ -67,6 +67,26 @@ def samples_base(folder, **kwargs):
     return path
 
 
+def weights(path):
+    """Everything that a resumed run must give back bit for bit: tensors, moments, the content's hash."""
+    import h5py
+    out = {}
+    with h5py.File(path) as f:
+        for group in ("weights", "optimizer"):
+            if group in f:
+                f[group].visititems(lambda n, o: out.__setitem__(group + "/" + n, o[()].tobytes()) if isinstance(o, h5py.Dataset) else None)
+        out["content"] = f.attrs["content_sha256"]
+    return out
+
+
+def read_json(path, name):
+    """The JSON of a checkpoint's dataset: "training", "lineage" ..."""
+    import h5py
+    with h5py.File(path) as f:
+        value = f[name][()]
+        return json.loads(value if isinstance(value, (str, bytes)) else value.tobytes())
+
+
 class Checks:
     """Counts; prints what fails; exit status at the end."""
     def __init__(self): self.count = self.failed = 0
