@@ -46,7 +46,7 @@ static int load(eval *e, const eval_options *o, sw_dtype dtype) {
     return -1;
   if (e->checkpoint.vocab_size == 0) return sw_fail("%s has no tokenizer, so it cannot read text", o->model);
   if (sw_checkpoint_tokenizer(&e->checkpoint, &e->tokenizer) ||
-      sw_model_open(&e->stream, &e->checkpoint, dtype, 0, &e->model))
+      sw_model_open(&e->stream, &e->checkpoint, dtype, SW_INFERENCE, &e->model))
     return sw_fail_in("%s", o->model);
   sw_labels layers;
   if (sw_eval_layers(e->model, o->model, &layers)) return -1;

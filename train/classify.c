@@ -480,7 +480,7 @@ static int train_classify(classify_options *o) {
   if (!status) {
     sw_setup_drop_heads(&setup, NULL, NULL);
     const sw_dtype dtype = !strcmp(o->setup.dtype, "bf16") ? SW_BF16 : SW_F32;
-    int failed = (!o->vectors && sw_model_open(&setup.stream, &setup.checkpoint, dtype, 0, &setup.model)) ||
+    int failed = (!o->vectors && sw_model_open(&setup.stream, &setup.checkpoint, dtype, SW_INFERENCE, &setup.model)) ||
                  read_list(&setup, o, &o->data, o->vectors, "", &train) || sort_classes(&train);
     if (!failed && o->dev.count) {
       failed = read_list(&setup, o, &o->dev, o->dev_vectors, ".dev", &dev);

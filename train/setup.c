@@ -51,6 +51,8 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {"seed", 0, SW_OPTION_INT, &o->loop.seed, "N", "of everything random: shuffling, dropout, new weights"},
       {"device", 0, SW_OPTION_TEXT, &o->device, "NAME", "auto, cpu or cuda[:N]"},
       {"dtype", 0, SW_OPTION_TEXT, &o->dtype, "TYPE", "fp32 or bf16"},
+      {"gradients", 0, SW_OPTION_TEXT, &o->gradients, "KIND",
+       "fp32 matrix products of the backward pass: quick (16 bits of each factor where that is quicker: processors with AMX) or exact"},
       {"threads", 0, SW_OPTION_INT, &o->threads, "N", "CPU threads; 0 = one a core"},
       {"quiet", 'q', SW_OPTION_FLAG, &o->loop.quiet, NULL, "print errors only"},
       {0}};
@@ -103,6 +105,7 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (sw_monitor_check(&l->monitor)) return -1;
   if (sw_device_check(o->device, o->threads)) return -1;
   if (strcmp(o->dtype, "fp32") && strcmp(o->dtype, "bf16")) return sw_fail("--dtype %s: use fp32 or bf16", o->dtype);
+  if (strcmp(o->gradients, "quick") && strcmp(o->gradients, "exact")) return sw_fail("--gradients %s: use quick or exact", o->gradients);
   if (sw_schedule_parse(o->schedule, &o->loop.schedule)) return -1;
   if (sw_is_folder(l->output)) return sw_fail("-o %s is a folder, a file name was expected", l->output);
   int status = check_output(o, l->output, check, self);
@@ -236,6 +239,7 @@ void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_he
 }
 
 static sw_dtype dtype_of(const sw_setup *s) { return !strcmp(s->options->dtype, "bf16") ? SW_BF16 : SW_F32; }
+static sw_model_use use_of(const sw_setup *s) { return !strcmp(s->options->gradients, "exact") ? SW_TRAINING_EXACT : SW_TRAINING; }
 
 static int set_kind(sw_setup *s, const char *kind) {
   free(s->checkpoint.kind);
@@ -243,14 +247,14 @@ static int set_kind(sw_setup *s, const char *kind) {
 }
 
 int sw_setup_model(sw_setup *s, const char *kind) {
-  return set_kind(s, kind) ? -1 : sw_model_open(&s->stream, &s->checkpoint, dtype_of(s), 1, &s->model);
+  return set_kind(s, kind) ? -1 : sw_model_open(&s->stream, &s->checkpoint, dtype_of(s), use_of(s), &s->model);
 }
 
 int sw_setup_mlm_model(sw_setup *s, const char *kind) {
   int added;
   if (set_kind(s, kind) || sw_mlm_add_head(&s->checkpoint, &added)) return -1;
   if (added && !s->options->loop.quiet) fputs("the base has no masked-language-model head: it begins with a new one\n", stderr);
-  return sw_model_open_mlm(&s->stream, &s->checkpoint, dtype_of(s), &s->model);
+  return sw_model_open_mlm(&s->stream, &s->checkpoint, dtype_of(s), use_of(s), &s->model);
 }
 
 void sw_setup_print_device(const sw_setup *s) {
@@ -262,10 +266,11 @@ void sw_setup_print_device(const sw_setup *s) {
 int sw_setup_train(sw_setup *s, sw_task *task, json_t *data, json_t *dev, json_t *hyper) {
   const sw_setup_options *o = s->options;
   const sw_loop_options *l = &o->loop;
-  json_t *shared = json_pack("{s:i, s:f, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:s}", "epochs", l->epochs, "learning_rate",
+  json_t *shared = json_pack("{s:i, s:f, s:s, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:s, s:s}", "epochs", l->epochs, "learning_rate",
                              l->learning_rate, "schedule", o->schedule, "warmup", l->warmup, "batch_tokens", l->batch_tokens, "batch_size",
                              l->batch_size, "accumulate", l->accumulate, "weight_decay", l->optimizer.weight_decay, "pull", l->optimizer.pull, "clip", l->optimizer.clip,
-                             "seed", l->seed, "eval_every", l->eval_every, "patience", l->patience, "max_length", o->max_length, "dtype", o->dtype);
+                             "seed", l->seed, "eval_every", l->eval_every, "patience", l->patience, "max_length", o->max_length, "dtype", o->dtype,
+                             "gradients", o->gradients);
   int failed = hyper && json_object_update(shared, hyper);
   json_decref(hyper);
   json_t *facts = json_pack("{s:o, s:o, s:o, s:s, s:s}", "hyper_parameters", shared, "data", data, "dev", dev, "base_sha256",

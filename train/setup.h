@@ -9,14 +9,14 @@
 typedef struct {
   sw_loop_options loop;
   int from_scratch; /* the task makes the model itself: there is no base */
-  const char *base, *device, *dtype, *schedule;
+  const char *base, *device, *dtype, *gradients, *schedule;
   int threads;
   int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
 } sw_setup_options;
 #define SW_SETUP_DEFAULTS                                                                                                              \
   {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
             .optimizer = SW_OPTIMIZER_DEFAULTS, .log_every = 10, .monitor = {.experiment = "skillwatch"}},                             \
-   .device = "auto", .dtype = "fp32", .schedule = "linear"}
+   .device = "auto", .dtype = "fp32", .gradients = "quick", .schedule = "linear"}
 
 /* Parses the command line: command->options are the task's own, those of `o` are added but for names that the task has itself, and
  * --batch-tokens where its default is 0 (a task that cuts batches by number only). Operands are refused.

@@ -37,11 +37,11 @@ int sw_mlm_declare(sw_model *model) {
 static sw_linear_desc dense_desc(const sw_model *model, int64_t rows) {
   const int hidden = model->config.hidden_size;
   return (sw_linear_desc){.tokens = rows, .in_features = hidden, .out_features = hidden, .dtype = model->dtype, .out_dtype = model->dtype,
-                          .activation = model->config.activation, .training = 1};
+                          .activation = model->config.activation, .training = 1, .quick_gradients = model->training == SW_TRAINING};
 }
 static sw_linear_desc decoder_desc(const sw_model *model, int64_t rows) {
   return (sw_linear_desc){.tokens = rows, .in_features = model->config.hidden_size, .out_features = model->config.vocab_size,
-                          .dtype = model->dtype, .out_dtype = SW_F32, .training = 1};
+                          .dtype = model->dtype, .out_dtype = SW_F32, .training = 1, .quick_gradients = model->training == SW_TRAINING};
 }
 
 int sw_mlm_place_prepared(sw_stream *stream, sw_model *model, sw_arena *arena) {

@@ -143,7 +143,7 @@ static int load_parameters(sw_stream *stream, sw_model *model, const sw_checkpoi
 sw_linear_desc sw_model_product_desc(const sw_model *model, const sw_model_layer *layer, int product, int64_t tokens) {
   return (sw_linear_desc){.tokens = tokens, .in_features = layer->product[product].in, .out_features = layer->product[product].out,
                           .dtype = model->dtype, .out_dtype = model->dtype, .activation = layer->product[product].activation,
-                          .training = model->training};
+                          .training = model->training, .quick_gradients = model->training == SW_TRAINING};
 }
 
 sw_linear_desc sw_model_head_desc(const sw_model *model, const sw_model_head *head, int64_t tokens) {
@@ -215,13 +215,13 @@ static int open_model(sw_stream *stream, const sw_checkpoint *checkpoint, sw_mod
   return sw_model_prepare(stream, model);
 }
 
-static int open_with(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, int mlm, sw_model **out) {
+static int open_with(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model_use use, int mlm, sw_model **out) {
   *out = NULL;
   sw_model *model = sw_alloc(sizeof *model);
   if (!model) return -1;
   model->device = stream->device;
   model->dtype = dtype;
-  model->training = training;
+  model->training = use;
   if ((mlm && !(model->mlm = sw_alloc(sizeof *model->mlm))) || open_model(stream, checkpoint, model)) {
     sw_model_close(model);
     return -1;
@@ -230,12 +230,12 @@ static int open_with(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtyp
   return 0;
 }
 
-int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, sw_model **out) {
-  return open_with(stream, checkpoint, dtype, training, 0, out);
+int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model_use use, sw_model **out) {
+  return open_with(stream, checkpoint, dtype, use, 0, out);
 }
 
-int sw_model_open_mlm(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model **out) {
-  return open_with(stream, checkpoint, dtype, 1, 1, out);
+int sw_model_open_mlm(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model_use use, sw_model **out) {
+  return open_with(stream, checkpoint, dtype, use, 1, out);
 }
 
 void sw_model_close(sw_model *model) {

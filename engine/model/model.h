@@ -38,11 +38,14 @@ typedef struct {
   void *prepared;
 } sw_model_head;
 
+/* SW_TRAINING: fp32 gradients by sw_linear_desc's quick_gradients; SW_TRAINING_EXACT: without. */
+typedef enum { SW_INFERENCE, SW_TRAINING, SW_TRAINING_EXACT } sw_model_use;
+
 typedef struct {
   sw_device *device;
   sw_model_config config;
   sw_dtype dtype;             /* of activations and of matrix products */
-  int training;
+  sw_model_use training;
   size_t num_parameters;
   sw_parameter *parameters;
   float *values;              /* device; all parameters, each at its offset */
@@ -56,9 +59,9 @@ typedef struct {
 } sw_model;
 
 /* Takes encoder and heads from the checkpoint. Missing or mis-shaped weights are a failure. `stream` is used to prepare weights. */
-int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, int training, sw_model **out);
+int sw_model_open(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model_use use, sw_model **out);
 /* The same for training, with the masked-language-model head, whose decoder is the word table: the table then has a dense gradient. */
-int sw_model_open_mlm(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model **out);
+int sw_model_open_mlm(sw_stream *stream, const sw_checkpoint *checkpoint, sw_dtype dtype, sw_model_use use, sw_model **out);
 /* Gives the checkpoint the weights of that head where it has none, and says so in *added. The transform is the identity at first: the states
  * of a trained encoder lie closer to its word table than anything random (MiniLM after 33,000 tokens of postings: held-out perplexity 548,
  * with N(0, 0.02) 1235). A decoder of its own is dropped: here it is the word table. */

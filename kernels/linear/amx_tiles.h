@@ -36,7 +36,7 @@ SW_INLINE __m512 load16(const void *p, sw_dtype dtype, int64_t i, __mmask16 mask
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const sw_bf16 *)p + i)), 16));
 }
 
-/* lo in the lower, hi in the upper half of each 32-bit lane, in three parts or rounded to one. */
+/* lo in the lower, hi in the upper half of each 32-bit lane, in three parts, the first two of them, or rounded to one. */
 SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
   if (parts == 1) {
     __m512i l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lo)),
@@ -46,7 +46,7 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
   }
   const __m512i top = _mm512_set1_epi32((int)0xffff0000u), half = _mm512_set1_epi32(0x8000);
   const __m512 largest = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f7f0000));
-  for (int part = 0; part < 3; part++) {
+  for (int part = 0; part < parts; part++) {
     __m512i l = _mm512_castps_si512(lo), h = _mm512_castps_si512(hi);
     if (part ==
         0) { /* the lesser magnitude, with the sign of the first; for NaN the second, which leaves the NaN to x2 */
@@ -55,7 +55,7 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
     }
     if (part < 2) l = _mm512_add_epi32(l, half), h = _mm512_add_epi32(h, half);
     out[part] = _mm512_ternarylogic_epi32(top, h, _mm512_srli_epi32(l, 16), 0xca); /* top ? h : l >> 16 */
-    if (part == 2) break;
+    if (part == parts - 1) break;
     lo = _mm512_sub_ps(lo, _mm512_castsi512_ps(_mm512_and_si512(l, top)));
     hi = _mm512_sub_ps(hi, _mm512_castsi512_ps(_mm512_and_si512(h, top)));
   }

@@ -29,6 +29,9 @@ enum {
 static int parts_of(const sw_linear_desc *desc) {
   return desc->dtype == SW_F32 ? 3 : 1;
 }
+static int gradient_parts_of(const sw_linear_desc *desc) {
+  return desc->dtype == SW_F32 && desc->quick_gradients ? 2 : parts_of(desc);
+}
 static int64_t steps_of(int64_t k) {
   return (k + STEP - 1) / STEP;
 }
@@ -38,9 +41,11 @@ static int64_t panels_of(int64_t n) {
 static int64_t panel_bytes(int64_t k, int parts) {
   return steps_of(k) * parts * 2 * TILE;
 }
+/* Products of tiles for one of fp32: of the parts whose numbers add up to at most parts + 1. */
+#define PRODUCTS(parts) ((parts) * ((parts) + 1) / 2)
 /* Below some ten microseconds of work a second thread costs more than it brings. */
 static int threads_for(const sw_stream *stream, double multiply_adds, int parts) {
-  return multiply_adds * (parts == 3 ? 6 : 1) < 6e6 ? 1 : stream->threads;
+  return multiply_adds * PRODUCTS(parts) < 6e6 ? 1 : stream->threads;
 }
 
 /* The next units of work that nobody has taken, [*first, *first + the result), 0 when there are none before `end`.
@@ -60,9 +65,8 @@ static int64_t claim(_Atomic int64_t *next, int64_t end, int threads, int64_t li
 
 int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
   if (linear_check(stream, desc)) return -1;
-  int parts = parts_of(desc);
-  int64_t forward = panels_of(desc->out_features) * panel_bytes(desc->in_features, parts);
-  int64_t backward = desc->training ? panels_of(desc->in_features) * panel_bytes(desc->out_features, parts) : 0;
+  int64_t forward = panels_of(desc->out_features) * panel_bytes(desc->in_features, parts_of(desc));
+  int64_t backward = desc->training ? panels_of(desc->in_features) * panel_bytes(desc->out_features, gradient_parts_of(desc)) : 0;
   *bytes = (size_t)(forward + backward);
   return 0;
 }
@@ -71,7 +75,7 @@ int sw_linear_weight_bytes_amx(sw_stream *stream, const sw_linear_desc *desc, si
  * within the rows and are then transposed; backward (may be NULL) B[k = out][n = in] = W[k][n], whose pairs are two
  * rows. Written past the caches: a model's prepared weights are larger than they are. */
 SW_INLINE void prepare_block(const float *w, int64_t in, int64_t out, int64_t row, int64_t col, int parts,
-                             char *forward, char *backward) {
+                             int back_parts, char *forward, char *backward) {
   __m512i t[2][3][SIDE];
   __mmask16 first = lanes(in - col), second = lanes(in - col - SIDE);
   for (int p = 0; p < SIDE; p++) {
@@ -88,8 +92,8 @@ SW_INLINE void prepare_block(const float *w, int64_t in, int64_t out, int64_t ro
       for (int part = 0; part < parts; part++) t[r[i] / SIDE][part][r[i] % SIDE] = pairs[part];
     }
     for (int tile = 0; backward && tile < 2; tile++) {
-      split_pairs(x[0][tile], x[1][tile], parts, pairs);
-      for (int part = 0; part < parts; part++)
+      split_pairs(x[0][tile], x[1][tile], back_parts, pairs);
+      for (int part = 0; part < back_parts; part++)
         _mm512_stream_si512((__m512i *)(backward + (part * 2 + tile) * TILE + p * 64), pairs[part]);
     }
   }
@@ -103,8 +107,8 @@ SW_INLINE void prepare_block(const float *w, int64_t in, int64_t out, int64_t ro
 
 int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const float *weight, void *prepared) {
   if (linear_check(stream, desc)) return -1;
-  int parts = parts_of(desc), training = desc->training;
-  int64_t in = desc->in_features, out = desc->out_features, block = parts * 2 * TILE;
+  int parts = parts_of(desc), back_parts = gradient_parts_of(desc), training = desc->training;
+  int64_t in = desc->in_features, out = desc->out_features, block = 2 * TILE;
   char *forward = prepared, *backward = forward + panels_of(out) * panel_bytes(in, parts);
   int threads = in * out < 1 << 15 ? 1 : stream->threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -113,12 +117,14 @@ int sw_linear_prepare_amx(sw_stream *stream, const sw_linear_desc *desc, const f
     for (int64_t i = 0; i < panels_of(out); i++)
       for (int64_t j = 0; j < steps_of(in);
            j++) { /* block i, j: step j of forward's panel i, step i of backward's panel j */
-        char *to = forward + i * panel_bytes(in, parts) + j * block;
-        char *back = training ? backward + j * panel_bytes(out, parts) + i * block : NULL;
-        if (parts == 3)
-          prepare_block(weight, in, out, i * PANEL, j * STEP, 3, to, back);
+        char *to = forward + i * panel_bytes(in, parts) + j * parts * block;
+        char *back = training ? backward + j * panel_bytes(out, back_parts) + i * back_parts * block : NULL;
+        if (parts == 1)
+          prepare_block(weight, in, out, i * PANEL, j * STEP, 1, 1, to, back);
+        else if (back_parts == 2)
+          prepare_block(weight, in, out, i * PANEL, j * STEP, 3, 2, to, back);
         else
-          prepare_block(weight, in, out, i * PANEL, j * STEP, 1, to, back);
+          prepare_block(weight, in, out, i * PANEL, j * STEP, 3, 3, to, back);
       }
     _mm_sfence(); /* for the other threads' eyes, too */
   }
@@ -157,11 +163,12 @@ SW_INLINE void fetch_rows(piece *p, int rows) {
 
 /* The products of one step, (part of A, part of B): each changes one of the two, so that few tiles are loaded. */
 #define SIX_PRODUCTS(A, B, ADD) A(0) B(2) ADD B(1) ADD A(1) ADD B(0) ADD A(2) ADD A(0) ADD
+#define THREE_PRODUCTS(A, B, ADD) A(1) B(0) ADD A(0) ADD B(1) ADD
 
 /* A product's share of the lines of the next step: the tile unit waits long for loads that miss the level-1 cache,
  * above all where another hardware thread shares the core. */
 SW_INLINE int fetch_step(const char *const *ahead, int line, int parts) {
-  int each = parts == 3 ? 8 : 16; /* 24 or 4 products a step; 192 or 64 lines */
+  int each = parts == 3 ? 8 : parts == 2 ? 11 : 16; /* 24, 12 or 4 products a step; 192, 128 or 64 lines */
   for (int i = line; i < line + each; i++) {
     int rows = parts * SIDE;
     const char *at = i < rows       ? ahead[0] + i * 64
@@ -197,6 +204,8 @@ SW_INLINE void multiply_2x2(const char *upper, const char *lower, const char *b,
   line = fetch_step(ahead, line, parts);
     if (parts == 1) {
       A(0) B(0) ADD
+    } else if (parts == 2) {
+      THREE_PRODUCTS(A, B, ADD)
     } else {
       SIX_PRODUCTS(A, B, ADD)
     }
@@ -228,6 +237,8 @@ SW_INLINE void multiply_1x4(const char *a, const char *b, const char *c, int64_t
   _tile_dpbf16ps(3, 4, 5);
     if (parts == 1) {
       A(0) B(0) ADD
+    } else if (parts == 2) {
+      THREE_PRODUCTS(A, B, ADD)
     } else {
       SIX_PRODUCTS(A, B, ADD)
     }
@@ -312,7 +323,8 @@ typedef struct {
 /* Long sums are taken in turns, as the A tiles of all k of enough rows would not fit into the cache. Longer ones in
  * bf16: a third of the room, and products so quick that putting C aside counts. */
 static int64_t turns_of(int64_t k, int parts) {
-  return (steps_of(k) + (parts == 3 ? 23 : 95)) / (parts == 3 ? 24 : 96);
+  int64_t most = parts == 3 ? 24 : parts == 2 ? 36 : 96;
+  return (steps_of(k) + most - 1) / most;
 }
 static int64_t turn_steps(int64_t k, int parts) {
   return (steps_of(k) + turns_of(k, parts) - 1) / turns_of(k, parts);
@@ -351,7 +363,9 @@ SW_INLINE void pack_rows_as(const product *p, sw_dtype dtype, int parts, int64_t
     }
 }
 static void pack_rows(const product *p, int64_t from, int64_t to, int64_t first, int64_t steps, char *packed) {
-  if (p->parts == 3 && p->a_dtype == SW_F32)
+  if (p->parts == 2)
+    pack_rows_as(p, p->a_dtype, 2, from, to, first, steps, packed);
+  else if (p->parts == 3 && p->a_dtype == SW_F32)
     pack_rows_as(p, SW_F32, 3, from, to, first, steps, packed);
   else if (p->parts == 3)
     pack_rows_as(p, SW_BF16, 3, from, to, first, steps, packed);
@@ -448,6 +462,8 @@ static void run_product(product *p, int threads, void *workspace) {
     for (int64_t unit, units; (units = claim(&p->claimed, p->units, threads, p->limit, &unit));) {
       if (p->parts == 3)
         run_task(p, unit, units, scratch, 3);
+      else if (p->parts == 2)
+        run_task(p, unit, units, scratch, 2);
       else
         run_task(p, unit, units, scratch, 1);
     }
@@ -481,7 +497,7 @@ int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, 
                                  const void *prepared, void *dx, int accumulate, void *workspace) {
   if (linear_check(stream, desc) || linear_check_backward_input(desc, pre, dx)) return -1;
   if (!desc->tokens) return 0;
-  int parts = parts_of(desc);
+  int parts = gradient_parts_of(desc);
   if (!dx) {
     int threads = desc->tokens * desc->out_features < 1 << 14 ? 1 : stream->threads;
     if (!desc->activation) return 0;
@@ -496,7 +512,7 @@ int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, 
                .k = desc->out_features,
                .n = desc->in_features,
                .parts = parts,
-               .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts),
+               .b = (const char *)prepared + panels_of(desc->out_features) * panel_bytes(desc->in_features, parts_of(desc)),
                .out = {.y = dx, .ld = desc->in_features, .dtype = desc->dtype, .accumulate = accumulate},
                .dy = desc->activation ? dy : NULL,
                .pre = pre};
@@ -511,15 +527,15 @@ int sw_linear_backward_input_amx(sw_stream *stream, const sw_linear_desc *desc, 
 
 /* Tokens of a chunk: as many as leave the packed x in the level-2 cache, so that dW is seldom touched. */
 static int64_t chunk_of(const sw_linear_desc *desc) {
-  int64_t fit = CACHE / (panels_of(desc->in_features) * PANEL * 2 * parts_of(desc)) / 128 * 128;
+  int64_t fit = CACHE / (panels_of(desc->in_features) * PANEL * 2 * gradient_parts_of(desc)) / 128 * 128;
   return linear_min(linear_round_up(desc->tokens, STEP), fit < 256 ? 256 : fit > 1024 ? 1024 : fit);
 }
 
 int sw_linear_workspace_amx(sw_stream *stream, const sw_linear_desc *desc, size_t *bytes) {
   if (linear_check(stream, desc)) return -1;
-  int parts = parts_of(desc);
+  int parts = gradient_parts_of(desc);
   int64_t in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);
-  int64_t forward = rows_scratch(desc->tokens, in, out, parts), backward = rows_scratch(desc->tokens, out, in, parts);
+  int64_t forward = rows_scratch(desc->tokens, in, out, parts_of(desc)), backward = rows_scratch(desc->tokens, out, in, parts);
   int64_t weight = packed_bytes(STRIPE, steps_of(chunk), parts), x = panels_of(in) * panel_bytes(chunk, parts);
   int64_t training = linear_max(stream->threads * backward, x + stream->threads * weight);
   *bytes = (size_t)linear_max(stream->threads * forward, desc->training ? training : 0);
@@ -556,9 +572,11 @@ SW_INLINE void pack_g_as(const void *g, sw_dtype dtype, int64_t out, int64_t fro
     }
   }
 }
-static void pack_x(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, char *packed) {
-  if (dtype == SW_F32)
+static void pack_x(const void *x, sw_dtype dtype, int64_t in, int64_t from, int64_t to, int64_t panel, int parts, char *packed) {
+  if (parts == 3)
     pack_x_as(x, SW_F32, in, from, to, panel, 3, packed);
+  else if (parts == 2)
+    pack_x_as(x, SW_F32, in, from, to, panel, 2, packed);
   else
     pack_x_as(x, SW_BF16, in, from, to, panel, 1, packed);
 }
@@ -566,6 +584,8 @@ static void pack_g(const void *g, sw_dtype dtype, int64_t out, int64_t from, int
                    char *packed) {
   if (dtype == SW_F32 && parts == 3)
     pack_g_as(g, SW_F32, out, from, to, col, 3, packed);
+  else if (dtype == SW_F32 && parts == 2)
+    pack_g_as(g, SW_F32, out, from, to, col, 2, packed);
   else if (dtype == SW_BF16 && parts == 1)
     pack_g_as(g, SW_BF16, out, from, to, col, 1, packed);
   else
@@ -611,7 +631,7 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
                                   float *dweight, float *dbias, void *workspace) {
   if (linear_check(stream, desc) || linear_check_backward_weight(desc)) return -1;
   if (!desc->tokens) return 0;
-  int parts = parts_of(desc);
+  int parts = gradient_parts_of(desc);
   int64_t tokens = desc->tokens, in = desc->in_features, out = desc->out_features, chunk = chunk_of(desc);
   int threads = threads_for(stream, (double)tokens * in * out, parts);
   int64_t units = panels_of(out);
@@ -626,7 +646,7 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
       int64_t to = linear_min(from + chunk, tokens), steps = steps_of(to - from), a_rows = steps * parts * TILE;
 #pragma omp for schedule(dynamic, 1)
       for (int64_t panel = 0; panel < panels_of(in); panel++)
-        pack_x(x, desc->dtype, in, from, to, panel, x_packed + panel * panel_bytes(chunk, parts));
+        pack_x(x, desc->dtype, in, from, to, panel, parts, x_packed + panel * panel_bytes(chunk, parts));
       while ((taken = claim(&claimed, end, threads, STRIPE / 32, &unit))) {
         int64_t first = (unit - (end - units)) * 32, last = linear_min(first + taken * 32, out);
         for (int64_t col = first; col < linear_round_up(last, 32); col += SIDE)
@@ -634,6 +654,8 @@ int sw_linear_backward_weight_amx(sw_stream *stream, const sw_linear_desc *desc,
         if (dbias) add_column_sums(g, desc->out_dtype, out, from, to, first, last, dbias);
         if (parts == 3)
           multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 3);
+        else if (parts == 2)
+          multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 2);
         else
           multiply_stripe(&to_dweight, own, first, last, x_packed, panel_bytes(chunk, parts), in, steps, 1);
       }

@@ -5,9 +5,11 @@
  *
  * Weights are used in a prepared form, the backend's own (bf16 copies, blocked or split layouts), made from the fp32 master by
  * linear_prepare after every change of it. fp32 means: as accurate as fp32 multiply-adds (the tests compare the error with that of
- * a plain fp32 loop), however the backend gets there. bf16 means: products of bf16 numbers (weights, and g where dy is fp32, are rounded
- * to it), summed in fp32; where y is bf16 too, a GPU rounds the bias to bf16 before it is added, and the sum before the
- * activation (the CPU only the results). What is not finite stays so, in its row or column only, but an infinity may come out as NaN. */
+ * a plain fp32 loop), however the backend gets there; with quick_gradients dx and dW may be off by 3 x 2^-16 of the sum of the products'
+ * magnitudes besides (two bf16 parts of each factor instead of three; PyTorch's float32_matmul_precision "high"). bf16 means: products of
+ * bf16 numbers (weights, and g where dy is fp32, are rounded to it), summed in fp32; where y is bf16 too, a GPU rounds the bias to bf16
+ * before it is added, and the sum before the activation (the CPU only the results). What is not finite stays so, in its row or column
+ * only, but an infinity may come out as NaN. */
 #ifndef SW_KERNELS_LINEAR_H
 #define SW_KERNELS_LINEAR_H
 #include <stddef.h>
@@ -22,6 +24,7 @@ typedef struct {
   sw_dtype out_dtype;       /* of y, pre, dy */
   sw_activation activation;
   int training;             /* the backward calls will be made: linear_prepare and linear_workspace provide for them */
+  int quick_gradients;      /* fp32: dx and dW may come from 16 bits of each factor, where that is quicker */
 } sw_linear_desc;
 
 /* Bytes of the prepared weight (does not depend on tokens). */

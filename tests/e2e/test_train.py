@@ -75,7 +75,7 @@ with tempfile.TemporaryDirectory() as tmp:
 
     # gradient accumulation, batches by number, schedules, early stopping, bf16, no dev set
     for extra in (["--accumulate", "3"], ["--batch-size", "7", "--schedule", "cosine", "--warmup", "0"],
-                  ["--schedule", "constant", "--eval-every", "4", "--patience", "1"], ["--dtype", "bf16"]):
+                  ["--schedule", "constant", "--eval-every", "4", "--patience", "1"], ["--dtype", "bf16"], ["--gradients", "exact"]):
         done = program("train", "ner", *common, *extra, "-o", path("d.h5"), "--force", "--quiet")
         check(done.returncode == 0 and np.isfinite(training(path("d.h5"))["position"]["best_score"]), f"{extra}: {done.stderr[-300:]}")
     done = program("train", "ner", "--base", base, "--data", small, "--epochs", "1", "-o", path("e.h5"))

@@ -324,7 +324,7 @@ static void bench(kt *t) {
     t->stream.threads = k & 4 ? 1 : 2;
     layer l = {.gru = make(t, batch, lengths, HIDDEN, 0, 0, dtype)};
     const int64_t total = l.gru.desc.total_tokens;
-    l.linear = (sw_linear_desc){total, INPUT, 3 * HIDDEN, dtype, dtype, SW_NO_ACTIVATION, 1};
+    l.linear = (sw_linear_desc){total, INPUT, 3 * HIDDEN, dtype, dtype, SW_NO_ACTIVATION, 1, 0};
     size_t prepared, scratch;
     kt_ok(t, SW_RUN(&t->stream, linear_weight_bytes, &l.linear, &prepared));
     kt_ok(t, SW_RUN(&t->stream, linear_workspace, &l.linear, &scratch));

@@ -11,6 +11,7 @@ static const double bf16_unit = 0x1p-8; /* half a unit in the last place of 1 */
  * sum is far more, but roundings are not all of one sign; a plain fp32 loop's largest over 100,000 random sums is about
  * five. */
 static const double sum_unit = 8 * 0x1p-24;
+static double gradient_unit(const sw_linear_desc *d) { return sum_unit + (d->dtype == SW_F32 && d->quick_gradients ? 3 * 0x1p-16 : 0); }
 
 /* |got - want| <= relative |want| + absolute[i] */
 static void compare_each(kt *t, const char *what, kt_tensor *got, const double *want, double relative,
@@ -34,9 +35,10 @@ static double *magnitudes(kt *t, const double *x, int64_t count) {
 
 /* Forward and both backward calls of one layer against the reference. */
 static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre, int accumulate) {
-  kt_case(t, "%lld x %d -> %d %s/%s %s%s%s%s", (long long)desc.tokens, desc.in_features, desc.out_features,
+  kt_case(t, "%lld x %d -> %d %s/%s %s%s%s%s%s", (long long)desc.tokens, desc.in_features, desc.out_features,
           sw_dtype_name(desc.dtype), sw_dtype_name(desc.out_dtype), activation_names[desc.activation],
-          with_bias ? " bias" : "", with_pre ? " pre" : "", accumulate ? " accumulate" : "");
+          with_bias ? " bias" : "", with_pre ? " pre" : "", accumulate ? " accumulate" : "",
+          desc.quick_gradients ? " quick" : "");
   layer l = make(t, desc, with_bias, with_pre);
   l.accumulate = accumulate;
   int64_t in = elements(&desc, 0), out = elements(&desc, 1), weights = l.weight->count;
@@ -89,7 +91,7 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
   for (int64_t i = 0; desc.dtype == SW_BF16 && i < out; i++) g[i] = sw_bf16_to_f32(sw_f32_to_bf16((float)g[i]));
   sw_reference_linear_backward_input(&plain, g, NULL, l.weight->host, dx, accumulate);
   sw_reference_linear_backward_input(&plain, magnitudes(t, g, out), NULL, abs_w, dx_scale, 0);
-  for (int64_t i = 0; i < in; i++) dx_scale[i] *= sum_unit;
+  for (int64_t i = 0; i < in; i++) dx_scale[i] *= gradient_unit(&desc);
   compare_each(t, "dx", l.dx, dx, dx_rounding, dx_scale);
 
   double *dweight = kt_doubles(t, weights), *dbias = kt_doubles(t, desc.out_features);
@@ -107,7 +109,7 @@ static void check_layer(kt *t, sw_linear_desc desc, int with_bias, int with_pre,
   }
   /* oneDNN may add the products to dW one by one: as many roundings of dW itself */
   for (int64_t i = 0; i < weights; i++)
-    dweight_scale[i] = dweight_scale[i] * sum_unit + 2 * sqrt(2 * (double)desc.tokens) * unit * fabs(before[i]);
+    dweight_scale[i] = dweight_scale[i] * gradient_unit(&desc) + 2 * sqrt(2 * (double)desc.tokens) * unit * fabs(before[i]);
   for (int64_t i = 0; i < desc.out_features; i++) dbias_scale[i] *= sum_unit;
   compare_each(t, "dweight", l.dweight, dweight, 2 * unit, dweight_scale);
   compare_each(t, "dbias", l.dbias, dbias, 2 * unit, dbias_scale);
@@ -132,18 +134,20 @@ static void test_shapes(kt *t) {
                             .dtype = dtypes[n % 4][0],
                             .out_dtype = dtypes[n % 4][1],
                             .activation = (sw_activation)(n % 5),
-                            .training = 1};
+                            .training = 1,
+                            .quick_gradients = n % 3 == 1};
         check_layer(t, d, n % 3 != 0, n % 7 != 0, n / 2 % 2);
       }
-  for (int dtype = 0; dtype < 3; dtype++) {
-    check_layer(t, (sw_linear_desc){40, 384, 200, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1}, 1, 1, 0);
-    check_layer(t, (sw_linear_desc){520, 40, 130, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 1, 1);
-    check_layer(t, (sw_linear_desc){33, 1536, 48, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1}, 1, 0, 0);
-    check_layer(t, (sw_linear_desc){35, 3200, 40, dtypes[dtype][0], dtypes[dtype][1], SW_RELU, 1}, 0, 1, 0);
-    check_layer(t, (sw_linear_desc){17, 800, 2100, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, dtype == 0}, 0,
+  for (int variant = 0; variant < 4; variant++) {
+    const int dtype = variant % 3, quick = variant == 3;
+    check_layer(t, (sw_linear_desc){40, 384, 200, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1, quick}, 1, 1, 0);
+    check_layer(t, (sw_linear_desc){520, 40, 130, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1, quick}, 1, 1, 1);
+    check_layer(t, (sw_linear_desc){33, 1536, 48, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, 1, quick}, 1, 0, 0);
+    check_layer(t, (sw_linear_desc){35, 3200, 40, dtypes[dtype][0], dtypes[dtype][1], SW_RELU, 1, quick}, 0, 1, 0);
+    check_layer(t, (sw_linear_desc){17, 800, 2100, dtypes[dtype][0], dtypes[dtype][1], SW_NO_ACTIVATION, dtype == 0, quick}, 0,
                 0, 0);
-    check_layer(t, (sw_linear_desc){150, 24, 264, dtypes[dtype][0], dtypes[dtype][1], SW_GELU_TANH, 1}, 1, 1, 0);
-    check_layer(t, (sw_linear_desc){17001, 3, 5, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1}, 1, 1, 0);
+    check_layer(t, (sw_linear_desc){150, 24, 264, dtypes[dtype][0], dtypes[dtype][1], SW_GELU_TANH, 1, quick}, 1, 1, 0);
+    check_layer(t, (sw_linear_desc){17001, 3, 5, dtypes[dtype][0], dtypes[dtype][1], SW_GELU, 1, quick}, 1, 1, 0);
   }
 }
 

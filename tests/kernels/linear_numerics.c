@@ -121,16 +121,17 @@ static void test_invariance(kt *t) {
   static const int large_pieces[10][2] = {{0, 1},   {3000, 1}, {1700, 1},  {9, 16},    {2900, 101},
                                           {40, 64}, {5, 300},  {1000, 1025}, {300, 2048}, {1, 3000}};
   for (int f = 0; f < (kt_small(t) ? 4 : 5); f++)
-    for (int dtype = 0; dtype < 2; dtype++) {
+    for (int variant = 0; variant < 3; variant++) {
       const int(*pieces)[2] = f == 4 ? large_pieces : small_pieces;
       sw_linear_desc d = {.tokens = sizes[f][0],
                           .in_features = sizes[f][1],
                           .out_features = sizes[f][2],
-                          .dtype = (sw_dtype)dtype,
-                          .out_dtype = (sw_dtype)dtype,
+                          .dtype = (sw_dtype)(variant & 1),
+                          .out_dtype = (sw_dtype)(variant & 1),
                           .activation = f == 3 ? SW_TANH : SW_GELU,
-                          .training = 1};
-      kt_case(t, "invariance %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features, d.out_features);
+                          .training = 1,
+                          .quick_gradients = variant == 2};
+      kt_case(t, "invariance %s%s %lld x %d -> %d", sw_dtype_name(d.dtype), d.quick_gradients ? " quick" : "", (long long)d.tokens, d.in_features, d.out_features);
       layer l = make(t, d, 1, 1);
       kt_tensor *dy = kt_new(t, "a piece of dy", d.out_dtype, l.dy->count),
                 *dx = kt_new(t, "a piece of dx", d.dtype, l.dx->count);
@@ -167,15 +168,16 @@ static void test_invariance(kt *t) {
 static void test_threads(kt *t) {
   static const int sizes[][3] = {{257, 384, 384}, {100, 128, 1536}, {40, 768, 300}, {700, 96, 9}};
   for (int s = 0; s < 4; s++)
-    for (int dtype = 0; dtype < 2; dtype++) {
+    for (int variant = 0; variant < 3; variant++) {
       sw_linear_desc d = {.tokens = sizes[s][0],
                           .in_features = sizes[s][1],
                           .out_features = sizes[s][2],
-                          .dtype = (sw_dtype)dtype,
-                          .out_dtype = (sw_dtype)dtype,
+                          .dtype = (sw_dtype)(variant & 1),
+                          .out_dtype = (sw_dtype)(variant & 1),
                           .activation = SW_GELU,
-                          .training = 1};
-      kt_case(t, "threads %s %lld x %d -> %d", sw_dtype_name(d.dtype), (long long)d.tokens, d.in_features,
+                          .training = 1,
+                          .quick_gradients = variant == 2};
+      kt_case(t, "threads %s%s %lld x %d -> %d", sw_dtype_name(d.dtype), d.quick_gradients ? " quick" : "", (long long)d.tokens, d.in_features,
               d.out_features);
       t->stream.threads = 3; /* for the workspace */
       layer l = make(t, d, 1, 1);

@@ -81,7 +81,7 @@ static int run(char **argv) {
   const int steps = atoi(argv[3]);
   sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
   if (sw_checkpoint_read(argv[0], &checkpoint) || sw_device_open(argv[5], &device) || sw_stream_open(device, 0, &stream) ||
-      sw_model_open(&stream, &checkpoint, SW_F32, 1, &model) || read_batch(argv[1], model->heads[0].num_labels, &batch, &targets, &weights) ||
+      sw_model_open(&stream, &checkpoint, SW_F32, SW_TRAINING, &model) || read_batch(argv[1], model->heads[0].num_labels, &batch, &targets, &weights) ||
       sw_run_open(&stream, model, batch.tokens, batch.batch, 1, &run) || sw_optimizer_open(&stream, model, &options, batch.tokens, 1, &optimizer))
     return -1;
   const int64_t shape[4] = {batch.batch, model->heads[0].num_labels};

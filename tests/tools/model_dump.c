@@ -99,7 +99,7 @@ static int dump(const char *const *argv) {
   sw_checkpoint_init(&checkpoint);
   if (sw_checkpoint_read(argv[1], &checkpoint) || read_batch(argv[2], &batch, &labels, &mlm) || sw_device_open(argv[6] && argv[7] ? argv[7] : "cpu", &device) ||
       sw_stream_open(device, 0, &stream) ||
-      (mlm ? sw_model_open_mlm(&stream, &checkpoint, dtype, &model) : sw_model_open(&stream, &checkpoint, dtype, 1, &model)) ||
+      (mlm ? sw_model_open_mlm(&stream, &checkpoint, dtype, SW_TRAINING, &model) : sw_model_open(&stream, &checkpoint, dtype, SW_TRAINING, &model)) ||
       sw_run_open(&stream, model, batch.tokens, batch.batch, 1, &run) ||
       sw_optimizer_open(&stream, model, &options, batch.tokens, 1, &optimizer))
     return -1;

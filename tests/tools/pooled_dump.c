@@ -244,7 +244,7 @@ static int dump(const char *const *argv) {
   sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
   sw_checkpoint_init(&checkpoint);
   if (sw_checkpoint_read(argv[1], &checkpoint) || read_job(argv[2], &j) || add_heads(&j, &checkpoint) || sw_device_open(argv[6] && argv[7] ? argv[7] : "cpu", &device) ||
-      sw_stream_open(device, 0, &stream) || sw_model_open(&stream, &checkpoint, dtype, 1, &model) ||
+      sw_stream_open(device, 0, &stream) || sw_model_open(&stream, &checkpoint, dtype, SW_TRAINING, &model) ||
       sw_run_open(&stream, model, j.batch.tokens, j.batch.batch, 1, &run) ||
       sw_optimizer_open(&stream, model, &options, j.batch.tokens, j.parts ? j.parts : 1, &optimizer) ||
       (j.queries && sw_pair_vectors_open(&stream, model, j.queries, j.batch.batch - j.queries, &j.vectors)))

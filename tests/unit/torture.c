@@ -365,7 +365,7 @@ static int tag(uint64_t *result) {
   sw_run *run = NULL;
   float out[TOKENS * 3];
   if (sw_device_open("cpu", &device)) return -1;
-  int status = sw_stream_open(device, 1, &stream) || sw_model_open(&stream, &checkpoint, SW_F32, 0, &model) ||
+  int status = sw_stream_open(device, 1, &stream) || sw_model_open(&stream, &checkpoint, SW_F32, SW_INFERENCE, &model) ||
                        sw_run_open(&stream, model, TOKENS, 2, 0, &run) || sw_run_forward(run, &batch, NULL) ||
                        sw_run_token_log_probs(run, 0, out)
                    ? -1
@@ -388,7 +388,7 @@ static int train(uint64_t *result) {
   sw_checkpoint_init(&trained);
   double losses[2] = {0}, norm = 0;
   if (sw_device_open("cpu", &device)) return -1;
-  int status = sw_stream_open(device, 1, &stream) || sw_model_open(&stream, &checkpoint, SW_F32, 1, &model) ||
+  int status = sw_stream_open(device, 1, &stream) || sw_model_open(&stream, &checkpoint, SW_F32, SW_TRAINING, &model) ||
                sw_run_open(&stream, model, TOKENS, 2, 1, &run) ||
                sw_optimizer_open(&stream, model, &options, TOKENS, 2, &optimizer);
   for (int micro = 0; !status && micro < 2; micro++) {

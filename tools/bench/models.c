@@ -135,7 +135,7 @@ static int train(sw_bench *bench, const sw_bench_shape *s, const sw_checkpoint *
   const sw_optimizer_options options = SW_OPTIMIZER_DEFAULTS;
   batch_memory b = {0};
   int status = make_batch(s, (int64_t)bench->sequences * bench->lengths[0], bench->lengths[0], &b) ||
-                       sw_model_open(stream, checkpoint, dtype, 1, &model) ||
+                       sw_model_open(stream, checkpoint, dtype, SW_TRAINING, &model) ||
                        sw_run_open(stream, model, b.batch.tokens, b.batch.batch, 1, &run) ||
                        sw_optimizer_open(stream, model, &options, b.batch.tokens, 1, &optimizer)
                    ? -1
@@ -159,7 +159,7 @@ static int embed(sw_bench *bench, const sw_bench_shape *s, const sw_checkpoint *
   sw_run *run = NULL;
   batch_memory b = {0};
   float *vectors = NULL;
-  int status = make_batch(s, (int64_t)bench->sequences * bench->lengths[0], 0, &b) || sw_model_open(stream, checkpoint, dtype, 0, &model) ||
+  int status = make_batch(s, (int64_t)bench->sequences * bench->lengths[0], 0, &b) || sw_model_open(stream, checkpoint, dtype, SW_INFERENCE, &model) ||
                        sw_run_open(stream, model, b.batch.tokens, b.batch.batch, 0, &run) ||
                        !(vectors = sw_alloc_array((size_t)b.batch.batch * (size_t)s->hidden, sizeof *vectors))
                    ? -1

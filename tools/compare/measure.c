@@ -44,7 +44,7 @@ static int open_side(comparison *c, compare_side *s) {
   s->bytes = (uint64_t)status.st_size;
   if (s->checkpoint.vocab_size == 0) return sw_fail("%s has no tokenizer, so it cannot read text", s->path);
   if (sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) ||
-      sw_model_open(&c->stream, &s->checkpoint, strcmp(c->options->dtype, "bf16") ? SW_F32 : SW_BF16, 0, &s->model))
+      sw_model_open(&c->stream, &s->checkpoint, strcmp(c->options->dtype, "bf16") ? SW_F32 : SW_BF16, SW_INFERENCE, &s->model))
     return sw_fail_in("%s", s->path);
   sw_tensors_close(&s->checkpoint.weights); /* they are in the model now */
   s->checkpoint.weights = (sw_tensors){0};
