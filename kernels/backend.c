@@ -19,6 +19,8 @@ extern const sw_operators sw_operators_avx2, sw_operators_avx512;
 #ifdef SW_HAVE_AMX
 sw_attention_workspace_fn sw_attention_workspace_amx;
 sw_attention_forward_fn sw_attention_forward_amx;
+sw_neighbours_workspace_fn sw_neighbours_workspace_amx;
+sw_neighbours_fn sw_neighbours_amx;
 sw_linear_weight_bytes_fn sw_linear_weight_bytes_amx;
 sw_linear_prepare_fn sw_linear_prepare_amx;
 sw_linear_workspace_fn sw_linear_workspace_amx;
@@ -76,7 +78,7 @@ static enum isa best_isa(void) {
 static const sw_operators *operators_of(enum isa isa) {
 #ifdef SW_HAVE_AMX
   static sw_operators amx;
-  if (isa == AMX) { /* AVX-512 for everything but the matrix products and attention forward; the same bytes are written however many threads come here */
+  if (isa == AMX) { /* AVX-512 for everything but matrix products, attention forward and neighbours; the same bytes are written however many threads come here */
     sw_operators table = sw_operators_avx512;
     table.attention_workspace = sw_attention_workspace_amx; /* as large as the AVX-512 backward needs, too */
     table.attention_forward = sw_attention_forward_amx;
@@ -86,6 +88,8 @@ static const sw_operators *operators_of(enum isa isa) {
     table.linear_forward = sw_linear_forward_amx;
     table.linear_backward_input = sw_linear_backward_input_amx;
     table.linear_backward_weight = sw_linear_backward_weight_amx;
+    table.neighbours_workspace = sw_neighbours_workspace_amx;
+    table.neighbours = sw_neighbours_amx;
     amx = table;
     return &amx;
   }
