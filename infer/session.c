@@ -59,7 +59,7 @@ static int open_session(sw_infer_session *s, const char *verb, const sw_infer_op
   s->threads = stream.threads;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if ((!stems && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
+  if (((!stems || !sw_checkpoint_has_stems(&s->checkpoint)) && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
       sw_model_open(&stream, &s->checkpoint, s->dtype, 0, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */

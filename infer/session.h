@@ -59,7 +59,7 @@ typedef struct {
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 /* Loads the model. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
-/* The same for a model that reads stems: workers open their own with sw_checkpoint_stems. */
+/* The same for a model that may read stems: then tokenizer stays NULL, and workers open their own with sw_checkpoint_stems. */
 int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
