@@ -22,34 +22,9 @@ enum { EMBED_TOKENS = 4096, LOGIT_ROWS = 2048 };
 /* --- vectors by the encoder --- */
 
 typedef struct {
-  sw_embedder embedder;
+  sw_embedder embedder; /* first: the pipeline's */
   sw_labelled *rows;
 } embedding;
-
-static int open_worker(void *context, void **worker) {
-  embedding *e = context;
-  *worker = sw_alloc(sizeof(sw_embed_worker)); /* closed by the pipeline, also when what follows fails */
-  return *worker ? sw_embed_worker_open(&e->embedder, *worker) : -1;
-}
-
-static void close_worker(void *context, void *worker) {
-  sw_embed_worker_close(worker);
-  free(worker);
-}
-
-static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
-  embedding *e = context;
-  return sw_embed_encode(&e->embedder, worker, item, pieces, (uint32_t)e->embedder.hidden);
-}
-
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
-  embedding *e = context;
-  sw_embed_worker *w = worker;
-  const size_t hidden = (size_t)e->embedder.hidden;
-  if (sw_embed_run(&e->embedder, w, batch, pieces, items)) return -1;
-  for (int i = 0; i < batch->batch; i++) memcpy(pieces[i]->result, w->vectors + (size_t)i * hidden, hidden * sizeof(float));
-  return 0;
-}
 
 static int keep(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
   const embedding *e = context;
@@ -65,7 +40,7 @@ static int embed(sw_setup *setup, const sw_classify_options *o, sw_postings *pos
   int status = sw_runs_open(&runs, &setup->stream, setup->model, EMBED_TOKENS) || sw_embedder_open(&e.embedder, &runs, setup->tokenizer, o->prefix, -1)
                    ? -1
                    : 0;
-  const sw_pipeline_job job = {.context = &e, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .write = keep};
+  const sw_pipeline_job job = {.context = &e, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker, .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = keep};
   const sw_pipeline_options options = {.threads = setup->stream.threads, .batch_tokens = runs.batch_tokens, .max_batch = runs.max_batch, .dedup = 1,
                                        .progress = o->setup.loop.quiet ? NULL : "embed"};
   if (!status) status = sw_pipeline_run(postings, &job, &options, &counts);

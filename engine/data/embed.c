@@ -84,3 +84,26 @@ int sw_embed_run(const sw_embedder *e, sw_embed_worker *w, const sw_batch *batch
   }
   return 0;
 }
+
+int sw_embed_open_worker(void *context, void **worker) {
+  *worker = sw_alloc(sizeof(sw_embed_worker)); /* closed by the pipeline, also when what follows fails */
+  return *worker ? sw_embed_worker_open(context, *worker) : -1;
+}
+
+void sw_embed_close_worker(void *context, void *worker) {
+  sw_embed_worker_close(worker);
+  free(worker);
+}
+
+int sw_embed_encode_vector(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
+  return sw_embed_encode(context, worker, item, pieces, (uint32_t)((const sw_embedder *)context)->hidden);
+}
+
+int sw_embed_run_vectors(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+  const sw_embedder *e = context;
+  sw_embed_worker *w = worker;
+  const size_t hidden = (size_t)e->hidden;
+  if (sw_embed_run(e, w, batch, pieces, items)) return -1;
+  for (int i = 0; i < batch->batch; i++) memcpy(pieces[i]->result, w->vectors + (size_t)i * hidden, hidden * sizeof(float));
+  return 0;
+}

@@ -31,4 +31,11 @@ void sw_embed_worker_close(sw_embed_worker *worker);
 int sw_embed_encode(const sw_embedder *embedder, sw_embed_worker *worker, sw_item *item, sw_pieces *pieces, uint32_t outputs);
 /* Fills worker->vectors, and outputs where there is a head, for a batch; fails where a value is no finite number, naming the text. */
 int sw_embed_run(const sw_embedder *embedder, sw_embed_worker *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items);
+
+/* A pipeline's open_worker, close_worker, encode and run for a context that begins with an sw_embedder and workers that are sw_embed_workers:
+ * the result of a text's one piece is its vector. */
+int sw_embed_open_worker(void *context, void **worker);
+void sw_embed_close_worker(void *context, void *worker);
+int sw_embed_encode_vector(void *context, void *worker, sw_item *item, sw_pieces *pieces);
+int sw_embed_run_vectors(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items);
 #endif
