@@ -51,7 +51,7 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
   const size_t labels = (size_t)job->head->num_labels;
   if (sw_embed_run(&job->embedder, &w->embed, batch, pieces, items)) return -1;
   for (int i = 0; i < batch->batch; i++) {
-    const float *log_probs = w->embed.log_probs + (size_t)i * labels;
+    const float *log_probs = w->embed.outputs + (size_t)i * labels;
     sw_rank_best(log_probs, labels, (size_t)job->k, w->best);
     for (int n = 0; n < job->k; n++) {
       pieces[i]->result[n] = (float)w->best[n];

@@ -13,37 +13,11 @@
 typedef enum { JSON_LINES, VECTORS_FILE } output_format;
 
 typedef struct {
+  sw_embedder embedder; /* first: the pipeline's */
   sw_infer_session session;
-  sw_embedder embedder;
   output_format format;
   sw_buffer record; /* of the chunk that is being written */
 } embed_job;
-
-static void close_worker(void *context, void *worker) {
-  sw_embed_worker_close(worker);
-  free(worker);
-}
-
-static int open_worker(void *context, void **worker) {
-  embed_job *job = context;
-  *worker = sw_alloc(sizeof(sw_embed_worker)); /* closed by the pipeline, also when what follows fails */
-  return *worker ? sw_embed_worker_open(&job->embedder, *worker) : -1;
-}
-
-static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
-  embed_job *job = context;
-  return sw_embed_encode(&job->embedder, worker, item, pieces, (uint32_t)job->embedder.hidden);
-}
-
-static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces,
-               const sw_item *items) {
-  embed_job *job = context;
-  sw_embed_worker *w = worker;
-  const size_t hidden = (size_t)job->embedder.hidden;
-  if (sw_embed_run(&job->embedder, w, batch, pieces, items)) return -1;
-  for (int i = 0; i < batch->batch; i++) memcpy(pieces[i]->result, w->vectors + (size_t)i * hidden, hidden * sizeof(float));
-  return 0;
-}
 
 /* A line of JSON; nine digits give every float back exactly. */
 static int finish_line(void *context, void *worker, const sw_item *item, sw_buffer *out) {
@@ -144,10 +118,10 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
     status = settings ? sw_infer_open_output(&job.session, settings) : sw_fail("--prefix is not valid UTF-8");
   }
   sw_pipeline_job pipeline = {.context = &job,
-                              .open_worker = open_worker,
-                              .close_worker = close_worker,
-                              .encode = encode,
-                              .run = run,
+                              .open_worker = sw_embed_open_worker,
+                              .close_worker = sw_embed_close_worker,
+                              .encode = sw_embed_encode_vector,
+                              .run = sw_embed_run_vectors,
                               .finish = is_lines ? finish_line : NULL,
                               .write = write_record};
   sw_pipeline_counts counts = {0};

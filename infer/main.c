@@ -12,6 +12,8 @@ static const struct {
     {"tag", sw_infer_tag, "finds skills in postings: spans with offsets, label and score"},
     {"embed", sw_infer_embed, "turns texts into vectors"},
     {"classify", sw_infer_classify, "gives texts the most probable of a model's labels"},
+    {"search", sw_infer_search, "the nearest of a corpus for each text, exactly"},
+    {"select", sw_infer_select, "postings that are similar to anchors: a regular expression, or a file of texts"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };

@@ -12,6 +12,7 @@
 
 typedef struct {
   sw_infer_session session;
+  sw_embedder embedder; /* of an encoder; a GRU reads stems */
   int csv, all;
   size_t head;
   const sw_model_head *labels;
@@ -19,16 +20,23 @@ typedef struct {
 } label_job;
 
 typedef struct {
-  sw_runs_worker base;
+  sw_runs_worker base; /* of a GRU, as stems */
   sw_stems *stems;
-  float *logits; /* [max_batch, labels] */
+  sw_embed_worker embed; /* of an encoder */
+  float *logits;         /* [max_batch, labels] */
 } label_worker;
+
+static int reads_stems(const label_job *job) { return !job->session.tokenizer; }
 
 static void close_worker(void *context, void *worker) {
   label_worker *w = worker;
-  sw_runs_worker_close(&w->base);
-  sw_stems_close(w->stems);
-  free(w->logits);
+  if (reads_stems(context)) {
+    sw_runs_worker_close(&w->base);
+    sw_stems_close(w->stems);
+    free(w->logits);
+  } else {
+    sw_embed_worker_close(&w->embed);
+  }
   free(w);
 }
 
@@ -37,6 +45,11 @@ static int open_worker(void *context, void **worker) {
   label_worker *w = sw_alloc(sizeof *w);
   if (!w) return -1;
   *worker = w; /* closed by the pipeline, also when what follows fails */
+  if (!reads_stems(job)) {
+    if (sw_embed_worker_open(&job->embedder, &w->embed)) return -1;
+    w->logits = w->embed.outputs;
+    return 0;
+  }
   w->logits = sw_alloc_array((unsigned long)job->session.runs.max_batch * (unsigned long)job->labels->num_labels, sizeof *w->logits);
   return w->logits && !sw_checkpoint_stems(&job->session.checkpoint, &w->stems) ? sw_runs_worker_open(&job->session.runs, &w->base) : -1;
 }
@@ -46,6 +59,7 @@ static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces)
   label_worker *w = worker;
   const int32_t *ids;
   size_t count;
+  if (!reads_stems(job)) return sw_embed_encode(&job->embedder, &w->embed, item, pieces, (uint32_t)job->labels->num_labels);
   if (sw_stems_encode(w->stems, item->posting.text, item->posting.bytes, (size_t)job->session.model->config.max_positions, &ids, &count,
                       &item->truncated))
     return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
@@ -56,10 +70,14 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
   label_job *job = context;
   label_worker *w = worker;
   const size_t labels = (size_t)job->labels->num_labels;
-  if (sw_runs_begin(&w->base)) return -1;
-  const int failed = sw_run_forward(w->base.run, batch, NULL) || sw_run_label_logits(w->base.run, job->head, w->logits);
-  sw_runs_end(&w->base);
-  if (failed) return -1;
+  if (reads_stems(job)) {
+    if (sw_runs_begin(&w->base)) return -1;
+    const int failed = sw_run_forward(w->base.run, batch, NULL) || sw_run_label_logits(w->base.run, job->head, w->logits);
+    sw_runs_end(&w->base);
+    if (failed) return -1;
+  } else if (sw_embed_run(&job->embedder, &w->embed, batch, pieces, items)) {
+    return -1;
+  }
   for (int i = 0; i < batch->batch; i++) {
     const float *logits = w->logits + (size_t)i * labels;
     if (sw_item_check_finite(logits, labels, &items[pieces[i]->item])) return -1;
@@ -98,14 +116,17 @@ static int write_record(void *context, const sw_item *items, size_t count, const
 }
 
 static int open_head(label_job *job, double threshold) {
-  const sw_infer_session *s = &job->session;
+  sw_infer_session *s = &job->session;
   const sw_model *model = s->model;
   while (job->head < model->num_heads && strcmp(model->heads[job->head].task, "multilabel")) job->head++;
-  if (job->head == model->num_heads || !model->config.gru)
+  if (job->head == model->num_heads)
     return sw_fail("%s has no labels of whole texts; train them with: skillwatch train multilabel --data table.csv -o skills.h5", s->options->model);
-  if (s->checkpoint.vocab_size > (size_t)model->config.vocab_size)
+  if (reads_stems(job) && s->checkpoint.vocab_size > (size_t)model->config.vocab_size)
     return sw_fail("%s: the vocabulary has %zu stems, the embedding only %d rows", s->options->model, s->checkpoint.vocab_size, model->config.vocab_size);
   job->labels = &model->heads[job->head];
+  const char *prefix = json_string_value(json_object_get(json_object_get(s->checkpoint.config, "skillwatch"), "prefix"));
+  if (!reads_stems(job) && sw_embedder_open(&job->embedder, &s->runs, s->tokenizer, prefix ? prefix : "", (int)job->head))
+    return sw_fail_in("%s", s->options->model);
   if (!(job->thresholds = sw_alloc_array((size_t)job->labels->num_labels, sizeof *job->thresholds))) return -1;
   const json_t *own = json_object_get(s->checkpoint.config, "thresholds");
   for (int k = 0; k < job->labels->num_labels; k++) {

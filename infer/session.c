@@ -27,10 +27,10 @@ static int parse_dtype(const char *name, sw_dtype *out) {
 int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   sw_postings_format format;
   sw_dtype dtype;
-  if (!o->model) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
+  if (!o->model && !o->model_optional) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
   if (inputs->count == 0) return sw_fail("inputs are needed: files, folders or - for standard input (see --help)");
-  if (sw_check_output(o->output, inputs->items, inputs->count) || sw_check_output(o->output, &o->model, 1) ||
-      sw_check_output(o->rejected, inputs->items, inputs->count) || sw_check_output(o->rejected, &o->model, 1))
+  if (sw_check_output(o->output, inputs->items, inputs->count) || sw_check_output(o->rejected, inputs->items, inputs->count) ||
+      (o->model && (sw_check_output(o->output, &o->model, 1) || sw_check_output(o->rejected, &o->model, 1))))
     return -1;
   if (!o->rejected && strcmp(o->output, "-")) { /* the file that it goes to by itself */
     sw_buffer aside = {0};
@@ -54,12 +54,14 @@ static int open_session(sw_infer_session *s, const char *verb, const sw_infer_op
   for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
   sw_stream stream;
   if (parse_dtype(o->dtype, &s->dtype) || sw_device_choose(o->device, o->quiet, &s->device) ||
-      sw_stream_open(s->device, o->threads, &stream) || sw_checkpoint_read(o->model, &s->checkpoint))
+      sw_stream_open(s->device, o->threads, &stream))
     return -1;
   s->threads = stream.threads;
+  if (!o->model) return 0;
+  if (sw_checkpoint_read(o->model, &s->checkpoint)) return -1;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if ((!stems && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
+  if (((!stems || !sw_checkpoint_has_stems(&s->checkpoint)) && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
       sw_model_open(&stream, &s->checkpoint, s->dtype, SW_INFERENCE, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */

@@ -8,6 +8,7 @@
 typedef struct {
   const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype;
   int threads, batch_tokens, dedup, resume, quiet, json;
+  int model_optional; /* where inputs may be vectors */
 } sw_infer_options;
 #define SW_INFER_DEFAULTS                                                                                              \
   ((sw_infer_options){                                                                                                 \
@@ -57,9 +58,9 @@ typedef struct {
 
 /* Checks the common options (usage errors: no inputs, no model, bad names, an output that is an input). Returns 0 or -1. */
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
-/* Loads the model. */
+/* Loads the model; where there is none, only the device is opened. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
-/* The same for a model that reads stems: workers open their own with sw_checkpoint_stems. */
+/* The same for a model that may read stems: then tokenizer stays NULL, and workers open their own with sw_checkpoint_stems. */
 int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
@@ -82,5 +83,7 @@ int sw_infer_ends_in(const char *name, const char *suffix);
 int sw_infer_classify(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
 int sw_infer_multilabel(int argc, char **argv);
+int sw_infer_search(int argc, char **argv);
+int sw_infer_select(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
 #endif

@@ -158,9 +158,11 @@ static void show_earlier_tests(const json_t *tests) {
   const json_t *before = json_object_get(tests, "before"), *after = json_object_get(tests, "after"), *test;
   size_t i;
   json_array_foreach((json_t *)after, i, test) {
-    const json_t *old = json_object_get(json_array_get(before, i), "mean_f1"), *now = json_object_get(test, "mean_f1");
+    const int spans = json_object_get(test, "mean_f1") != NULL;
+    const char *score = spans ? "mean_f1" : "accuracy@1";
+    const json_t *old = json_object_get(json_array_get(before, i), score), *now = json_object_get(test, score);
     row("earlier test");
-    printf("%s: F1 ", text_of(test, "file", ""));
+    printf("%s: %s ", text_of(test, "file", ""), spans ? "F1" : score);
     if (json_is_real(old)) printf("%.4f before, ", json_real_value(old));
     printf("%.4f after\n", json_real_value(now));
   }

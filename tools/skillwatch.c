@@ -23,6 +23,7 @@ static const struct {
     {"eval", "score a checkpoint on labelled data"},
     {"compare", "checkpoints side by side; --gate: is the newer no worse?"},
     {"top", "which skills the tagged postings ask for, by date"},
+    {"vectors", "a file of vectors: add rows, delete them, .npy in and out"},
     {"bench", "measure speed"},
     {"devices", "which processors and GPUs can be used, and why others cannot"},
 };

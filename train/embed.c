@@ -5,6 +5,7 @@
 #include "engine/data/pairs.h"
 #include "engine/data/sources.h"
 #include "engine/learn/retrieval.h"
+#include "train/encoder.h"
 #include "train/setup.h"
 #include "train/tasks.h"
 
@@ -23,16 +24,6 @@ typedef struct {
   int batch_size, chunk_size; /* pairs: of a loss; of the encoder at once (the loop's batches) */
 } embed_options;
 
-/* Texts to token ids. */
-typedef struct {
-  const sw_tokenizer *tokenizer;
-  sw_special_ids special;
-  int max_length;
-  sw_encoding encoding;
-  int32_t *ids; /* [max_length] */
-  uint64_t texts, truncated;
-} encoder;
-
 typedef struct {
   uint32_t query, positive; /* in texts */
   uint32_t num_negatives;
@@ -41,7 +32,7 @@ typedef struct {
 
 typedef struct {
   const embed_options *options;
-  encoder encode;
+  sw_encoder encode;
   sw_sequences texts;
   item *items;
   uint32_t *negatives;
@@ -66,19 +57,14 @@ typedef struct {
 /* --- data --- */
 
 /* 0, 1 where the text cannot be used, -1. `what`: "query" */
-static int encode_text(encoder *e, const char *what, sw_text text, sw_sequences *set, uint32_t *number) {
-  if (sw_tokenizer_encode(e->tokenizer, text.data ? text.data : "", text.bytes, &e->encoding)) {
+static int encode_text(sw_encoder *e, const char *what, sw_text text, sw_sequences *set, uint32_t *number) {
+  int32_t length;
+  if (sw_encoder_run(e, text.data ? text.data : "", text.bytes, &length)) {
     sw_fail_in("the %s", what);
     return sw_error_is_memory() ? -1 : 1;
   }
-  if (!e->encoding.count) return sw_fail("the %s is empty", what), 1;
-  const size_t room = (size_t)e->max_length - 2, count = e->encoding.count < room ? e->encoding.count : room;
-  e->texts++;
-  e->truncated += e->encoding.count > room;
-  e->ids[0] = e->special.cls;
-  memcpy(e->ids + 1, e->encoding.ids, count * sizeof *e->ids);
-  e->ids[count + 1] = e->special.sep;
-  return sw_sequences_add(set, e->ids, (int32_t)count + 2, number);
+  if (length == 2) return sw_fail("the %s is empty", what), 1;
+  return sw_sequences_add(set, e->ids, length, number);
 }
 
 static void *grow(void *items, size_t count, size_t *capacity, size_t size) {
@@ -337,8 +323,7 @@ static int open_task(embedder *t, sw_setup *setup) {
 }
 
 static void close_task(embedder *t) {
-  sw_encoding_close(&t->encode.encoding);
-  free(t->encode.ids);
+  sw_encoder_close(&t->encode);
   sw_sequences_close(&t->texts);
   free(t->items);
   free(t->negatives);
@@ -362,19 +347,7 @@ static void print_start(const sw_setup *setup, const embedder *t, uint64_t rejec
   fputc('\n', stderr);
   if (rejected)
     fprintf(stderr, "%llu row%s could not be used: see the .rejected.jsonl file beside the output\n", (unsigned long long)rejected, SW_S(rejected));
-  if (t->encode.truncated)
-    fprintf(stderr, "%llu of %llu texts %s longer than %d tokens and %s cut\n", (unsigned long long)t->encode.truncated,
-            (unsigned long long)t->encode.texts, t->encode.truncated == 1 ? "was" : "were", t->encode.max_length,
-            t->encode.truncated == 1 ? "was" : "were");
-}
-
-/* Texts are cut where `infer embed` cuts them, unless earlier was asked for. */
-static int choose_length(embed_options *o, int wanted, const sw_model_config *config) {
-  const int limit = config->max_seq_length;
-  if (limit < 3) return sw_fail("%s: max_seq_length %d leaves no room for text", o->setup.base, limit);
-  if (wanted > limit) return sw_fail("--max-length %d: %s embeds at most %d tokens of a text", wanted, o->setup.base, limit);
-  o->setup.max_length = wanted ? wanted : limit;
-  return 0;
+  sw_encoder_report(&t->encode);
 }
 
 static json_t *names_json(const sw_list *names) {
@@ -396,13 +369,12 @@ static int train_embed(embed_options *o) {
     sw_fail("out of memory");
     goto done;
   }
-  if (choose_length(o, wanted_length, &setup.config)) {
+  /* texts are cut where `infer embed` cuts them, unless earlier was asked for */
+  if (sw_encoder_length(&setup.config, o->setup.base, wanted_length, setup.config.max_seq_length, &o->setup.max_length)) {
     status = SW_EXIT_USAGE;
     goto done;
   }
-  t.encode = (encoder){.tokenizer = setup.tokenizer, .special = sw_tokenizer_special_ids(setup.tokenizer), .max_length = o->setup.max_length,
-                       .ids = sw_alloc_array((size_t)o->setup.max_length, sizeof *t.encode.ids)};
-  if (!t.encode.ids || read_data(&t, data, dev, &rejected)) goto done;
+  if (sw_encoder_open(&t.encode, setup.tokenizer, o->setup.max_length, "") || read_data(&t, data, dev, &rejected)) goto done;
   sw_setup_drop_heads(&setup, NULL, NULL);
   if (sw_setup_model(&setup, "embed") || open_task(&t, &setup)) goto done;
   if (!o->setup.loop.quiet) print_start(&setup, &t, rejected);

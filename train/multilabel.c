@@ -1,4 +1,5 @@
-/* skillwatch train multilabel: any number of labels for a whole text, by a GRU over stems with a sigmoid for each label. */
+/* skillwatch train multilabel: any number of labels for a whole text, a sigmoid each, by a GRU over stems or, with a base, by an encoder that is
+ * trained together with its head. */
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -7,6 +8,7 @@
 #include "engine/learn/label_scores.h"
 #include "engine/model/gru.h"
 #include "engine/store/json.h"
+#include "train/encoder.h"
 #include "train/setup.h"
 #include "train/tasks.h"
 
@@ -16,6 +18,10 @@
 #include <string.h>
 
 enum { EVAL_TOKENS = 4096, EVAL_BATCH = 256 };
+enum { BERT_EPOCHS = 10, BERT_BATCH = 16 };
+#define BERT_RATE 1e-4
+#define BERT_DEFAULTS "10 epochs, rate 1e-4, batches of 16"
+#define HEAD "labels"
 
 /* Texts as ids, and their labels. */
 typedef struct {
@@ -39,6 +45,7 @@ typedef struct {
   size_t num_labels;
   char *const *names; /* the head's */
   text_set train, dev;
+  int max_length;           /* of a text that is read: stems or tokens */
   int tunes;                /* thresholds are set at every evaluation, on the training data */
   float *thresholds;        /* a label each */
   float *positive_weights;  /* a label each; NULL: all 1 */
@@ -48,6 +55,7 @@ typedef struct {
   /* of the batch */
   int32_t *ids, *cu_seqlens;
   float *targets, *weights, *logits;
+  float *vectors; /* an encoder's; NULL of a GRU */
 } multilabel;
 
 /* --- the loop's task --- */
@@ -114,7 +122,7 @@ static int predict(multilabel *t, sw_run *run, const text_set *set, double *loss
     for (count = 1; count < EVAL_BATCH && first + count < set->count; count++)
       if ((tokens += set->lengths[first + count]) > eval_tokens(t->model)) break;
     const sw_batch b = pack(t, set, NULL, first, count);
-    if (sw_run_forward(run, &b, NULL) || sw_run_label_logits(run, 0, t->logits)) return -1;
+    if ((t->vectors ? sw_run_embed(run, &b, t->vectors) : sw_run_forward(run, &b, NULL)) || sw_run_label_logits(run, 0, t->logits)) return -1;
     for (size_t i = 0; i < count * labels; i++) {
       const double l = t->logits[i];
       if (!isfinite(l)) return sw_fail("the model gives a value that is no finite number");
@@ -161,7 +169,7 @@ static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, ch
 typedef struct {
   sw_setup_options setup;
   sw_list data, dev;
-  const char *text, *labels, *model, *reduce, *thresholds, *positive_weights;
+  const char *text, *labels, *prefix, *model, *reduce, *thresholds, *positive_weights;
   int holdout_every, vocabulary, min_count, embedding, cells, table;
   double dropout, threshold, positive_weight; /* threshold < 0: tuned; positive_weight: 0 = balanced */
   sw_association association;
@@ -182,7 +190,6 @@ static int number_or(const char *text, const char *word, double special, double 
 
 static int check_options(multilabel_options *o) {
   if (!o->data.count) return sw_fail("--data is missing: a table of texts and labels to train on");
-  if (strcmp(o->model, "gru")) return sw_fail("--model %s is not known: use gru", o->model);
   if (o->dev.count && o->holdout_every) return sw_fail("--dev and --holdout-every exclude each other");
   if (o->holdout_every && o->holdout_every < 2) return sw_fail("--holdout-every must be at least 2: every N-th row is held out");
   if (o->vocabulary < 2 || o->vocabulary > 1 << 20) return sw_fail("--vocabulary must be from 2 to %d", 1 << 20);
@@ -190,7 +197,7 @@ static int check_options(multilabel_options *o) {
   if (o->embedding < 1 || o->embedding > 4096) return sw_fail("--embedding must be from 1 to 4096");
   if (o->cells < 1 || o->cells > 1024) return sw_fail("--cells must be from 1 to 1024");
   if (!(o->dropout >= 0 && o->dropout < 0.99)) return sw_fail("--dropout must be from 0 to below 0.99");
-  if (o->setup.max_length > 1 << 16) return sw_fail("--max-length must be at most %d", 1 << 16);
+  if (!o->setup.base && (o->setup.max_length < 3 || o->setup.max_length > 1 << 16)) return sw_fail("--max-length must be from 3 to %d", 1 << 16);
   if (o->reduce && sw_association_parse(o->reduce, &o->association, &o->reduce_above)) return -1;
   if (number_or(o->thresholds, "tuned", -1, 0, 1, &o->threshold)) return sw_fail("--thresholds %s: a number from 0 to 1, or tuned", o->thresholds);
   if (o->threshold < 0 && !o->dev.count && !o->holdout_every)
@@ -281,7 +288,7 @@ static int make_vocabulary(const multilabel_options *o, const tables *d, sw_chec
   if (!status) status = sw_stems_vocabulary(stems, (uint64_t)o->min_count, (size_t)o->vocabulary, &vocab, &count);
   if (!status && count < 2) status = sw_fail("no word of the training data is left for the vocabulary: a lower --min-count may help");
   if (!status)
-    status = sw_gru_init(c, (int)count, o->embedding, o->cells, max_length, o->dropout, "labels", (const char *const *)d->names, d->num_labels,
+    status = sw_gru_init(c, (int)count, o->embedding, o->cells, max_length, o->dropout, HEAD, (const char *const *)d->names, d->num_labels,
                          (uint64_t)o->setup.loop.seed) ||
                      sw_checkpoint_set_stems(c, SW_STEM_ALGORITHM, sw_stop_words, sw_num_stop_words, vocab, count)
                  ? -1
@@ -290,9 +297,26 @@ static int make_vocabulary(const multilabel_options *o, const tables *d, sw_chec
   return status;
 }
 
+/* How texts are read: as stems, the first max_length of them, or by an encoder's tokens. */
+typedef struct {
+  sw_stems *stems;
+  size_t max_length;
+  sw_encoder encode;
+} reader;
+
+static int read_text(reader *r, const char *text, size_t bytes, const int32_t **ids, size_t *length, int *truncated) {
+  if (r->stems) return sw_stems_encode(r->stems, text, bytes, r->max_length, ids, length, truncated);
+  int32_t tokens;
+  const uint64_t before = r->encode.truncated;
+  if (sw_encoder_run(&r->encode, text, bytes, &tokens)) return -1;
+  *ids = r->encode.ids;
+  *length = (size_t)tokens;
+  *truncated = r->encode.truncated > before;
+  return 0;
+}
+
 /* Texts to ids; rows NULL: all of the table. */
-static int make_set(const tables *d, const sw_label_table *table, const uint32_t *rows, size_t count, sw_stems *stems, size_t max_length,
-                    text_set *out) {
+static int make_set(const tables *d, const sw_label_table *table, const uint32_t *rows, size_t count, reader *r, text_set *out) {
   const size_t labels = table->num_labels;
   size_t room = 0;
   out->starts = sw_alloc_array(count + 1, sizeof *out->starts);
@@ -305,7 +329,7 @@ static int make_set(const tables *d, const sw_label_table *table, const uint32_t
     const int32_t *ids;
     size_t length;
     int truncated;
-    status = sw_stems_encode(stems, table->rows[row].text, table->rows[row].bytes, max_length, &ids, &length, &truncated);
+    status = read_text(r, table->rows[row].text, table->rows[row].bytes, &ids, &length, &truncated);
     if (!status && out->starts[i] + length > room) {
       room = 2 * (out->starts[i] + length);
       int32_t *larger = sw_realloc_array(out->ids, room, sizeof *larger);
@@ -330,14 +354,14 @@ static int make_set(const tables *d, const sw_label_table *table, const uint32_t
   return status;
 }
 
-static int make_sets(multilabel *t, const tables *d) {
-  const size_t max_length = (size_t)t->model->config.max_positions;
-  sw_stems *stems;
-  if (sw_checkpoint_stems(t->checkpoint, &stems)) return -1;
-  int status = make_set(d, &d->data, d->rows, d->num_rows, stems, max_length, &t->train);
-  if (!status && d->num_held) status = make_set(d, &d->data, d->held, d->num_held, stems, max_length, &t->dev);
-  if (!status && d->dev.num_rows) status = make_set(d, &d->dev, NULL, d->dev.num_rows, stems, max_length, &t->dev);
-  sw_stems_close(stems);
+static int make_sets(multilabel *t, const tables *d, const sw_tokenizer *tokenizer, const char *prefix) {
+  reader r = {.max_length = (size_t)t->max_length};
+  int status = tokenizer ? sw_encoder_open(&r.encode, tokenizer, t->max_length, prefix) : sw_checkpoint_stems(t->checkpoint, &r.stems);
+  if (!status) status = make_set(d, &d->data, d->rows, d->num_rows, &r, &t->train);
+  if (!status && d->num_held) status = make_set(d, &d->data, d->held, d->num_held, &r, &t->dev);
+  if (!status && d->dev.num_rows) status = make_set(d, &d->dev, NULL, d->dev.num_rows, &r, &t->dev);
+  sw_stems_close(r.stems);
+  sw_encoder_close(&r.encode);
   return status;
 }
 
@@ -356,15 +380,16 @@ static int set_positive_weights(multilabel *t, double weight) {
   return 0;
 }
 
-static int open_task(multilabel *t, const tables *d, const multilabel_options *o) {
+static int open_task(multilabel *t, const tables *d, const sw_tokenizer *tokenizer, const multilabel_options *o) {
   const sw_loop_options *l = &o->setup.loop;
-  if (make_sets(t, d) || (o->positive_weights && set_positive_weights(t, o->positive_weight))) return -1;
+  if (make_sets(t, d, tokenizer, o->prefix) || (o->positive_weights && set_positive_weights(t, o->positive_weight))) return -1;
   const size_t longest = (size_t)t->model->config.max_positions, budget = (size_t)l->batch_tokens;
   const size_t room = l->batch_size ? (size_t)l->batch_size * longest : budget > longest ? budget : longest; /* tokens of any batch */
   const size_t tokens = room > (size_t)eval_tokens(t->model) ? room : (size_t)eval_tokens(t->model);
   const size_t texts = l->batch_size ? (size_t)l->batch_size : room; /* each has a token at least */
   const size_t outputs = (texts > EVAL_BATCH ? texts : EVAL_BATCH) * t->num_labels;
   const size_t most = t->tunes && t->train.count > t->dev.count ? t->train.count : t->dev.count;
+  if (tokenizer && !(t->vectors = sw_alloc_array(EVAL_BATCH, (size_t)t->model->config.hidden_size * sizeof *t->vectors))) return -1;
   t->ids = sw_alloc_array(tokens, sizeof *t->ids);
   t->cu_seqlens = sw_alloc_array(tokens + 1, sizeof *t->cu_seqlens);
   t->targets = sw_alloc_array(outputs, sizeof *t->targets);
@@ -388,6 +413,7 @@ static void close_task(multilabel *t) {
   free(t->targets);
   free(t->weights);
   free(t->logits);
+  free(t->vectors);
 }
 
 static json_t *manifest(const sw_label_table *table) {
@@ -401,40 +427,73 @@ static json_t *manifest(const sw_label_table *table) {
 static void print_start(const sw_setup *setup, const multilabel *t, const tables *d) {
   const size_t set_aside = d->data.rejected + d->dev.rejected, truncated = t->train.truncated + t->dev.truncated;
   sw_setup_print_device(setup);
-  fprintf(stderr, "; %zu text%s, %zu token%s, %zu stem%s, %zu label%s", t->train.count, SW_S(t->train.count), t->train.starts[t->train.count],
-          SW_S(t->train.starts[t->train.count]), setup->checkpoint.vocab_size, SW_S(setup->checkpoint.vocab_size), t->num_labels, SW_S(t->num_labels));
+  fprintf(stderr, "; %zu text%s, %zu token%s", t->train.count, SW_S(t->train.count), t->train.starts[t->train.count], SW_S(t->train.starts[t->train.count]));
+  if (!t->vectors) fprintf(stderr, ", %zu stem%s", setup->checkpoint.vocab_size, SW_S(setup->checkpoint.vocab_size));
+  fprintf(stderr, ", %zu label%s", t->num_labels, SW_S(t->num_labels));
   if (t->dev.count) fprintf(stderr, "; %zu to evaluate on", t->dev.count);
   fputc('\n', stderr);
   if (set_aside) fprintf(stderr, "%zu row%s could not be used: see the .rejected.jsonl file beside the output\n", set_aside, SW_S(set_aside));
   if (truncated)
-    fprintf(stderr, "of %zu text%s with more than %d words the first are read\n", truncated, SW_S(truncated), t->model->config.max_positions);
+    fprintf(stderr, "of %zu text%s with more than %d %s the first are read\n", truncated, SW_S(truncated), t->max_length, t->vectors ? "tokens" : "words");
 }
 
 static json_t *hyper_parameters(const multilabel_options *o) {
-  return json_pack("{s:s, s:s?, s:s?, s:i, s:i, s:i, s:i, s:f, s:i, s:s?, s:s, s:s?}", "model", o->model, "text", o->text, "labels", o->labels, "vocabulary", o->vocabulary, "min_count", o->min_count,
-                   "embedding_size", o->embedding, "cells", o->cells, "dropout", o->dropout, "holdout_every", o->holdout_every, "reduce", o->reduce,
-                   "thresholds", o->thresholds, "positive_weights", o->positive_weights);
+  json_t *all = json_pack("{s:s, s:s?, s:s?, s:i, s:s?, s:s, s:s?}", "model", o->model, "text", o->text, "labels", o->labels, "holdout_every",
+                          o->holdout_every, "reduce", o->reduce, "thresholds", o->thresholds, "positive_weights", o->positive_weights);
+  json_t *own = o->setup.base ? json_pack("{s:s}", "prefix", o->prefix)
+                              : json_pack("{s:i, s:i, s:i, s:i, s:f}", "vocabulary", o->vocabulary, "min_count", o->min_count, "embedding_size",
+                                          o->embedding, "cells", o->cells, "dropout", o->dropout);
+  const int failed = !all || !own || json_object_update(all, own);
+  json_decref(own);
+  if (!failed) return all;
+  json_decref(all);
+  sw_fail("the options are not valid UTF-8, or out of memory");
+  return NULL;
+}
+
+/* --- the encoder's head --- */
+
+static int has_labels(const void *self, const sw_head *head) {
+  const tables *d = self;
+  if (strcmp(head->task, "multilabel") || strcmp(head->name, HEAD) || head->num_labels != d->num_labels) return 0;
+  for (size_t i = 0; i < d->num_labels; i++)
+    if (strcmp(head->labels[i], d->names[i])) return 0;
+  return 1;
+}
+
+static int add_head(const multilabel_options *o, const tables *d, sw_setup *setup) {
+  json_object_del(setup->checkpoint.config, "thresholds"); /* the base's */
+  sw_setup_drop_heads(setup, setup->config.normalize ? NULL : has_labels, d);
+  return sw_setup_add_head(setup, HEAD, "multilabel", (const char *const *)d->names, d->num_labels, 0) || sw_setup_set_pooled(setup) ||
+                 sw_setup_set_prefix(setup, o->prefix)
+             ? -1
+             : 0;
 }
 
 static int train_multilabel(multilabel_options *o) {
+  const int wanted_length = o->setup.max_length;
   sw_setup setup = {0};
   tables d = {0};
   multilabel t = {.checkpoint = &setup.checkpoint, .tunes = o->threshold < 0};
   int status = sw_setup_open(&o->setup, &setup);
   if (status) goto done;
   status = SW_EXIT_FAILED;
-  if (read_tables(o, &d) || reduce_labels(o, &d) || make_vocabulary(o, &d, &setup.checkpoint, o->setup.max_length) ||
-      sw_setup_model(&setup, "multilabel"))
+  if (o->setup.base && sw_encoder_length(&setup.config, o->setup.base, wanted_length, setup.config.max_positions, &o->setup.max_length)) goto done;
+  if (read_tables(o, &d) || reduce_labels(o, &d) ||
+      (o->setup.base ? add_head(o, &d, &setup) : make_vocabulary(o, &d, &setup.checkpoint, o->setup.max_length)) || sw_setup_model(&setup, "multilabel"))
     goto done;
   t.model = setup.model;
   t.names = d.names;
   t.num_labels = d.num_labels;
-  if (open_task(&t, &d, o)) goto done;
+  t.max_length = o->setup.max_length;
+  if (open_task(&t, &d, setup.tokenizer, o)) goto done;
   if (!o->setup.loop.quiet) print_start(&setup, &t, &d);
   sw_task task = {.name = "multilabel", .self = &t, .num_items = t.train.count, .lengths = t.train.lengths, .begin_step = begin_step,
                   .batch = batch, .ids = item_ids, .loss = step_loss, .evaluate = t.dev.count ? evaluate : NULL,
                   .eval_tokens = t.dev.count ? eval_tokens(t.model) : 0, .eval_batch = t.dev.count ? EVAL_BATCH : 0};
-  status = sw_setup_train(&setup, &task, manifest(&d.data), manifest(&d.dev), hyper_parameters(o));
+  json_t *hyper = hyper_parameters(o);
+  if (!hyper) goto done;
+  status = sw_setup_train(&setup, &task, manifest(&d.data), manifest(&d.dev), hyper);
   if (status == SW_EXIT_DONE && o->table && sw_label_scores_print(json_object_get(setup.checkpoint.training, "metrics"), stdout)) status = SW_EXIT_FAILED;
 done:
   if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
@@ -444,42 +503,76 @@ done:
   return status;
 }
 
-int sw_train_multilabel(int argc, char **argv) {
-  multilabel_options o = {.setup = SW_SETUP_DEFAULTS, .model = "gru", .thresholds = "0.5", .vocabulary = 500, .min_count = 1,
-                          .embedding = SW_GRU_EMBEDDING, .cells = SW_GRU_CELLS, .dropout = 0.5};
-  o.setup.from_scratch = 1;
-  o.setup.max_length = 100;
-  o.setup.loop.epochs = 25;
-  o.setup.loop.learning_rate = 2e-3;
-  o.setup.loop.optimizer.weight_decay = 0.1;
-  o.setup.loop.batch_size = 32;
+enum { ANY, GRU, BERT }; /* whose options are understood, and the defaults */
+
+/* As sw_options_parse. */
+static int parse(multilabel_options *o, int model, int argc, char **argv) {
+  *o = (multilabel_options){.setup = SW_SETUP_DEFAULTS, .prefix = "", .thresholds = "0.5", .vocabulary = 500, .min_count = 1,
+                            .embedding = SW_GRU_EMBEDDING, .cells = SW_GRU_CELLS, .dropout = 0.5};
+  o->setup.from_scratch = 1;
+  o->setup.max_length = model == BERT ? 0 : 100;
+  o->setup.loop.epochs = model == BERT ? BERT_EPOCHS : 25;
+  o->setup.loop.learning_rate = model == BERT ? BERT_RATE : 2e-3;
+  if (model != BERT) o->setup.loop.optimizer.weight_decay = 0.1;
+  o->setup.loop.batch_size = model == BERT ? BERT_BATCH : 32;
   const sw_option options[] = {
-      {"data", 'd', SW_OPTION_LIST, &o.data, "FILE", "texts with labels, CSV or JSON lines; may be repeated"},
-      {"text", 0, SW_OPTION_TEXT, &o.text, "COLUMN", "column or key of the text (else: text, description)"},
-      {"labels", 0, SW_OPTION_TEXT, &o.labels, "LIST", "columns of labels, with commas between (else: all of 0 and 1); of JSON lines, labels to learn"},
-      {"dev", 0, SW_OPTION_LIST, &o.dev, "FILE", "texts with labels to choose the best checkpoint by; may be repeated"},
-      {"holdout-every", 0, SW_OPTION_INT, &o.holdout_every, "N", "instead of --dev: the first of every N rows of the data; 0 = none"},
-      {"model", 0, SW_OPTION_TEXT, &o.model, "NAME", "gru"},
-      {"vocabulary", 0, SW_OPTION_INT, &o.vocabulary, "N", "most frequent stems that are told apart, and one for all others"},
-      {"min-count", 0, SW_OPTION_INT, &o.min_count, "N", "least occurrences of a stem that is told apart"},
-      {"embedding", 0, SW_OPTION_INT, &o.embedding, "N", "size of a stem's embedding"},
-      {"cells", 0, SW_OPTION_INT, &o.cells, "N", "cells of the GRU"},
-      {"dropout", 0, SW_OPTION_DOUBLE, &o.dropout, "X", "of embeddings and of the last state, in training"},
-      {"reduce", 0, SW_OPTION_TEXT, &o.reduce, "METHOD:X",
+      {"data", 'd', SW_OPTION_LIST, &o->data, "FILE", "texts with labels, CSV or JSON lines; may be repeated"},
+      {"text", 0, SW_OPTION_TEXT, &o->text, "COLUMN", "column or key of the text (else: text, description)"},
+      {"labels", 0, SW_OPTION_TEXT, &o->labels, "LIST", "columns of labels, with commas between (else: all of 0 and 1); of JSON lines, labels to learn"},
+      {"dev", 0, SW_OPTION_LIST, &o->dev, "FILE", "texts with labels to choose the best checkpoint by; may be repeated"},
+      {"holdout-every", 0, SW_OPTION_INT, &o->holdout_every, "N", "instead of --dev: the first of every N rows of the data; 0 = none"},
+      {"base", 'b', SW_OPTION_TEXT, &o->setup.base, "CKPT", "an encoder to train together with a head of labels, instead of the GRU"},
+      {"model", 0, SW_OPTION_TEXT, &o->model, "NAME", "gru, or bert with --base"},
+      {"reduce", 0, SW_OPTION_TEXT, &o->reduce, "METHOD:X",
        "merge labels whose columns correlate at least X: pearson, spearman or cramer; <name>.labels.json says which"},
-      {"thresholds", 0, SW_OPTION_TEXT, &o.thresholds, "X", "least probability of a label; tuned: for each the one with the best F1 in training"},
-      {"positive-weights", 0, SW_OPTION_TEXT, &o.positive_weights, "X", "of a label that is there, in the loss; balanced: rows without it / rows with it"},
-      {"table", 0, SW_OPTION_FLAG, &o.table, NULL, "print the scores of every label to standard output"},
+      {"thresholds", 0, SW_OPTION_TEXT, &o->thresholds, "X", "least probability of a label; tuned: for each the one with the best F1 in training"},
+      {"positive-weights", 0, SW_OPTION_TEXT, &o->positive_weights, "X", "of a label that is there, in the loss; balanced: rows without it / rows with it"},
+      {"max-length", 0, SW_OPTION_INT, &o->setup.max_length, "N", "words of a text, of longer ones the first; with --base tokens, 0 = the model's max_seq_length"},
+      {"table", 0, SW_OPTION_FLAG, &o->table, NULL, "print the scores of every label to standard output"},
       {0}};
+  const sw_option gru[] = {
+      {"vocabulary", 0, SW_OPTION_INT, &o->vocabulary, "N", "GRU: most frequent stems that are told apart, and one for all others"},
+      {"min-count", 0, SW_OPTION_INT, &o->min_count, "N", "GRU: least occurrences of a stem that is told apart"},
+      {"embedding", 0, SW_OPTION_INT, &o->embedding, "N", "GRU: size of a stem's embedding"},
+      {"cells", 0, SW_OPTION_INT, &o->cells, "N", "GRU: cells"},
+      {"dropout", 0, SW_OPTION_DOUBLE, &o->dropout, "X", "GRU: of embeddings and of the last state, in training"},
+      {0}};
+  const sw_option bert[] = {{"prefix", 0, SW_OPTION_TEXT, &o->prefix, "TEXT", "with --base: put before every text, by inference too"}, {0}};
+  const sw_option *const parts[] = {options, model == BERT ? NULL : gru, model == GRU ? NULL : bert};
+  sw_option all[32] = {{0}};
+  size_t count = 0;
+  for (int i = 0; i < 3; i++)
+    for (const sw_option *row = parts[i]; row && row->name; row++) all[count++] = *row;
   const sw_command command = {
-      "skillwatch train multilabel --data FILE [--text COLUMN] [--holdout-every N] -o CKPT [options]",
-      "Learns labels of whole texts, any number each: a GRU over word stems with one sigmoid a label. Data: CSV with a column of\n"
+      "skillwatch train multilabel --data FILE [--text COLUMN] [--base CKPT] [--holdout-every N] -o CKPT [options]",
+      "Learns labels of whole texts, any number each: a GRU over word stems with one sigmoid a label, or with --base a BERT that is trained\n"
+      "together with such a head (" BERT_DEFAULTS " unless said otherwise). Data: CSV with a column of\n"
       "texts and a column of 0 and 1 for each label, or JSON lines {\"text\", \"labels\": [...]}; plain, .gz or .zst.",
-      "skillwatch train multilabel --data train.csv --text Description --holdout-every 5 -o skills.h5", options};
-  int status = sw_setup_parse(&command, &o.setup, argc, argv);
+      "skillwatch train multilabel --data train.csv --text Description --holdout-every 5 -o skills.h5", all};
+  return sw_setup_parse(&command, &o->setup, argc, argv);
+}
+
+static void close_options(multilabel_options *o) {
+  sw_list_close(&o->data);
+  sw_list_close(&o->dev);
+}
+
+int sw_train_multilabel(int argc, char **argv) {
+  multilabel_options o;
+  int status = parse(&o, ANY, argc, argv);
+  if (!status) {
+    const int bert = o.setup.base != NULL;
+    if (o.model && strcmp(o.model, bert ? "bert" : "gru")) {
+      status = sw_fail("--model %s: use gru, or bert with --base CKPT", o.model);
+    } else {
+      close_options(&o);
+      status = parse(&o, bert ? BERT : GRU, argc, argv) ? sw_fail_in("%s --base", bert ? "with" : "without") : 0;
+      o.model = bert ? "bert" : "gru";
+      o.setup.from_scratch = !bert;
+    }
+  }
   if (!status) status = check_options(&o);
   int code = status > 0 ? SW_EXIT_DONE : status < 0 ? sw_exit_message(SW_EXIT_USAGE) : train_multilabel(&o);
-  sw_list_close(&o.data);
-  sw_list_close(&o.dev);
+  close_options(&o);
   return code;
 }

@@ -1,5 +1,4 @@
 /* skillwatch train ner: token classification with one head a label layer, trained jointly on a shared encoder. */
-#include "base/buffer.h"
 #include "base/error.h"
 #include "engine/data/token_set.h"
 #include "engine/learn/evaluate.h"
@@ -192,24 +191,6 @@ typedef struct {
   double parts[SW_MAX_REPLAYS];
 } ner_options;
 
-/* "FILE:FRACTION" */
-static int parse_replays(ner_options *o) {
-  double all = 0;
-  if (o->replay.count > SW_MAX_REPLAYS) return sw_fail("--replay: at most %d files", SW_MAX_REPLAYS);
-  for (int i = 0; i < o->replay.count; i++) {
-    const char *text = o->replay.items[i], *colon = strrchr(text, ':');
-    char *end = NULL;
-    double part = colon && colon[1] ? strtod(colon + 1, &end) : 0;
-    if (!end || *end || !(part > 0 && part < 1))
-      return sw_fail("--replay %s: FILE:FRACTION was expected, with a fraction of every batch between 0 and 1: old.jsonl:0.2", text);
-    all += o->parts[i] = part;
-    sw_buffer path = {0};
-    if (sw_buffer_print(&path, "%.*s:1", (int)(colon - text), text)) return -1;
-    o->replay_files[i] = sw_buffer_take(&path);
-  }
-  return all <= 0.99 ? 0 : sw_fail("--replay: the fractions come to %g; at most 0.99 leaves room for the new data", all);
-}
-
 static int check_output(const void *self, const char *output) {
   const ner_options *o = self;
   return sw_labels_check_output(output, o->data.items, (size_t)o->data.count) ||
@@ -399,7 +380,7 @@ int sw_train_ner(int argc, char **argv) {
       "skillwatch train ner --base minilm.h5 --data samples/labels/train.jsonl --dev samples/labels/dev.jsonl -o tagger.h5", options};
   int status = sw_setup_parse(&command, &o.setup, argc, argv);
   if (!status && !o.data.count) status = sw_fail("--data is missing: labelled sentences to train on");
-  if (!status) status = parse_replays(&o);
+  if (!status) status = sw_setup_parse_replays(&o.replay, ":1", o.replay_files, o.parts);
   if (!status) status = sw_setup_check(&o.setup, check_output, &o);
   int code = status > 0 ? SW_EXIT_DONE : status < 0 ? sw_exit_message(SW_EXIT_USAGE) : train_ner(&o);
   for (int i = 0; i < SW_MAX_REPLAYS; i++) free(o.replay_files[i]);

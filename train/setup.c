@@ -81,6 +81,23 @@ static int check_output(const sw_setup_options *o, const char *output, int (*che
   return (o->base && sw_check_output(output, &o->base, 1)) || check(self, output) ? -1 : 0;
 }
 
+int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files, double *parts) {
+  double all = 0;
+  if (list->count > SW_MAX_REPLAYS) return sw_fail("--replay: at most %d files", SW_MAX_REPLAYS);
+  for (int i = 0; i < list->count; i++) {
+    const char *text = list->items[i], *colon = strrchr(text, ':');
+    char *end = NULL;
+    double part = colon && colon[1] ? strtod(colon + 1, &end) : 0;
+    if (!end || *end || !(part > 0 && part < 1))
+      return sw_fail("--replay %s: FILE:FRACTION was expected, with a fraction of every batch between 0 and 1: old.jsonl:0.2", text);
+    all += parts[i] = part;
+    sw_buffer path = {0};
+    if (sw_buffer_print(&path, "%.*s%s", (int)(colon - text), text, ending)) return -1;
+    files[i] = sw_buffer_take(&path);
+  }
+  return all <= 0.99 ? 0 : sw_fail("--replay: the fractions come to %g; at most 0.99 leaves room for the new data", all);
+}
+
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
   static const char *const endings[] = {".last.h5", ".lock", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   const sw_loop_options *l = &o->loop;
@@ -236,6 +253,27 @@ void sw_setup_drop_heads(sw_setup *s, int (*keeps)(const void *self, const sw_he
   free(c->heads);
   c->heads = NULL;
   c->num_heads = 0;
+}
+
+/* The config's "skillwatch" object; NULL for want of memory. */
+static json_t *own_config(sw_setup *s) {
+  json_t *own = json_object_get(s->checkpoint.config, "skillwatch");
+  if (own) return own;
+  own = json_object();
+  return !own || json_object_set_new(s->checkpoint.config, "skillwatch", own) ? sw_fail("out of memory"), NULL : own;
+}
+
+int sw_setup_set_prefix(sw_setup *s, const char *prefix) {
+  json_t *own = own_config(s);
+  return own && json_object_set_new(own, "prefix", json_string(prefix)) ? sw_fail("--prefix is not valid UTF-8") : own ? 0 : -1;
+}
+
+int sw_setup_set_pooled(sw_setup *s) {
+  json_t *own = own_config(s);
+  if (!own) return -1;
+  return json_object_set_new(own, "normalize", json_false()) || json_object_set_new(own, "max_seq_length", json_integer(s->options->max_length))
+             ? sw_fail("out of memory")
+             : 0;
 }
 
 static sw_dtype dtype_of(const sw_setup *s) { return !strcmp(s->options->dtype, "bf16") ? SW_BF16 : SW_F32; }

@@ -50,6 +50,15 @@ int sw_setup_add_head(sw_setup *setup, const char *name, const char *task, const
 /* Removes all heads from the list, and the weights of those that `keeps` (may be NULL) refuses; says which, unless quiet. */
 void sw_setup_drop_heads(sw_setup *setup, int (*keeps)(const void *self, const sw_head *head), const void *self);
 
+/* --replay: "FILE:FRACTION" each, at most SW_MAX_REPLAYS. files[i] (free() it) becomes FILE with `ending` behind it, parts[i] the fraction of
+ * every batch. */
+int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files, double *parts);
+/* What is put before every text belongs to the model: inference does it, too. */
+int sw_setup_set_prefix(sw_setup *setup, const char *prefix);
+/* For heads over whole texts that are trained with their encoder: they read pooled vectors that are not brought to unit length, of texts of at
+ * most options->max_length tokens; the config says so from now on. */
+int sw_setup_set_pooled(sw_setup *setup);
+
 /* Opens the model for training from the checkpoint, which from now on is of that kind. */
 int sw_setup_model(sw_setup *setup, const char *kind);
 /* The same with the masked-language-model head, which is new where the base has none. */

@@ -16,8 +16,8 @@ int sw_embed_worker_open(const sw_embedder *e, sw_embed_worker *w) {
   const size_t most = (size_t)e->runs->max_batch;
   *w = (sw_embed_worker){.ids = sw_alloc_array((size_t)e->max_length, sizeof *w->ids),
                          .vectors = sw_alloc_array(most * (size_t)e->hidden, sizeof *w->vectors)};
-  if (e->head >= 0) w->log_probs = sw_alloc_array(most * (size_t)model->heads[e->head].num_labels, sizeof *w->log_probs);
-  return w->ids && w->vectors && (e->head < 0 || w->log_probs) ? sw_runs_worker_open(e->runs, &w->turn) : -1;
+  if (e->head >= 0) w->outputs = sw_alloc_array(most * (size_t)model->heads[e->head].num_labels, sizeof *w->outputs);
+  return w->ids && w->vectors && (e->head < 0 || w->outputs) ? sw_runs_worker_open(e->runs, &w->turn) : -1;
 }
 
 void sw_embed_worker_close(sw_embed_worker *w) {
@@ -26,7 +26,7 @@ void sw_embed_worker_close(sw_embed_worker *w) {
   sw_buffer_close(&w->text);
   free(w->ids);
   free(w->vectors);
-  free(w->log_probs);
+  free(w->outputs);
 }
 
 static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
@@ -69,17 +69,41 @@ int sw_embed_encode(const sw_embedder *e, sw_embed_worker *w, sw_item *item, sw_
 }
 
 int sw_embed_run(const sw_embedder *e, sw_embed_worker *w, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+  const int labels_of_texts = e->head >= 0 && !strcmp(e->runs->model->heads[e->head].task, "multilabel");
   if (sw_runs_begin(&w->turn)) return -1;
   const int failed = sw_run_embed(w->turn.run, batch, w->vectors) ||
-                     (e->head >= 0 && sw_run_sequence_log_probs(w->turn.run, (size_t)e->head, w->log_probs));
+                     (e->head >= 0 && (labels_of_texts ? sw_run_label_logits : sw_run_sequence_log_probs)(w->turn.run, (size_t)e->head, w->outputs));
   sw_runs_end(&w->turn);
   if (failed) return -1;
   const size_t hidden = (size_t)e->hidden, labels = e->head >= 0 ? (size_t)e->runs->model->heads[e->head].num_labels : 0;
   for (size_t i = 0; i < (size_t)batch->batch; i++) {
     const sw_item *item = &items[pieces[i]->item];
     if (sw_item_check_finite(w->vectors + i * hidden, hidden, item) ||
-        (labels && sw_item_check_finite(w->log_probs + i * labels, labels, item)))
+        (labels && sw_item_check_finite(w->outputs + i * labels, labels, item)))
       return -1;
   }
+  return 0;
+}
+
+int sw_embed_open_worker(void *context, void **worker) {
+  *worker = sw_alloc(sizeof(sw_embed_worker)); /* closed by the pipeline, also when what follows fails */
+  return *worker ? sw_embed_worker_open(context, *worker) : -1;
+}
+
+void sw_embed_close_worker(void *context, void *worker) {
+  sw_embed_worker_close(worker);
+  free(worker);
+}
+
+int sw_embed_encode_vector(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
+  return sw_embed_encode(context, worker, item, pieces, (uint32_t)((const sw_embedder *)context)->hidden);
+}
+
+int sw_embed_run_vectors(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
+  const sw_embedder *e = context;
+  sw_embed_worker *w = worker;
+  const size_t hidden = (size_t)e->hidden;
+  if (sw_embed_run(e, w, batch, pieces, items)) return -1;
+  for (int i = 0; i < batch->batch; i++) memcpy(pieces[i]->result, w->vectors + (size_t)i * hidden, hidden * sizeof(float));
   return 0;
 }

@@ -138,27 +138,13 @@ int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens) {
              : 0;
 }
 
-static const sw_model_head *find_head(const sw_run *run, size_t h) {
-  if (run->model->config.gru) return &run->model->heads[h];
-  sw_fail("only a GRU gives labels of whole texts");
-  return NULL;
-}
-
-int sw_run_label_logits(sw_run *run, size_t h, float *out) {
-  const sw_model_head *head = find_head(run, h);
-  if (!head || sw_run_head_logits(run, head, run->batch, run->gru.last_state) ||
-      run->model->device->copy_out(&run->stream, out, run->logits, (size_t)run->batch * (size_t)head->num_labels * sizeof(float)))
-    return -1;
-  return run->model->device->synchronize(&run->stream);
-}
-
 /* --- backward --- */
 
 int sw_run_label_loss(sw_run *run, size_t h, const float *targets, const float *weights, float scale, int first, sw_gradients *gradients) {
   const sw_model *model = run->model;
-  const sw_model_head *head = find_head(run, h);
+  const sw_model_head *head = &model->heads[h];
   sw_gru_state *s = &run->gru;
-  if (!head) return -1;
+  if (!model->gru) return sw_run_sequence_loss(run, h, NULL, targets, weights, scale, first, gradients);
   const int64_t values = (int64_t)run->batch * model->config.hidden_size;
   const size_t bytes = (size_t)run->batch * (size_t)head->num_labels * sizeof *targets;
   /* the operator's weights are of rows: with weights, each output is a row */

@@ -107,7 +107,7 @@ struct sw_run {
   void *vector_input;  /* pooled vectors after the heads' dropout, in model->dtype; NULL before the first head of a forward */
   void *vector_buffer, *d_vectors; /* [max_batch, hidden] in model->dtype */
   float *d_pooled;                 /* the same, fp32; scratch before backward */
-  float *targets;                  /* [num_heads, max_batch * the most labels of such a head] */
+  float *targets, *target_weights; /* [num_heads, max_batch * the most labels of such a head] */
   int32_t *labels;    /* [num_heads, max_tokens] */
   float *row_weights; /* the same: a step's inputs have places of their own, so that they can be copied ahead of its work */
   double *losses;     /* a head each, and one for the MLM head or a loss without a head */

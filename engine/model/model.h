@@ -93,7 +93,8 @@ void sw_run_close(sw_run *run);
 int sw_run_forward(sw_run *run, const sw_batch *batch, const void **states);
 /* Pooled vectors as the configuration says: out (host, fp32) [batch, hidden]. */
 int sw_run_embed(sw_run *run, const sw_batch *batch, float *out);
-/* Logits of head `h` for the texts of the last forward of a GRU: out (host, fp32) [batch, num_labels]. */
+/* Logits of head `h`, of task "multilabel", for the texts of the last forward of a GRU or the vectors of the last sw_run_embed: out (host, fp32)
+ * [batch, num_labels]. */
 int sw_run_label_logits(sw_run *run, size_t h, float *out);
 /* Token logits of head `h` for the states of the last forward, log-softmaxed over labels: out (host, fp32) [tokens, num_labels]. */
 int sw_run_token_log_probs(sw_run *run, size_t h, float *out);
@@ -121,7 +122,7 @@ int sw_run_token_loss(sw_run *run, size_t h, const int32_t *labels, const float 
 int sw_run_mlm_loss(sw_run *run, const int32_t *positions, const int32_t *labels, int64_t count, float scale, sw_gradients *gradients);
 /* What the MLM head expects at these tokens of the last forward, log-softmaxed over the vocabulary: out (host, fp32) [count, vocab_size]. */
 int sw_run_mlm_log_probs(sw_run *run, const int32_t *positions, int64_t count, float *out);
-/* After a forward of a GRU: binary cross entropy of head h, whose outputs are independent sigmoids, over the texts' last states.
+/* After a forward: binary cross entropy of head h, whose outputs are independent sigmoids, over a GRU's last states or, by sw_run_sequence_loss, pooled vectors.
  * targets (host) [batch, num_labels], 0 to 1; weights (host), the same shape or NULL: of each output. Otherwise as sw_run_token_loss. */
 int sw_run_label_loss(sw_run *run, size_t h, const float *targets, const float *weights, float scale, int first, sw_gradients *gradients);
 /* sums (host) [num_heads + 1]: the heads' losses since the last call, then that of the MLM head or of a loss without a head, which all start anew at
@@ -156,7 +157,8 @@ int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *vectors, int64_t fir
 
 /* Heads of one vector a sequence, which is pooled as the configuration says and not brought to unit length; after a forward. Task "sequence":
  * cross entropy; labels (host) [batch], SW_IGNORE where there is none; targets NULL. Task "multilabel": sigmoid cross entropy of each label;
- * targets (host) [batch, num_labels] in [0, 1]; labels NULL. The rest as in sw_run_token_loss, which cannot have a share in the same forward. */
-int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+ * targets (host) [batch, num_labels] in [0, 1]; labels NULL. weights (host): of each label or target, or NULL. The rest as in sw_run_token_loss,
+ * which cannot have a share in the same forward. */
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *weights, float scale, int first,
                          sw_gradients *gradients);
 #endif

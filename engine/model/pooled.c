@@ -166,7 +166,7 @@ static int unpool_for_heads(sw_run *run) {
   return SW_RUN(&run->stream, pool_backward, &pool, run->cu_seqlens, sw_run_states(run), run->pooled, NULL, gradient, run->d_state);
 }
 
-int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *row_weights, float scale, int first,
+int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const float *targets, const float *weights, float scale, int first,
                          sw_gradients *gradients) {
   const sw_model *model = run->model;
   const sw_model_head *head = &model->heads[h];
@@ -179,13 +179,15 @@ int sw_run_sequence_loss(sw_run *run, size_t h, const int32_t *labels, const flo
     if (labels[i] != SW_IGNORE && (labels[i] < 0 || labels[i] >= head->num_labels))
       return sw_fail("sequence %zu has label %d; head '%s' has %d", i, labels[i], head->name, head->num_labels);
   int32_t *device_labels = run->labels + (int64_t)h * run->max_tokens;
-  float *device_weights = row_weights ? run->row_weights + (int64_t)h * run->max_tokens : NULL;
-  float *device_targets = run->targets + (int64_t)h * run->max_batch * sw_model_most_labels(model, 1);
-  if ((!run->vector_input && pool_for_heads(run)) || (row_weights && model->device->copy_in(&run->stream, device_weights, row_weights, rows * 4)) ||
-      (multilabel ? model->device->copy_in(&run->stream, device_targets, targets, rows * (size_t)head->num_labels * 4)
-                  : model->device->copy_in(&run->stream, device_labels, labels, rows * 4)))
+  const int64_t place = (int64_t)h * run->max_batch * sw_model_most_labels(model, 1);
+  float *device_targets = run->targets + place;
+  float *device_weights = !weights ? NULL : multilabel ? run->target_weights + place : run->row_weights + (int64_t)h * run->max_tokens;
+  const size_t outputs = rows * (multilabel ? (size_t)head->num_labels : 1);
+  if ((!run->vector_input && pool_for_heads(run)) || (weights && model->device->copy_in(&run->stream, device_weights, weights, outputs * 4)) ||
+      model->device->copy_in(&run->stream, multilabel ? (void *)device_targets : device_labels, multilabel ? (const void *)targets : labels, outputs * 4))
     return -1;
-  const sw_loss_desc desc = {.rows = run->batch, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
+  sw_loss_desc desc = {.rows = run->batch, .classes = head->num_labels, .ignore = SW_IGNORE, .scale = scale};
+  if (multilabel && weights) desc.rows *= desc.classes, desc.classes = 1; /* the operator's weights are of rows: each output is one */
   const sw_linear_desc linear = sw_model_head_desc(model, head, run->batch);
   return sw_run_head_logits(run, head, run->batch, run->vector_input) ||
                  (multilabel ? SW_RUN(&run->stream, sigmoid_bce, &desc, run->logits, device_targets, device_weights, run->losses + h, run->logits,

@@ -146,6 +146,7 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
       run->d_vectors = sw_arena_take(&a, bh, e);
       run->d_pooled = sw_arena_take(&a, bh, 4);
       run->targets = sw_arena_take(&a, (int64_t)model->num_heads * pooled_logits, 4);
+      run->target_weights = sw_arena_take(&a, (int64_t)model->num_heads * pooled_logits, 4);
     }
     run->sorted = sw_arena_take(&a, tokens, 4);
     run->segments = sw_arena_take(&a, tokens + 1, 4);
@@ -359,27 +360,41 @@ int sw_run_head_logits(sw_run *run, const sw_model_head *head, int64_t rows, con
                 run->logits, run->workspace);
 }
 
-static int head_log_probs(sw_run *run, const sw_model_head *head, int64_t rows, const void *x, float *out) {
-  sw_loss_desc desc = {.rows = rows, .classes = head->num_labels};
-  if (sw_run_head_logits(run, head, rows, x) || SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ||
-      run->model->device->copy_out(&run->stream, out, run->logits, (size_t)rows * (size_t)head->num_labels * sizeof(float)))
-    return -1;
+static int logits_out(sw_run *run, const sw_model_head *head, int64_t rows, float *out) {
+  if (run->model->device->copy_out(&run->stream, out, run->logits, (size_t)rows * (size_t)head->num_labels * sizeof(float))) return -1;
   return run->model->device->synchronize(&run->stream);
 }
 
-int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
-  return head_log_probs(run, &run->model->heads[h], run->tokens, sw_run_states(run), out);
+static int log_probs_out(sw_run *run, const sw_model_head *head, int64_t rows, float *out) {
+  sw_loss_desc desc = {.rows = rows, .classes = head->num_labels};
+  return SW_RUN(&run->stream, log_softmax, &desc, run->logits, run->logits) ? -1 : logits_out(run, head, rows, out);
 }
 
-int sw_run_sequence_log_probs(sw_run *run, size_t h, float *out) {
+int sw_run_token_log_probs(sw_run *run, size_t h, float *out) {
   const sw_model_head *head = &run->model->heads[h];
+  return sw_run_head_logits(run, head, run->tokens, sw_run_states(run)) ? -1 : log_probs_out(run, head, run->tokens, out);
+}
+
+/* Of the vectors of the last sw_run_embed. */
+static int vector_logits(sw_run *run, const sw_model_head *head) {
   void *x = run->pooled;
   if (!sw_model_head_is_pooled(head)) return sw_fail("head '%s' is one of tokens", head->name);
   if (run->model->dtype == SW_BF16) { /* the states are pooled and needed no more */
     x = run->x0;
     if (SW_RUN(&run->stream, cast, (int64_t)run->batch * run->model->config.hidden_size, SW_F32, run->pooled, SW_BF16, x)) return -1;
   }
-  return head_log_probs(run, head, run->batch, x, out);
+  return sw_run_head_logits(run, head, run->batch, x);
+}
+
+int sw_run_sequence_log_probs(sw_run *run, size_t h, float *out) {
+  const sw_model_head *head = &run->model->heads[h];
+  return vector_logits(run, head) ? -1 : log_probs_out(run, head, run->batch, out);
+}
+
+int sw_run_label_logits(sw_run *run, size_t h, float *out) {
+  const sw_model_head *head = &run->model->heads[h];
+  const int failed = run->model->gru ? sw_run_head_logits(run, head, run->batch, run->gru.last_state) : vector_logits(run, head);
+  return failed ? -1 : logits_out(run, head, run->batch, out);
 }
 
 /* --- backward --- */

@@ -44,4 +44,11 @@ int sw_vectors_read(sw_vectors *vectors, uint64_t first, uint64_t rows, float *o
 /* Their ids: ids[i] is allocated, free() each. A .npy without its ids.txt gives the row numbers, from 1. */
 int sw_vectors_read_ids(sw_vectors *vectors, uint64_t first, uint64_t rows, char **ids);
 void sw_vectors_close(sw_vectors *vectors);
+
+/* Writes the rows of the sources, one source after the other, to `path`, which may be that of one of them: it stays as it was until the new
+ * file is whole. keep (may be NULL: all) is asked twice, and says the same: 1 for rows to write. *rows: how many were written. A value that is no finite number
+ * is a failure. */
+typedef int sw_vectors_keep_fn(void *context, size_t source, uint64_t row, const char *id);
+int sw_vectors_copy(const char *path, sw_vectors *sources, size_t count, const sw_vectors_origin *origin, sw_vectors_keep_fn *keep, void *context,
+                    uint64_t *rows);
 #endif

@@ -1,0 +1,205 @@
+#include "train/labelled.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/philox.h"
+#include "base/sha256.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STREAM_HOLDOUT = 3 };
+
+/* --- rows --- */
+
+void sw_labelled_close(sw_labelled *s) {
+  for (size_t i = 0; i < s->num_names; i++) free(s->names[i]);
+  free(s->names);
+  free(s->slots);
+  free(s->values);
+  free(s->labels);
+  json_decref(s->files);
+}
+
+static size_t slot_of(const sw_labelled *s, const char *name) {
+  uint64_t hash = 14695981039346656037u; /* FNV-1a */
+  for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+  size_t i = (size_t)(hash ^ hash >> 32) & (s->num_slots - 1);
+  while (s->slots[i] && strcmp(s->names[s->slots[i] - 1], name)) i = (i + 1) & (s->num_slots - 1);
+  return i;
+}
+
+static int grow_names(sw_labelled *s) {
+  const size_t larger = s->names_capacity ? 2 * s->names_capacity : 256;
+  char **names = sw_realloc_array(s->names, larger, sizeof *names);
+  if (!names) return -1;
+  s->names = names;
+  s->names_capacity = larger;
+  free(s->slots);
+  s->num_slots = 4 * larger;
+  if (!(s->slots = sw_alloc_array(s->num_slots, sizeof *s->slots))) return -1;
+  for (size_t i = 0; i < s->num_names; i++) s->slots[slot_of(s, s->names[i])] = (int32_t)i + 1;
+  return 0;
+}
+
+int sw_labelled_add(sw_labelled *s, const char *label, const void *value) {
+  if (s->num_names == s->names_capacity && grow_names(s)) return -1;
+  if (s->rows == s->capacity) {
+    const size_t larger = s->capacity ? 2 * s->capacity : 1024;
+    char *values = sw_realloc_array(s->values, larger, s->row_bytes);
+    if (!values) return -1;
+    s->values = values;
+    int32_t *labels = sw_realloc_array(s->labels, larger, sizeof *labels);
+    if (!labels) return -1;
+    s->labels = labels;
+    s->capacity = larger;
+  }
+  const size_t slot = slot_of(s, label);
+  if (!s->slots[slot]) {
+    if (!(s->names[s->num_names] = sw_strdup(label))) return -1;
+    s->slots[slot] = (int32_t)++s->num_names;
+  }
+  memcpy(sw_labelled_value(s, s->rows), value, s->row_bytes);
+  s->labels[s->rows++] = s->slots[slot] - 1;
+  return 0;
+}
+
+int sw_labelled_read(sw_labelled *s, const char *path, const sw_postings_options *options, const char *rejected, int quiet,
+                     int (*take)(void *context, sw_postings *postings, sw_labelled *set), void *context, json_t **entry) {
+  sw_postings_options reading = *options;
+  char sha256[65];
+  sw_postings *postings;
+  const size_t before = s->rows;
+  reading.rejected_path = rejected;
+  if (!s->files && !(s->files = json_array())) return sw_fail("out of memory");
+  if (sw_is_folder(path)) return sw_fail("%s is a folder, a file of labelled texts was expected", path);
+  if (sw_sha256_file(path, sha256) || sw_postings_open(&path, 1, &reading, &postings)) return -1;
+  int status = take(context, postings, s);
+  const uint64_t set_aside = sw_postings_rejected(postings);
+  const char *reason = sw_postings_reason(postings, 0);
+  if (!status && s->rows == before) status = sw_fail("%s: no row can be used%s%s", path, reason ? ": " : "", reason ? reason : "");
+  if (!status && set_aside && !quiet)
+    fprintf(stderr, "%s: %llu unusable row%s %s%s (%s)\n", path, (unsigned long long)set_aside, SW_S(set_aside),
+            rejected ? "set aside in " : "left out", rejected ? rejected : "", reason);
+  json_t *file = json_pack("{s:s, s:s, s:I, s:I}", "file", path, "sha256", sha256, "rows", (json_int_t)(s->rows - before + set_aside), "rejected",
+                           (json_int_t)set_aside);
+  if (entry) *entry = file;
+  if (json_array_append_new(s->files, file) && !status) status = sw_fail("%s: the name is not valid UTF-8", path);
+  if (!status) return sw_postings_close(postings);
+  char *message = sw_strdup(sw_error()); /* closing may fail too, which matters less */
+  sw_postings_close(postings);
+  if (message) sw_fail("%s", message);
+  free(message);
+  return -1;
+}
+
+/* --- classes --- */
+
+static int by_name(const void *a, const void *b) { return strcmp(**(char *const *const *)a, **(char *const *const *)b); }
+
+int sw_labelled_sort(sw_labelled *s) {
+  char ***order = sw_alloc_array(s->num_names, sizeof *order), **names = sw_alloc_array(s->names_capacity, sizeof *names);
+  int32_t *number = sw_alloc_array(s->num_names, sizeof *number);
+  const int status = order && names && number ? 0 : -1;
+  if (!status) {
+    for (size_t i = 0; i < s->num_names; i++) order[i] = &s->names[i];
+    qsort(order, s->num_names, sizeof *order, by_name);
+    for (size_t i = 0; i < s->num_names; i++) {
+      names[i] = *order[i];
+      number[order[i] - s->names] = (int32_t)i;
+    }
+    for (size_t i = 0; i < s->rows; i++) s->labels[i] = number[s->labels[i]];
+    memset(s->slots, 0, s->num_slots * sizeof *s->slots);
+    memcpy(s->names, names, s->num_names * sizeof *names);
+    for (size_t i = 0; i < s->num_names; i++) s->slots[slot_of(s, s->names[i])] = (int32_t)i + 1;
+  }
+  free(order);
+  free(names);
+  free(number);
+  return status;
+}
+
+size_t sw_labelled_adopt(const sw_labelled *train, sw_labelled *dev) {
+  const size_t rows = dev->rows;
+  dev->rows = 0;
+  for (size_t i = 0; i < rows; i++) {
+    const int32_t found = train->slots[slot_of(train, dev->names[dev->labels[i]])];
+    if (!found) continue;
+    memmove(sw_labelled_value(dev, dev->rows), sw_labelled_value(dev, i), dev->row_bytes);
+    dev->labels[dev->rows++] = found - 1;
+  }
+  return rows - dev->rows;
+}
+
+int sw_labelled_hold_out(sw_labelled *train, sw_labelled *dev, double part, int seed) {
+  const size_t rows = train->rows, wanted = (size_t)llround(part * (double)rows);
+  sw_random random = {.seed = (uint64_t)seed, .stream = (uint64_t)STREAM_HOLDOUT << 32};
+  size_t *order = sw_alloc_array(rows, sizeof *order), *left = sw_alloc_array(train->num_names, sizeof *left), kept = 0;
+  char *held = sw_alloc(rows);
+  int status = order && left && held ? 0 : -1;
+  for (size_t i = 0; i < rows && !status; i++) {
+    order[i] = i;
+    left[train->labels[i]]++;
+  }
+  for (size_t i = rows; i > 1 && !status; i--) { /* Fisher, Yates */
+    const size_t other = sw_random_below(&random, (uint32_t)i), moved = order[i - 1];
+    order[i - 1] = order[other];
+    order[other] = moved;
+  }
+  for (size_t i = 0, taken = 0; i < rows && taken < wanted && !status; i++)
+    if (left[train->labels[order[i]]] > 1) {
+      left[train->labels[order[i]]]--;
+      held[order[i]] = 1;
+      taken++;
+    }
+  for (size_t i = 0; i < rows && !status; i++) {
+    if (held[i]) {
+      status = sw_labelled_add(dev, train->names[train->labels[i]], sw_labelled_value(train, i));
+    } else {
+      memmove(sw_labelled_value(train, kept), sw_labelled_value(train, i), train->row_bytes);
+      train->labels[kept++] = train->labels[i];
+    }
+  }
+  if (!status) train->rows = kept;
+  free(order);
+  free(left);
+  free(held);
+  return status;
+}
+
+/* --- scores --- */
+
+int sw_class_scores_open(sw_class_scores *s, const sw_labelled *set, size_t classes, int k) {
+  *s = (sw_class_scores){.set = set, .classes = classes, .cuts = {1, 3, 5, 10, (uint32_t)k}, .num_cuts = k == 1 || k == 3 || k == 5 || k == 10 ? 4 : 5,
+                         .predicted = sw_alloc_array(set->rows, sizeof *s->predicted)};
+  sw_ranking_open(&s->ranking, s->cuts, s->num_cuts);
+  return s->predicted ? 0 : -1;
+}
+
+void sw_class_scores_close(sw_class_scores *s) { free(s->predicted); }
+
+void sw_class_scores_add(sw_class_scores *s, size_t row, const float *values) {
+  const uint64_t rank = sw_rank_of(values, s->classes, (size_t)s->set->labels[row]);
+  uint32_t best;
+  sw_ranking_add(&s->ranking, &rank, 1, 1);
+  sw_rank_best(values, s->classes, 1, &best);
+  s->predicted[row] = (int32_t)best;
+}
+
+int sw_class_scores_json(sw_class_scores *s, json_t *metrics, char *line) {
+  double f1;
+  int at = 0, failed = 0;
+  if (sw_macro_f1(s->set->labels, s->predicted, s->set->rows, s->classes, &f1)) return -1;
+  for (int i = 0; i < s->num_cuts; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "accuracy@%u", s->cuts[i]);
+    const double value = sw_ranking_mean(&s->ranking, SW_ACCURACY_AT, i);
+    failed |= json_object_set_new(metrics, name, json_real(value));
+    at += snprintf(line + at, 200 - (size_t)at, "%s %.4f  ", name, value);
+  }
+  snprintf(line + at, 200 - (size_t)at, "MRR %.4f  macro F1 %.4f", sw_ranking_mrr(&s->ranking), f1);
+  failed |= json_object_set_new(metrics, "mrr", json_real(sw_ranking_mrr(&s->ranking))) || json_object_set_new(metrics, "macro_f1", json_real(f1)) ||
+            json_object_set_new(metrics, "rows", json_integer((json_int_t)s->set->rows));
+  return failed ? sw_fail("out of memory") : 0;
+}
