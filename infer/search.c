@@ -90,8 +90,9 @@ static int search_store(search_job *job, sw_vectors *queries, sw_pipeline_counts
       status = search_block(job, rows);
       for (uint64_t i = 0; i < rows; i++) free((char *)job->ids[i]);
     }
+    const sw_pipeline_counts block = {.rows = rows};
     counts->rows += rows;
-    if (!status) status = sw_infer_put(&job->session, counts, job->record.data, job->record.size);
+    if (!status) status = sw_infer_put(&job->session, &block, job->record.data, job->record.size);
     sw_progress_show(&progress, (double)counts->rows, NULL);
   }
   sw_progress_close(&progress);
