@@ -98,6 +98,10 @@ with tempfile.TemporaryDirectory() as tmp:
     done = program("infer", "search", "-m", base, "--corpus", path("three.csv"), "--column", "title", path("queries.csv"), "-k", 9)
     check(done.returncode == 0 and "has 3 rows: all of them are given, not 9" in done.stderr and all(len(f["matches"]) == 3 for f in lines(done)), f"k above the corpus: {done.stderr}")
 
+    if check(os.path.exists(os.path.join(os.environ["SKILLWATCH_MODULES"], "skillwatch_cuda_emulated.so")), "the emulated module is built"):
+        done = find("--corpus", path("corpus.h5"), path("queries.h5"), "-k", 7, "--device", "cuda-emulated")
+        same(lines(done), *brute(q, c, 7), ids, f"on the CUDA kernels, in the emulator {done.stderr[-300:]}")
+
     # a run that is killed goes on where it was
     many = np.random.default_rng(3).standard_normal((60000, 24)).astype(np.float32)
     np.save(path("many.npy"), many)
