@@ -40,15 +40,21 @@ int sw_corpus_check_origin(const char *path_a, const sw_vectors *a, const char *
   return 0;
 }
 
+int sw_corpus_check_model(const sw_infer_session *s, const char *path, const sw_vectors *v) {
+  const char *model = s->options->model;
+  if (v->hidden != s->model->config.hidden_size)
+    return sw_fail("%s holds vectors of %d numbers, those of %s have %d", path, v->hidden, model, s->model->config.hidden_size);
+  if (*v->model_sha256 && strcmp(v->model_sha256, s->checkpoint.content_sha256))
+    return sw_fail("%s was made with another model than %s: make it with skillwatch infer embed -m %s", path, model, model);
+  return 0;
+}
+
 int sw_corpus_open(const sw_infer_session *s, const char *path, sw_corpus *c) {
   *c = (sw_corpus){.name = path};
   if (sw_vectors_open(path, &c->store)) return -1;
   c->rows = c->store.rows;
   c->hidden = c->store.hidden;
-  if (s->model && c->hidden != s->model->config.hidden_size)
-    return sw_fail("%s holds vectors of %d numbers, those of %s have %d", path, c->hidden, s->options->model, s->model->config.hidden_size);
-  if (s->model && *c->store.model_sha256 && strcmp(c->store.model_sha256, s->checkpoint.content_sha256))
-    return sw_fail("%s was made with another model than %s: make it with skillwatch infer embed -m %s", path, s->options->model, s->options->model);
+  if (s->model && sw_corpus_check_model(s, path, &c->store)) return -1;
   if (!c->rows) return sw_fail("%s is empty: there is nothing to search in", path);
   if (!(c->ids = sw_alloc_array(c->rows, sizeof *c->ids))) return -1;
   for (uint64_t first = 0; first < c->rows; first += IDS_AT_ONCE)

@@ -27,7 +27,8 @@ int sw_corpus_embed(sw_infer_session *session, const char *const *paths, size_t 
 void sw_corpus_close(sw_corpus *corpus);
 /* For sw_search_run; borrowed. */
 sw_search_corpus sw_corpus_rows(sw_corpus *corpus);
-/* Fails where these were made by different models. */
+/* Fails where vectors are not of the session's model, or of the model of other vectors. */
+int sw_corpus_check_model(const sw_infer_session *session, const char *path, const sw_vectors *vectors);
 int sw_corpus_check_origin(const char *path_a, const sw_vectors *a, const char *path_b, const sw_vectors *b);
 /* What tells one state of the file from another, for the identity of a run. New reference. */
 json_t *sw_corpus_identity(const char *path);

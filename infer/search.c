@@ -90,8 +90,9 @@ static int search_store(search_job *job, sw_vectors *queries, sw_pipeline_counts
       status = search_block(job, rows);
       for (uint64_t i = 0; i < rows; i++) free((char *)job->ids[i]);
     }
+    const sw_pipeline_counts block = {.rows = rows};
     counts->rows += rows;
-    if (!status) status = sw_infer_put(&job->session, counts, job->record.data, job->record.size);
+    if (!status) status = sw_infer_put(&job->session, &block, job->record.data, job->record.size);
     sw_progress_show(&progress, (double)counts->rows, NULL);
   }
   sw_progress_close(&progress);
@@ -141,11 +142,7 @@ static int search(search_job *job, const search_options *o, const sw_list *input
   if (!status && vectors)
     status = sw_vectors_open(inputs->items[0], &queries) ? -1
              : job->corpus.store.handle                  ? sw_corpus_check_origin(inputs->items[0], &queries, o->corpus, &job->corpus.store)
-             : *queries.model_sha256 && strcmp(queries.model_sha256, s->checkpoint.content_sha256)
-                 ? sw_fail("%s was made with another model than %s: make it with skillwatch infer embed -m %s", inputs->items[0], o->infer.model, o->infer.model)
-             : queries.hidden != job->corpus.hidden
-                 ? sw_fail("%s holds vectors of %d numbers, those of %s have %d", inputs->items[0], queries.hidden, o->infer.model, job->corpus.hidden)
-                 : 0;
+                                                         : sw_corpus_check_model(s, inputs->items[0], &queries);
   else if (!status)
     status = sw_embedder_open(&job->embedder, &s->runs, s->tokenizer, o->prefix, -1);
   if (!status) {
@@ -185,7 +182,7 @@ static int check(search_options *o, const sw_list *inputs) {
   o->infer.model_optional = vectors && sw_corpus_is_store(o->corpus);
   if (sw_infer_check(&o->infer, inputs) || sw_check_output(o->infer.output, &o->corpus, 1) || sw_check_output(o->infer.rejected, &o->corpus, 1)) return -1;
   if (vectors && inputs->count > 1) return sw_fail("queries are texts, or one file of vectors");
-  if (!strcmp(o->corpus, "-")) return sw_fail("--corpus -: a file or folder is wanted");
+  if (!strcmp(o->corpus, "-") || sw_is_folder(o->corpus)) return sw_fail("--corpus %s: a file is wanted", o->corpus);
   if (o->k < 1 || o->k > SW_MOST_NEIGHBOURS) return sw_fail("-k must be from 1 to %d", SW_MOST_NEIGHBOURS);
   if (o->exclude_self && (inputs->count > 1 || !same_file(inputs->items[0], o->corpus) || o->corpus_column))
     return sw_fail("--exclude-self is for queries that are the corpus: the same file, and no --corpus-column");

@@ -186,6 +186,8 @@ static int check(select_options *o, const sw_list *inputs) {
     if (!strcmp(inputs->items[i], "-")) return sw_fail("--anchors reads the postings twice, and standard input can be read once: give a file, or --anchors-file");
   if (o->anchors && sw_pattern_open(o->anchors, &pattern)) return -1;
   sw_pattern_close(pattern);
+  if (o->anchors_file && (!strcmp(o->anchors_file, "-") || sw_is_folder(o->anchors_file)))
+    return sw_fail("--anchors-file %s: a file is wanted", o->anchors_file);
   if (!(o->cutoff >= -1 && o->cutoff <= 1)) return sw_fail("--cutoff is a cosine: from -1 to 1");
   if (strcmp(o->by, "nearest") && strcmp(o->by, "mean")) return sw_fail("--by %s is not known: use nearest or mean", o->by);
   o->csv |= sw_infer_ends_in(o->infer.output, ".csv");

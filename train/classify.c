@@ -40,7 +40,8 @@ static int embed(sw_setup *setup, const sw_classify_options *o, sw_postings *pos
   int status = sw_runs_open(&runs, &setup->stream, setup->model, EMBED_TOKENS) || sw_embedder_open(&e.embedder, &runs, setup->tokenizer, o->prefix, -1)
                    ? -1
                    : 0;
-  const sw_pipeline_job job = {.context = &e, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker, .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = keep};
+  const sw_pipeline_job job = {.context = &e, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker,
+                               .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = keep};
   const sw_pipeline_options options = {.threads = setup->stream.threads, .batch_tokens = runs.batch_tokens, .max_batch = runs.max_batch, .dedup = 1,
                                        .progress = o->setup.loop.quiet ? NULL : "embed"};
   if (!status) status = sw_pipeline_run(postings, &job, &options, &counts);

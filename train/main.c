@@ -15,8 +15,8 @@ static const struct {
     {"mlm", sw_train_mlm, "a base adapted to a domain (masked language model), from raw postings"},
     {"embed", sw_train_embed, "an encoder whose vectors are near where texts belong together, from pairs"},
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
-    {"classify", sw_train_classify, "one of many labels for a text: logistic regression on the encoder's vectors"},
-    {"multilabel", sw_train_multilabel, "labels of whole texts, any number each, from a table of texts"},
+    {"classify", sw_train_classify, "one of many labels for a text: logistic regression on the encoder's vectors, or the encoder fine-tuned"},
+    {"multilabel", sw_train_multilabel, "labels of whole texts, any number each, from a table of texts: a GRU, or an encoder fine-tuned"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 

@@ -98,6 +98,25 @@ with tempfile.TemporaryDirectory() as tmp:
     done = program("infer", "search", "-m", base, "--corpus", path("three.csv"), "--column", "title", path("queries.csv"), "-k", 9)
     check(done.returncode == 0 and "has 3 rows: all of them are given, not 9" in done.stderr and all(len(f["matches"]) == 3 for f in lines(done)), f"k above the corpus: {done.stderr}")
 
+    if check(os.path.exists(os.path.join(os.environ["SKILLWATCH_MODULES"], "skillwatch_cuda_emulated.so")), "the emulated module is built"):
+        done = find("--corpus", path("corpus.h5"), path("queries.h5"), "-k", 7, "--device", "cuda-emulated")
+        same(lines(done), *brute(q, c, 7), ids, f"on the CUDA kernels, in the emulator {done.stderr[-300:]}")
+
+    # a run that is killed goes on where it was
+    many = np.random.default_rng(3).standard_normal((60000, 24)).astype(np.float32)
+    np.save(path("many.npy"), many)
+    args = ["--corpus", path("corpus.h5"), path("many.npy"), "-k", 3, "--quiet"]
+    done = program("infer", "search", *args, "-o", path("whole.jsonl"))
+    check(done.returncode == 0, f"60,000 vectors: {done.stderr}")
+    run = subprocess.Popen([BIN + "/skillwatch-infer", "search", *map(str, args), "-o", path("parts.jsonl")])
+    partial = path("parts.jsonl.partial")
+    while run.poll() is None and not (os.path.exists(partial) and os.path.getsize(partial) > 1 << 18): time.sleep(0.001)
+    run.kill()
+    stopped = run.wait() != 0
+    done = program("infer", "search", *args[:-1], "-o", path("parts.jsonl"))
+    check(done.returncode == 0 and open(path("parts.jsonl")).read() == open(path("whole.jsonl")).read(), f"killed and continued: the same {done.stderr}")
+    check(not stopped or "going on after" in done.stderr, f"it goes on: {done.stderr}")
+
     # --- anchors ---
     select = lambda *a: program("infer", "select", "-m", base, path("corpus.csv"), "--column", "title", "--quiet", *a)
     expression, cutoff = "machine learning|DATA scientist", 0.9

@@ -132,14 +132,14 @@ for name, model, pooling in models():
         for parts in (1, 4):
             compare(f"{name}, shared positives", folder, {"sequences": queries + positives[:4], "queries": 7, "positive": positive}, losses, gradients, DEVICES[0], parts)
         # two heads at once: cross entropy and a sigmoid a label
-        classes, marks = torch.randint(0, 5, (14,)), (torch.rand(14, 11) < 0.3).float()
+        classes, marks, weights = torch.randint(0, 5, (14,)), (torch.rand(14, 11) < 0.3).float(), torch.rand(14, 11) + 0.5
         heads = {"class": torch.nn.Linear(model.config.hidden_size, 5), "skills": torch.nn.Linear(model.config.hidden_size, 11)}
         sent = [{"name": n, "task": t, "weight": heads[n].weight.tolist(), "bias": heads[n].bias.tolist(), **wanted} for n, t, wanted in
-                (("class", "sequence", {"labels": classes.tolist()}), ("skills", "multilabel", {"targets": marks.tolist()}))]
+                (("class", "sequence", {"labels": classes.tolist()}), ("skills", "multilabel", {"targets": marks.tolist(), "weights": weights.tolist()}))]
         def jointly(st):
             def loss():
                 v = st(features(queries + positives))["sentence_embedding"]
-                return torch.nn.functional.cross_entropy(heads["class"](v), classes) + torch.nn.functional.binary_cross_entropy_with_logits(heads["skills"](v), marks)
+                return torch.nn.functional.cross_entropy(heads["class"](v), classes) + torch.nn.functional.binary_cross_entropy_with_logits(heads["skills"](v), marks, weights)
             return loss
         losses, gradients = peer(folder, jointly, heads)
         for device in DEVICES:

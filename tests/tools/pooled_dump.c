@@ -5,7 +5,7 @@
  *   "labels": [[label, ...], ...]                for the first head, or
  *   "queries": n, "positive": [i, ...], "parts": p    the first n sequences are queries, the others candidates, of which each query has one
  *                                                positive; they go through the encoder in so many parts (default 1), or
- *   "heads": [{"name", "task", "weight": [[x]], "bias": [x], "labels": [label of each sequence] or "targets": [[x]]}]
+ *   "heads": [{"name", "task", "weight": [[x]], "bias": [x], "labels": [label of each sequence] or "targets": [[x]], "weights": [[x]] of the targets or none}]
  *                                                the loss is the sum of their means */
 #include "base/error.h"
 #include "engine/data/labels.h"
@@ -177,15 +177,17 @@ static int token_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *opti
 static int sequence_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *optimizer, float *words) {
   sw_gradients *g = sw_optimizer_gradients(optimizer);
   const json_t *head;
-  size_t i, n;
+  size_t i, n, weighted;
   if (sw_run_forward(run, &j->batch, NULL)) return -1;
   json_array_foreach(j->heads, i, head) {
     int32_t *labels = read_numbers(json_object_get(head, "labels"), (size_t)j->batch.batch);
-    float *targets = read_reals(json_object_get(head, "targets"), &n);
+    float *targets = read_reals(json_object_get(head, "targets"), &n), *weights = read_reals(json_object_get(head, "weights"), &weighted);
     const double rows = n ? (double)n : j->batch.batch;
-    int status = !labels || !targets || sw_run_sequence_loss(run, i, n ? NULL : labels, n ? targets : NULL, NULL, (float)(1 / rows), i == 0, g);
+    int status = !labels || !targets || !weights ||
+                 sw_run_sequence_loss(run, i, n ? NULL : labels, n ? targets : NULL, weighted ? weights : NULL, (float)(1 / rows), i == 0, g);
     free(labels);
     free(targets);
+    free(weights);
     if (status) return -1;
   }
   return sw_run_backward(run, g) || add_words(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer) ? -1 : 0;

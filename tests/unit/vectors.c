@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,8 +194,55 @@ static void test_foreign_npy(void **state) {
   }
 }
 
+typedef struct {
+  size_t calls;
+} every_third;
+
+static int keep_every_third(void *context, size_t source, uint64_t row, const char *id) {
+  ((every_third *)context)->calls++;
+  return source || row % 3 == 0;
+}
+
+static void test_copy(void **state) {
+  fill();
+  char path[600];
+  snprintf(path, sizeof path, "%s", test_path("copied.h5"));
+  write_file(path, ROWS);
+  write_file(test_path("more.npy"), 3);
+  sw_vectors both[2], v;
+  every_third third = {0};
+  uint64_t rows;
+  assert_int_equal(sw_vectors_open(path, &both[0]), 0);
+  assert_int_equal(sw_vectors_open(test_path("more.npy"), &both[1]), 0);
+  assert_int_equal(sw_vectors_copy(path, both, 2, &origin, keep_every_third, &third, &rows), 0); /* over one of its sources */
+  for (int i = 0; i < 2; i++) sw_vectors_close(&both[i]);
+  const size_t kept = (ROWS + 2) / 3;
+  assert_int_equal(rows, kept + 3);
+  assert_int_equal(third.calls, 2 * (ROWS + 3));
+  assert_int_equal(sw_vectors_open(path, &v), 0);
+  assert_int_equal(v.rows, rows);
+  assert_string_equal(v.prefix, origin.prefix);
+  for (size_t i = 0; i < rows; i++) {
+    const size_t from = i < kept ? 3 * i : i - kept;
+    float got[HIDDEN];
+    char *id;
+    assert_int_equal(sw_vectors_read(&v, i, 1, got) || sw_vectors_read_ids(&v, i, 1, &id), 0);
+    assert_memory_equal(got, values + from * HIDDEN, sizeof got);
+    assert_string_equal(id, ids[from]);
+    free(id);
+  }
+  values[5] = NAN; /* refused, and what was there stays */
+  write_file(test_path("nan.npy"), 3);
+  assert_int_equal(sw_vectors_open(test_path("nan.npy"), &both[1]), 0);
+  assert_int_not_equal(sw_vectors_copy(path, &both[1], 1, &origin, NULL, NULL, &rows), 0);
+  assert_int_equal(sw_vectors_read(&v, 0, 1, values), 0);
+  sw_vectors_close(&both[1]);
+  sw_vectors_close(&v);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_abandoned),
-                                     cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_npy)};
+                                     cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_npy),
+                                     cmocka_unit_test(test_copy)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
