@@ -13,6 +13,7 @@ static const struct {
     {"embed", sw_infer_embed, "turns texts into vectors"},
     {"classify", sw_infer_classify, "gives texts the most probable of a model's labels"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
+    {"topics", sw_infer_topics, "gives texts their topics, with probabilities"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 

@@ -73,6 +73,41 @@ int sw_lda_get(sw_lda *l, float *lambda) {
   return status;
 }
 
+/* --- checkpoints --- */
+
+int sw_lda_of_checkpoint(const sw_checkpoint *c, const char *path, sw_lda_shape *s, const float **lambda) {
+  const char *type = json_string_value(json_object_get(c->config, "model_type"));
+  json_int_t topics, iterations;
+  if (!type || strcmp(type, "lda"))
+    return sw_fail("%s has no topics (kind %s); learn them with: skillwatch train topics --data postings/ -o topics.h5", path, c->kind);
+  if (json_unpack(c->config, "{s:I, s:F, s:F, s:F, s:I}", "num_topics", &topics, "alpha", &s->alpha, "eta", &s->eta, "tolerance", &s->tolerance,
+                  "iterations", &iterations) ||
+      topics < 1 || topics > SW_LDA_TOPICS || iterations < 1 || iterations > INT32_MAX || !(s->alpha > 0) || !(s->eta > 0) || !(s->tolerance >= 0))
+    return sw_fail("%s: num_topics, alpha, eta, tolerance or iterations is missing in its config, or out of range", path);
+  const sw_tensor *t = sw_tensors_find(&c->weights, "lambda");
+  if (c->vocab_size < 2 || !t || t->rank != 2 || t->dtype != SW_F32 || t->shape[0] != topics || t->shape[1] != (int64_t)c->vocab_size - 1)
+    return sw_fail("%s: the tensor lambda must have %lld topics and a number for each word of the vocabulary but the first", path, (long long)topics);
+  s->topics = (int)topics;
+  s->iterations = (int)iterations;
+  s->words = (int)c->vocab_size - 1;
+  *lambda = t->data;
+  return 0;
+}
+
+int sw_lda_to_checkpoint(const sw_lda_shape *s, sw_checkpoint *c, float **lambda) {
+  json_t *config = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:i}", "model_type", "lda", "num_topics", s->topics, "vocab_size", s->words + 1, "alpha",
+                             s->alpha, "eta", s->eta, "tolerance", s->tolerance, "iterations", s->iterations);
+  const int failed = !config || json_object_update(c->config, config);
+  json_decref(config);
+  if (failed) return sw_fail("out of memory");
+  free(c->kind);
+  if (!(c->kind = sw_strdup("topics"))) return -1;
+  const int64_t shape[2] = {s->topics, s->words};
+  sw_tensor *t = sw_tensors_add(&c->weights, "lambda", SW_F32, 2, shape);
+  if (t) *lambda = t->data;
+  return t ? 0 : -1;
+}
+
 /* --- documents --- */
 
 int sw_lda_room_open(sw_lda *lda, sw_stream *stream, int64_t documents, int64_t entries, int64_t longest, int learns, sw_lda_room *r) {

@@ -1,10 +1,11 @@
 /* A topic model: latent Dirichlet allocation, learned by online variational Bayes on kernels/lda (Hoffman, Blei, Bach, 2010).
  *
- * Documents are learned from in chunks; step t, counted from 0, moves lambda by rho_t = (offset + t)^-decay. The same chunks give the same bits
- * with any number of threads, and a document the same topics whatever else it is inferred with. */
+ * Documents are learned from in chunks. The same chunks give the same bits with any number of threads, and a document the same topics whatever
+ * else it is inferred with. */
 #ifndef SW_MODEL_LDA_H
 #define SW_MODEL_LDA_H
 #include "engine/data/documents.h"
+#include "engine/store/checkpoint.h"
 #include "kernels/backend.h"
 
 typedef struct {
@@ -26,6 +27,11 @@ int sw_lda_open(sw_stream *stream, const sw_lda_shape *shape, const float *lambd
 void sw_lda_close(sw_lda *lda);
 /* lambda as host [topics, words] */
 int sw_lda_get(sw_lda *lda, float *lambda);
+
+/* The shape and lambda [topics, words] (borrowed) of a checkpoint of kind "topics"; `path` for messages. */
+int sw_lda_of_checkpoint(const sw_checkpoint *checkpoint, const char *path, sw_lda_shape *shape, const float **lambda);
+/* Makes `checkpoint`, whose vocabulary is set, one of this kind; *lambda: where the weights go, valid until another tensor is added. */
+int sw_lda_to_checkpoint(const sw_lda_shape *shape, sw_checkpoint *checkpoint, float **lambda);
 
 /* Device memory for the documents that go through the model at once. A thread has its own. */
 typedef struct {
