@@ -59,22 +59,16 @@ static int open_worker(void *context, void **worker) {
              : -1;
 }
 
-static int by_number(const void *a, const void *b) {
-  const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-  return (x > y) - (x < y);
-}
-
 /* A text's words of the dictionary, sorted: texts of the same words are the same. */
 static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
   topics_job *job = context;
   topics_worker *w = worker;
   const int32_t *ids;
-  size_t count, known = 0;
+  size_t count;
   if (sw_stems_encode(w->stems, item->posting.text, item->posting.bytes, SW_DOCUMENT_WORDS, &ids, &count, &item->truncated))
     return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
-  for (size_t i = 0; i < count; i++)
-    if (ids[i]) w->ids[known++] = ids[i];
-  qsort(w->ids, known, sizeof *w->ids, by_number);
+  memcpy(w->ids, ids, count * sizeof *ids);
+  const size_t known = sw_bag_sort(w->ids, count);
   return known ? sw_pieces_add(pieces, w->ids, (int32_t)known, NULL, 0, (uint32_t)job->lda.shape.topics) : 0;
 }
 
@@ -87,8 +81,7 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
   w->bags.longest = 0;
   for (int i = 0; i < batch->batch; i++) {
     const int64_t start = w->bags.starts[i];
-    memcpy(w->ids, pieces[i]->ids, (size_t)pieces[i]->length * sizeof *w->ids);
-    const int64_t distinct = (int64_t)sw_bag_of(w->ids, (size_t)pieces[i]->length, w->bags.words + start, w->bags.counts + start);
+    const int64_t distinct = (int64_t)sw_bag_of(pieces[i]->ids, (size_t)pieces[i]->length, w->bags.words + start, w->bags.counts + start);
     w->bags.starts[i + 1] = start + distinct;
     if (distinct > w->bags.longest) w->bags.longest = distinct;
   }

@@ -180,12 +180,18 @@ static int by_number(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-size_t sw_bag_of(int32_t *ids, size_t count, int32_t *words, float *counts) {
+size_t sw_bag_sort(int32_t *ids, size_t count) {
+  size_t known = 0;
+  for (size_t i = 0; i < count; i++)
+    if (ids[i]) ids[known++] = ids[i];
+  qsort(ids, known, sizeof *ids, by_number);
+  return known;
+}
+
+size_t sw_bag_of(const int32_t *ids, size_t count, int32_t *words, float *counts) {
   size_t distinct = 0;
-  qsort(ids, count, sizeof *ids, by_number);
   for (size_t i = 0; i < count; i++) {
-    if (!ids[i]) continue;
-    if (!distinct || words[distinct - 1] != ids[i] - 1) {
+    if (!i || ids[i] != ids[i - 1]) {
       words[distinct] = ids[i] - 1;
       counts[distinct++] = 0;
     }
@@ -222,7 +228,7 @@ int sw_bags_make(const sw_documents *d, const uint32_t *order, size_t count, sw_
     const size_t from = d->starts[order[i]], n = d->starts[order[i] + 1] - from;
     const int64_t start = out->starts[i];
     memcpy(ids, d->ids + from, n * sizeof *ids);
-    const int64_t distinct = (int64_t)sw_bag_of(ids, n, out->words + start, out->counts + start);
+    const int64_t distinct = (int64_t)sw_bag_of(ids, sw_bag_sort(ids, n), out->words + start, out->counts + start);
     for (int64_t e = start; e < start + distinct; e++) out->tokens += (double)out->counts[e];
     out->starts[i + 1] = start + distinct;
     if (distinct > out->longest) out->longest = distinct;

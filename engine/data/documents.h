@@ -51,6 +51,8 @@ typedef struct {
 /* The bags of documents order[i], i < count. */
 int sw_bags_make(const sw_documents *documents, const uint32_t *order, size_t count, sw_bags *out);
 void sw_bags_close(sw_bags *bags);
-/* Sorts `ids` and writes their distinct words and counts, without id 0, to words and counts [count]; returns how many there are. */
-size_t sw_bag_of(int32_t *ids, size_t count, int32_t *words, float *counts);
+/* Sorts the ids of a document, without those that are 0; returns how many are left. */
+size_t sw_bag_sort(int32_t *ids, size_t count);
+/* The distinct words and counts of sorted ids: words, counts [count]; returns how many there are. */
+size_t sw_bag_of(const int32_t *ids, size_t count, int32_t *words, float *counts);
 #endif

@@ -136,6 +136,13 @@ static int next_word(words *w) {
   w->bytes = 0;
   while (w->at < w->end) {
     uint32_t c, lower[2];
+    if (*w->at < 0x80) { /* most texts: the same without the tables of Unicode */
+      const uint8_t ascii = *w->at++ | 0x20;
+      const int is_ascii_letter = ascii >= 'a' && ascii <= 'z' && (w->at[-1] & 0x40);
+      if (!is_ascii_letter && w->bytes) return 1;
+      if (is_ascii_letter && w->bytes <= SW_STEM_WORD_BYTES) w->word[w->bytes++] = (char)ascii;
+      continue;
+    }
     const size_t length = sw_utf8_decode(w->at, w->end, &c);
     if (!length) return sw_fail("byte %zu (0x%02X) is not UTF-8: convert the text to UTF-8", (size_t)(w->at - w->begin), *w->at);
     w->at += length;
