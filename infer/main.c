@@ -15,6 +15,7 @@ static const struct {
     {"search", sw_infer_search, "the nearest of a corpus for each text, exactly"},
     {"select", sw_infer_select, "postings that are similar to anchors: a regular expression, or a file of texts"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
+    {"topics", sw_infer_topics, "gives texts their topics, with probabilities"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 

@@ -44,7 +44,9 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   return sw_device_check(o->device, o->threads) || sw_postings_format_parse(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
 }
 
-static int open_session(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs, int stems) {
+typedef enum { READS_TOKENS, READS_STEMS, NO_MODEL } source;
+
+static int open_session(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs, source how) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
@@ -61,19 +63,24 @@ static int open_session(sw_infer_session *s, const char *verb, const sw_infer_op
   if (sw_checkpoint_read(o->model, &s->checkpoint)) return -1;
   if (s->checkpoint.vocab_size == 0)
     return sw_fail("%s has no tokenizer, so it cannot read text; make it anew with: skillwatch pull", o->model);
-  if (((!stems || !sw_checkpoint_has_stems(&s->checkpoint)) && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
+  if (how == NO_MODEL) return 0;
+  if (((how == READS_TOKENS || !sw_checkpoint_has_stems(&s->checkpoint)) && sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer)) ||
       sw_model_open(&stream, &s->checkpoint, s->dtype, SW_INFERENCE, &s->model))
     return sw_fail_in("%s", o->model);
   sw_tensors_close(&s->checkpoint.weights); /* the model has its own copy */
   sw_tensors_close(&s->checkpoint.optimizer);
+  s->longest = s->model->config.max_seq_length;
   return sw_runs_open(&s->runs, &stream, s->model, o->batch_tokens);
 }
 
 int sw_infer_open(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
-  return open_session(s, verb, o, inputs, 0);
+  return open_session(s, verb, o, inputs, READS_TOKENS);
 }
 int sw_infer_open_stems(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
-  return open_session(s, verb, o, inputs, 1);
+  return open_session(s, verb, o, inputs, READS_STEMS);
+}
+int sw_infer_open_checkpoint(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs) {
+  return open_session(s, verb, o, inputs, NO_MODEL);
 }
 
 /* What tells one state of a folder's files from another. */
@@ -250,7 +257,7 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
     if (c->truncated)
       fprintf(stderr, "%s: %llu of %llu text%s %s longer than %d tokens and %s truncated\n", s->verb,
               (unsigned long long)c->truncated, (unsigned long long)c->rows, SW_S(c->rows), was,
-              s->model->config.max_seq_length, was);
+              s->longest, was);
   }
   if (s->options->json)
     fprintf(s->to_stdout ? stderr : stdout,

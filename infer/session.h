@@ -48,6 +48,7 @@ typedef struct {
   sw_dtype dtype;
   int threads;
   sw_runs runs; /* of the model */
+  int longest;  /* tokens of a text that are read; of longer ones the first */
   sw_list inputs; /* borrowed */
   char *output;   /* without a last '/' */
   int to_stdout;
@@ -62,6 +63,8 @@ int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* The same for a model that may read stems: then tokenizer stays NULL, and workers open their own with sw_checkpoint_stems. */
 int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
+/* The same without a model: the verb makes its own of the checkpoint, and sets longest, runs.batch_tokens and runs.max_batch. */
+int sw_infer_open_checkpoint(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
 int sw_infer_open_output(sw_infer_session *session, json_t *settings);
@@ -86,4 +89,5 @@ int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_search(int argc, char **argv);
 int sw_infer_select(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
+int sw_infer_topics(int argc, char **argv);
 #endif

@@ -41,6 +41,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 #include "kernels/embedding/embedding.h"
 #include "kernels/gru/gru.h"
 #include "kernels/layernorm/layernorm.h"
+#include "kernels/lda/lda.h"
 #include "kernels/linear/linear.h"
 #include "kernels/loss/loss.h"
 #include "kernels/neighbours/neighbours.h"
@@ -58,7 +59,8 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
   X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
-  X(neighbours_workspace) X(neighbours)
+  X(neighbours_workspace) X(neighbours)                                                                                          \
+  X(lda_workspace) X(lda_beta) X(lda_documents) X(lda_update)
 
 typedef struct {
 #define X(name) sw_##name##_fn *name;

@@ -2,7 +2,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/options.h"
-#include "engine/store/checkpoint.h"
+#include "engine/model/lda.h"
 #include "engine/store/json.h"
 
 #include <stdio.h>
@@ -59,6 +59,10 @@ static void show_architecture(const sw_checkpoint *c) {
   if (!strcmp(text_of(k, "model_type", ""), "gru")) {
     printf(": embeddings of %lld, %lld cells, %lld words of a text", number_of(k, "embedding_size", ""), number_of(k, "hidden_size", ""),
            number_of(k, "max_position_embeddings", ""));
+  } else if (!strcmp(text_of(k, "model_type", ""), "lda")) {
+    const long long topics = number_of(k, "num_topics", "");
+    printf(": %lld topic%s of words, alpha %.4g, eta %.4g", topics, SW_S(topics), json_number_value(json_object_get(k, "alpha")),
+           json_number_value(json_object_get(k, "eta")));
   } else if (key(k, "hidden_size", "dim")) {
     const long long layers = number_of(k, "num_hidden_layers", "n_layers"), heads = number_of(k, "num_attention_heads", "n_heads");
     printf(": %lld layer%s, %lld wide, %lld head%s, feed-forward %lld, %lld positions", layers, SW_S(layers),
@@ -77,7 +81,9 @@ static void show_tokenizer(const sw_checkpoint *c) {
   }
   if (sw_checkpoint_has_stems(c)) {
     const json_t *tokenizer = json_object_get(c->config, "tokenizer");
-    printf("stems of words (%s), %s of them, %zu stop words\n", text_of(tokenizer, "stemmer", "?"), grouped((long long)c->vocab_size, text),
+    const char *stemmer = text_of(tokenizer, "stemmer", "?");
+    const int plain = !strcmp(stemmer, SW_STEM_NONE);
+    printf("%s%s%s, %s of them, %zu stop words\n", plain ? "words" : "stems of words (", plain ? "" : stemmer, plain ? "" : ")", grouped((long long)c->vocab_size, text),
            json_array_size(json_object_get(tokenizer, "stop_words")));
     return;
   }
@@ -96,6 +102,25 @@ static void show_heads(const sw_checkpoint *c) {
     size_t shown = head->num_labels > 12 ? 10 : head->num_labels;
     for (size_t j = 0; j < shown; j++) printf("%s %s", j ? "," : "", head->labels[j]);
     if (shown < head->num_labels) printf(", ... %zu more", head->num_labels - shown);
+    putchar('\n');
+  }
+}
+
+/* Each topic's most probable words. */
+static void show_topics(const sw_checkpoint *c, const char *path) {
+  enum { WORDS = 10 };
+  sw_lda_shape shape;
+  const float *lambda;
+  int32_t top[WORDS];
+  const char *type = text_of(c->config, "model_type", "");
+  if (strcmp(type, "lda") || sw_lda_of_checkpoint(c, path, &shape, &lambda)) return;
+  const size_t count = shape.words < WORDS ? (size_t)shape.words : WORDS;
+  for (int k = 0; k < shape.topics; k++) {
+    char name[32];
+    snprintf(name, sizeof name, "topic %d", k + 1);
+    row(name);
+    if (sw_lda_top_words(&shape, lambda, k, count, top)) return;
+    for (size_t i = 0; i < count; i++) printf("%s%s", i ? " " : "", c->vocab[top[i] + 1]);
     putchar('\n');
   }
 }
@@ -332,6 +357,7 @@ static void show_text(const sw_checkpoint *c, const char *path, long long bytes)
            number_of(settings, "max_seq_length", "max_seq_length"));
   }
   show_heads(c);
+  show_topics(c, path);
   show_source(c);
   show_training(c);
   if (c->optimizer.count) {

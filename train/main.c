@@ -17,6 +17,7 @@ static const struct {
     {"ner", sw_train_ner, "a tagger of skills (token classification), from labelled sentences"},
     {"classify", sw_train_classify, "one of many labels for a text: logistic regression on the encoder's vectors, or the encoder fine-tuned"},
     {"multilabel", sw_train_multilabel, "labels of whole texts, any number each, from a table of texts: a GRU, or an encoder fine-tuned"},
+    {"topics", sw_train_topics, "what postings are about: topics of words, by latent Dirichlet allocation"},
 };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 

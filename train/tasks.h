@@ -6,4 +6,5 @@ int sw_train_embed(int argc, char **argv);
 int sw_train_classify(int argc, char **argv);
 int sw_train_multilabel(int argc, char **argv);
 int sw_train_ner(int argc, char **argv);
+int sw_train_topics(int argc, char **argv);
 #endif

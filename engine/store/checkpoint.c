@@ -97,7 +97,7 @@ int sw_checkpoint_tokenizer(const sw_checkpoint *checkpoint, sw_tokenizer **out)
     return sw_fail("the checkpoint (kind %s) holds no vocabulary, so it cannot read text",
                    checkpoint->kind ? checkpoint->kind : "unknown");
   if (sw_checkpoint_has_stems(checkpoint))
-    return sw_fail("the checkpoint (kind %s) reads texts as stems of words, not as WordPieces: it is for skillwatch infer multilabel",
+    return sw_fail("the checkpoint (kind %s) reads texts as stems of words, not as WordPieces: it is for skillwatch infer multilabel or topics",
                    checkpoint->kind);
   return sw_tokenizer_open((const char *const *)checkpoint->vocab, checkpoint->vocab_bytes, checkpoint->vocab_size,
                            &checkpoint->tokenizer, out);
@@ -136,7 +136,7 @@ int sw_checkpoint_stems(const sw_checkpoint *checkpoint, sw_stems **out) {
   const size_t count = json_array_size(list);
   *out = NULL;
   if (!sw_checkpoint_has_stems(checkpoint) || !stemmer || !json_is_array(list) || !checkpoint->vocab_size)
-    return sw_fail("the checkpoint (kind %s) holds no vocabulary of stems; skillwatch train multilabel makes one",
+    return sw_fail("the checkpoint (kind %s) holds no vocabulary of stems; skillwatch train multilabel and train topics make one",
                    checkpoint->kind ? checkpoint->kind : "unknown");
   const char **stop_words = sw_alloc_array(count, sizeof *stop_words);
   int status = stop_words ? 0 : -1;

@@ -77,12 +77,12 @@ static entry *find_or_add(table *t, const char *text, size_t bytes) {
 /* --- */
 
 struct sw_stems {
-  struct sb_stemmer *stemmer;
+  struct sb_stemmer *stemmer; /* NULL: none */
   table stop_words;
   table stems; /* value: the count, or the id */
   int32_t *ids;
   size_t count, capacity;
-  const char **vocab; /* of sw_stems_vocabulary */
+  const char **vocab; /* of sw_stems_vocabulary and sw_stems_names */
 };
 
 void sw_stems_close(sw_stems *s) {
@@ -97,7 +97,7 @@ void sw_stems_close(sw_stems *s) {
 
 static int open_stems(sw_stems *s, const char *algorithm, const char *const *stop_words, size_t num_stop_words, const char *const *vocab,
                       const size_t *bytes, size_t count) {
-  if (!(s->stemmer = sb_stemmer_new(algorithm, "UTF_8"))) return sw_fail("libstemmer has no stemmer '%s'", algorithm);
+  if (strcmp(algorithm, SW_STEM_NONE) && !(s->stemmer = sb_stemmer_new(algorithm, "UTF_8"))) return sw_fail("libstemmer has no stemmer '%s'", algorithm);
   for (size_t i = 0; i < num_stop_words; i++)
     if (!find_or_add(&s->stop_words, stop_words[i], strlen(stop_words[i]))) return -1;
   if (count && strcmp(vocab[0], SW_STEM_UNKNOWN_NAME)) return sw_fail("the first stem of the vocabulary is not %s", SW_STEM_UNKNOWN_NAME);
@@ -136,6 +136,13 @@ static int next_word(words *w) {
   w->bytes = 0;
   while (w->at < w->end) {
     uint32_t c, lower[2];
+    if (*w->at < 0x80) { /* most texts: the same without the tables of Unicode */
+      const uint8_t ascii = *w->at++ | 0x20;
+      const int is_ascii_letter = ascii >= 'a' && ascii <= 'z' && (w->at[-1] & 0x40);
+      if (!is_ascii_letter && w->bytes) return 1;
+      if (is_ascii_letter && w->bytes <= SW_STEM_WORD_BYTES) w->word[w->bytes++] = (char)ascii;
+      continue;
+    }
     const size_t length = sw_utf8_decode(w->at, w->end, &c);
     if (!length) return sw_fail("byte %zu (0x%02X) is not UTF-8: convert the text to UTF-8", (size_t)(w->at - w->begin), *w->at);
     w->at += length;
@@ -157,6 +164,9 @@ static int next_stem(sw_stems *s, words *w, const char **stem, size_t *bytes) {
     *bytes = 0;
     if (w->bytes > SW_STEM_WORD_BYTES) return 1;
     if (find(&s->stop_words, w->word, w->bytes)->text) continue;
+    *stem = w->word;
+    *bytes = w->bytes;
+    if (!s->stemmer) return 1;
     *stem = (const char *)sb_stemmer_stem(s->stemmer, (const sb_symbol *)w->word, (int)w->bytes);
     if (!*stem) return sw_fail_memory("libstemmer wanted some");
     *bytes = (size_t)sb_stemmer_length(s->stemmer);
@@ -233,5 +243,33 @@ int sw_stems_encode(sw_stems *s, const char *text, size_t bytes, size_t limit, c
   if (truncated) *truncated = more;
   *ids = s->ids;
   *count = s->count;
+  return 0;
+}
+
+int sw_stems_number(sw_stems *s, const char *text, size_t bytes, const int32_t **numbers, size_t *count) {
+  words w = {.at = (const uint8_t *)text, .begin = (const uint8_t *)text, .end = (const uint8_t *)text + bytes};
+  const char *stem;
+  size_t length;
+  int status;
+  s->count = 0;
+  while ((status = next_stem(s, &w, &stem, &length)) > 0) {
+    entry *e = find_or_add(&s->stems, stem, length);
+    if (!e) return -1;
+    if (length && !e->value) e->value = s->stems.count - 1; /* the first is the empty stem */
+    if (add_id(s, (int32_t)e->value)) return -1;
+  }
+  *numbers = s->ids;
+  *count = s->count;
+  return status;
+}
+
+int sw_stems_names(sw_stems *s, const char *const **names, size_t *count) {
+  free(s->vocab);
+  if (!(s->vocab = sw_alloc_array(s->stems.count, sizeof *s->vocab))) return -1;
+  for (size_t i = 0; i < s->stems.capacity; i++)
+    if (s->stems.entries[i].text) s->vocab[s->stems.entries[i].value] = s->stems.entries[i].text;
+  s->vocab[0] = SW_STEM_UNKNOWN_NAME;
+  *names = s->vocab;
+  *count = s->stems.count;
   return 0;
 }

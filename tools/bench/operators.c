@@ -58,6 +58,7 @@ struct op_case {
     sw_loss_desc loss;
     sw_contrastive_desc contrastive;
     sw_neighbours_desc neighbours;
+    sw_lda_desc lda;
     sw_adamw_rows_desc rows;
     sw_dropout_desc dropout;
     sw_add_rows_desc add;
@@ -571,6 +572,79 @@ MAKE(neighbours) {
   return 1;
 }
 
+/* --- topics, fp32: documents of 64 distinct words, a chunk and its update --- */
+enum { LDA_WORDS_OF_DOCUMENT = 64 };
+static int lda_of(const sw_bench *b, op_case *c, size_t *workspace_bytes) {
+  sw_stream stream = b->stream;
+  c->any_model = 1;
+  c->lda = (sw_lda_desc){.documents = b->quick ? 4 : 2000, .words = b->quick ? 100 : 5000, .topics = b->quick ? 3 : 30, .longest = LDA_WORDS_OF_DOCUMENT,
+                         .alpha = 1.0f / 30, .eta = 1.0f / 30, .iterations = b->quick ? 2 : 50};
+  return SW_RUN(&stream, lda_workspace, &c->lda, workspace_bytes);
+}
+/* Where each list's entries begin: all of the same length. */
+static int lda_lists(op_case *c, int64_t lists, int64_t entries) {
+  int64_t *starts = own(c, (size_t)(lists + 1) * sizeof *starts);
+  if (!starts) return -1;
+  for (int64_t i = 0; i <= lists; i++) starts[i] = entries * i / lists;
+  given(c, starts, (size_t)(lists + 1) * sizeof *starts);
+  return 0;
+}
+RUN(lda_beta) { return SW_RUN(stream, lda_beta, &c->lda, t[0], t[1], t[2]); }
+MAKE(lda_beta) {
+  size_t bytes;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  if (lda_of(b, c, &bytes)) return -1;
+  const int64_t numbers = (int64_t)c->lda.words * sw_lda_stride(c->lda.topics);
+  constant(c, numbers, 2);
+  output(c, SW_F32, numbers);
+  workspace(c, bytes);
+  c->run = run_lda_beta;
+  SHAPE("%d words, %d topics", c->lda.words, c->lda.topics);
+  return 1;
+}
+RUN(lda_documents) { return SW_RUN(stream, lda_documents, &c->lda, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]); }
+MAKE(lda_documents) {
+  size_t bytes;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  if (lda_of(b, c, &bytes)) return -1;
+  const int64_t entries = c->lda.documents * LDA_WORDS_OF_DOCUMENT, stride = sw_lda_stride(c->lda.topics);
+  if (lda_lists(c, c->lda.documents, entries)) return -1;
+  int32_t *word = int32s(c, entries);
+  if (!word) return -1;
+  for (int64_t e = 0; e < entries; e++) word[e] = (int32_t)((e / LDA_WORDS_OF_DOCUMENT + e % LDA_WORDS_OF_DOCUMENT) % c->lda.words);
+  constant(c, entries, 1);
+  floats(c, SW_F32, c->lda.words * stride, SQUARES, 0.5f, IN);
+  floats(c, SW_F32, c->lda.documents * stride, CONSTANT, 1, IN | OUT);
+  output(c, SW_F32, c->lda.documents * stride);
+  output(c, SW_F32, entries);
+  workspace(c, bytes);
+  c->macs = 2.0 * (double)entries * c->lda.topics * c->lda.iterations;
+  c->run = run_lda_documents;
+  SHAPE("%lld of %d words, %d topics, %d iterations", (long long)c->lda.documents, LDA_WORDS_OF_DOCUMENT, c->lda.topics, c->lda.iterations);
+  return 1;
+}
+RUN(lda_update) { return SW_RUN(stream, lda_update, &c->lda, 0.1f, 1, t[0], t[1], t[2], t[3], t[4], t[5], t[6]); }
+MAKE(lda_update) {
+  size_t bytes;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  if (lda_of(b, c, &bytes)) return -1;
+  const int64_t entries = c->lda.documents * LDA_WORDS_OF_DOCUMENT, stride = sw_lda_stride(c->lda.topics);
+  if (lda_lists(c, c->lda.words, entries)) return -1;
+  int64_t *entry = own(c, (size_t)entries * sizeof *entry);
+  if (!entry) return -1;
+  for (int64_t e = 0; e < entries; e++) entry[e] = e * 31 % entries;
+  given(c, entry, (size_t)entries * sizeof *entry);
+  if (random_ids(c, entries, (int)c->lda.documents)) return -1;
+  floats(c, SW_F32, entries, SQUARES, 0.5f, IN);
+  floats(c, SW_F32, c->lda.documents * stride, SQUARES, 0.5f, IN);
+  floats(c, SW_F32, c->lda.words * stride, SQUARES, 0.5f, IN);
+  floats(c, SW_F32, c->lda.words * stride, CONSTANT, 1, IN | OUT);
+  c->macs = (double)entries * c->lda.topics;
+  c->run = run_lda_update;
+  SHAPE("%lld entries, %d words, %d topics", (long long)entries, c->lda.words, c->lda.topics);
+  return 1;
+}
+
 /* --- parameters, fp32: all of a model's but the word table, and the word table by rows --- */
 static void parameters_of(const sw_bench_shape *s, op_case *c) {
   const int64_t h = s->hidden, i = s->intermediate;
@@ -696,6 +770,7 @@ MAKE(dropout) {
 #define make_gru_workspace NULL
 #define make_contrastive_workspace NULL
 #define make_neighbours_workspace NULL
+#define make_lda_workspace NULL
 static const struct {
   const char *name;
   make *make;
