@@ -1,9 +1,9 @@
 #include "kernels/backend.h"
 #include "base/error.h"
+#include "base/launch.h"
 #include "kernels/module.h"
 
 #include <ctype.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,10 +177,7 @@ int sw_submit(sw_stream *stream, int status) {
 }
 
 int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
-  if (threads <= 0) {
-    cpu_set_t set;
-    threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  }
+  if (threads <= 0) threads = sw_launch_threads();
   if (threads > MAX_THREADS) return sw_fail("--threads %d is too many (at most %d)", threads, MAX_THREADS);
   *out = (sw_stream){.device = device, .threads = threads, .handle = device->stream};
   return 0;
