@@ -28,6 +28,8 @@ typedef struct {
 
 /* The module of a backend ("cuda"), opened once and kept; NULL with the message set: what is missing. */
 const sw_module *sw_module_open(const char *backend);
+/* The same for what is no backend: the symbol of skillwatch_<name>.so. */
+const void *sw_module_symbol(const char *name, const char *symbol);
 /* 1 where a module of the backend lies where sw_module_open looks, whether it can be used or not. */
 int sw_module_installed(const char *backend);
 #endif
