@@ -217,6 +217,7 @@ void sw_setup_close(sw_setup *s) {
 
 void sw_setup_tell(const sw_setup *s, int status) {
   if (sw_group_rank(s->group)) {
+    signal(SIGTERM, SIG_DFL);
     sleep(2); /* what fails everywhere is the first process's to tell: it ends this one meanwhile */
     sw_fail_in("process %d of %d", sw_group_rank(s->group) + 1, sw_group_size(s->group));
   }
