@@ -14,11 +14,12 @@ static int number(const char *name) {
 
 /* Slurm's variables count only beside PMIx's: a batch script has them, too, and is one process. */
 static sw_launch find(void) {
-  sw_launch l = {number("OMPI_COMM_WORLD_RANK"), number("OMPI_COMM_WORLD_SIZE"), number("OMPI_COMM_WORLD_LOCAL_SIZE")};
+  sw_launch l = {number("OMPI_COMM_WORLD_RANK"), number("OMPI_COMM_WORLD_SIZE"), number("OMPI_COMM_WORLD_LOCAL_RANK"), number("OMPI_COMM_WORLD_LOCAL_SIZE")};
   if (l.size < 1 && number("PMIX_RANK") >= 0)
-    l = (sw_launch){number("PMIX_RANK"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_NTASKS_PER_NODE")};
-  if (l.size < 1 || l.rank < 0 || l.rank >= l.size) l = (sw_launch){0, 1, 1};
+    l = (sw_launch){number("PMIX_RANK"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"), number("SLURM_NTASKS_PER_NODE")};
+  if (l.size < 1 || l.rank < 0 || l.rank >= l.size) l = (sw_launch){0, 1, 0, 1};
   if (l.local_size < 1 || l.local_size > l.size) l.local_size = 1;
+  if (l.local_rank < 0) l.local_rank = 0;
   return l;
 }
 

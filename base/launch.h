@@ -4,7 +4,7 @@
 
 typedef struct {
   int rank, size;             /* of the job; 0 and 1 without a launcher */
-  int local_size;             /* processes of the job on this machine */
+  int local_rank, local_size; /* among the job's processes on this machine */
 } sw_launch;
 
 const sw_launch *sw_launched(void);

@@ -156,7 +156,7 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
       (sw_pipeline_counts){s->journal.totals[0], s->journal.totals[1], s->journal.totals[2], s->journal.totals[3]};
   if (why && !s->options->quiet)
     fprintf(stderr, "skillwatch: %s is not continued, %s; beginning anew\n", s->journal.path, why);
-  else if (s->before.rows && !s->options->quiet)
+  else if (s->before.rows && !s->options->quiet && !s->part_done)
     fprintf(stderr, "skillwatch: going on after %llu text%s of an interrupted run\n", (unsigned long long)s->before.rows,
             SW_S(s->before.rows));
   return 0;

@@ -100,7 +100,7 @@ struct sw_device {
 int sw_collect(sw_stream *stream);
 int sw_submit(sw_stream *stream, int status);
 
-/* Opens "cpu", "cuda[:N]" or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
+/* Opens "cpu", "cuda[:N]" (of several processes of a job on one machine each another one, where no N is given) or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
  * works, otherwise the CPU. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests); asking for one the machine
  * lacks is a failure. */
 int sw_device_open(const char *name, sw_device **out);

@@ -307,9 +307,9 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
 /* The signal that ends the run, or 0. Where it came to one process, all hear of it here, so all must ask. */
 static int stopping(const loop *l) {
   if (!l->group) return stop_signal;
-  double seen[2] = {stop_signal, stop_signal != 0};
-  sw_group_sum(l->group, seen, 2);
-  return seen[1] > 0 ? (int)(seen[0] / seen[1]) : 0;
+  double seen[3] = {stop_signal == SIGUSR1, stop_signal == SIGTERM, stop_signal == SIGINT};
+  sw_group_sum(l->group, seen, 3);
+  return seen[0] > 0 ? SIGUSR1 : seen[1] > 0 ? SIGTERM : seen[2] > 0 ? SIGINT : 0;
 }
 
 static int train(loop *l) {
