@@ -1,5 +1,6 @@
 #include "base/options.h"
 #include "base/error.h"
+#include "base/launch.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -189,7 +190,8 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
 }
 
 int sw_exit_message(int status) {
-  fprintf(stderr, "skillwatch: %s\n", sw_error());
+  /* of several processes with the same command line one says what is wrong with it */
+  if (status != SW_EXIT_USAGE || !sw_launched()->rank) fprintf(stderr, "skillwatch: %s\n", sw_error());
   return status;
 }
 

@@ -128,7 +128,7 @@ static int classify(classify_job *job, const sw_infer_options *options, const ch
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && !job->session.to_stdout) status = sw_infer_publish(&job->session, head);
+  if (!status && job->session.publishes) status = sw_infer_publish(&job->session, head);
   if (!status) sw_infer_report(&job->session, &counts, rejected);
   sw_infer_close(&job->session);
   return status;

@@ -94,12 +94,12 @@ static int publish_vectors(embed_job *job) {
                                     .prefix = job->embedder.prefix,
                                     .normalize = s->model->config.normalize};
   copy_out copy = {.hidden = job->embedder.hidden};
-  if (sw_journal_replay(&s->journal, copy_vectors, &copy) ||
+  if (sw_infer_replay(s, copy_vectors, &copy) ||
       sw_vectors_create(s->output, job->embedder.hidden, copy.id_bytes, &origin, &copy.writer)) {
     free(copy.ids);
     return -1;
   }
-  int status = sw_journal_replay(&s->journal, copy_vectors, &copy);
+  int status = sw_infer_replay(s, copy_vectors, &copy);
   free(copy.ids);
   if (status == 0) return sw_vectors_commit(copy.writer);
   sw_vectors_abandon(copy.writer);
@@ -127,7 +127,7 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
-  if (!status && !job.session.to_stdout) status = is_lines ? sw_infer_publish(&job.session, "") : publish_vectors(&job);
+  if (!status && job.session.publishes) status = is_lines ? sw_infer_publish(&job.session, "") : publish_vectors(&job);
   if (!status) sw_infer_report(&job.session, &counts, rejected);
   sw_buffer_close(&job.record);
   sw_infer_close(&job.session);

@@ -155,7 +155,7 @@ static int label(label_job *job, const sw_infer_options *options, double thresho
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && !job->session.to_stdout) status = sw_infer_publish(&job->session, job->csv ? head : "");
+  if (!status && job->session.publishes) status = sw_infer_publish(&job->session, job->csv ? head : "");
   if (!status) sw_infer_report(&job->session, &counts, rejected);
   free(job->thresholds);
   sw_infer_close(&job->session);

@@ -138,7 +138,10 @@ static int search(search_job *job, const search_options *o, const sw_list *input
   sw_vectors queries = {0};
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
-  int status = sw_infer_open(s, "search", &o->infer, inputs) || open_corpus(job, o) || open_search(job, o) ? -1 : 0;
+  int status = sw_infer_open(s, "search", &o->infer, inputs);
+  if (!status && s->shards.count > 1 && (vectors || o->exclude_self))
+    status = sw_fail("queries that are vectors, and --exclude-self, go with one process only");
+  if (!status) status = open_corpus(job, o) || open_search(job, o) ? -1 : 0;
   if (!status && vectors)
     status = sw_vectors_open(inputs->items[0], &queries) ? -1
              : job->corpus.store.handle                  ? sw_corpus_check_origin(inputs->items[0], &queries, o->corpus, &job->corpus.store)
@@ -156,7 +159,7 @@ static int search(search_job *job, const search_options *o, const sw_list *input
   sw_pipeline_job pipeline = {.context = job, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker,
                               .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = write_chunk};
   if (!status) status = vectors ? search_store(job, &queries, &counts) : sw_infer_run(s, &pipeline, &counts, &rejected);
-  if (!status && !s->to_stdout) status = sw_infer_publish(s, head);
+  if (!status && (vectors ? !s->to_stdout : s->publishes)) status = sw_infer_publish(s, head);
   if (!status) sw_infer_report(s, &counts, rejected);
   sw_search_close(job->search);
   sw_corpus_close(&job->corpus);

@@ -162,7 +162,7 @@ static int run_select(select_job *job, const select_options *o, const sw_list *i
   uint64_t rejected = 0;
   const int resumed = s->before.rows > 0;
   if (!status) status = sw_infer_run(s, &pipeline, &counts, &rejected);
-  if (!status && !s->to_stdout) status = sw_infer_publish(s, head);
+  if (!status && s->publishes) status = sw_infer_publish(s, head);
   if (!status) sw_infer_report(s, &counts, rejected);
   if (!status && !o->infer.quiet)
     fprintf(stderr, "select: %llu selected%s\n", (unsigned long long)job->selected, resumed ? " since the run was continued" : "");

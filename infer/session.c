@@ -12,6 +12,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Chunks that are dealt out to several processes: small enough that all get about the same. */
+enum { SHARD_TEXTS = 1024, SHARD_BYTES = 1 << 20 };
+
 int sw_infer_ends_in(const char *name, const char *suffix) {
   const size_t n = strlen(name), k = strlen(suffix);
   return n > k && !strcmp(name + n - k, suffix);
@@ -39,6 +42,14 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
     if (status) return -1;
   }
   if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
+  int shard, shards;
+  if (sw_shards_parse(o->shard, &shard, &shards)) return -1;
+  if (shards > 1 && !strcmp(o->output, "-")) return sw_fail("several processes need -o FILE: there their parts are joined");
+  for (int i = 0; shards > 1 && i < inputs->count; i++) {
+    struct stat info;
+    if (!strcmp(inputs->items[i], "-") || (!stat(inputs->items[i], &info) && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)))
+      return sw_fail("%s: several processes cannot read one pipe; give files or folders", inputs->items[i]);
+  }
   if (o->batch_tokens < 1 || o->batch_tokens > 1 << 20)
     return sw_fail("--batch-tokens wants a number from 1 to %d", 1 << 20);
   return sw_device_check(o->device, o->threads) || sw_postings_format_parse(o->format, &format) || parse_dtype(o->dtype, &dtype) ? -1 : 0;
@@ -51,8 +62,7 @@ static int open_session(sw_infer_session *s, const char *verb, const sw_infer_op
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
   sw_checkpoint_init(&s->checkpoint);
   s->to_stdout = !strcmp(o->output, "-");
-  s->output = sw_strdup(o->output);
-  if (!s->output) return -1;
+  if (sw_shards_parse(o->shard, &s->shards.index, &s->shards.count) || !(s->output = sw_strdup(o->output))) return -1;
   for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
   sw_stream stream;
   if (parse_dtype(o->dtype, &s->dtype) || sw_device_choose(o->device, o->quiet, &s->device) ||
@@ -136,14 +146,24 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
       resume = 0;
   }
   const char *why;
-  int status = sw_journal_open(s->output, identity, resume, &s->journal, &why);
-  free(identity);
-  if (status) return -1;
+  const int sharded = s->shards.count > 1;
+  s->shards.output = s->output;
+  s->shards.identity = identity;
+  char *out = sharded ? sw_shards_path(&s->shards, s->shards.index) : sw_strdup(s->output);
+  int status = out ? 0 : -1;
+  if (!status && sharded && resume) { /* what is finished is not done again */
+    status = sw_journal_open_finished(out, identity, &s->journal);
+    s->part_done = status > 0;
+    why = NULL;
+  }
+  if (!status) status = sw_journal_open(out, identity, resume, &s->journal, &why);
+  free(out);
+  if (status < 0) return -1;
   s->before =
       (sw_pipeline_counts){s->journal.totals[0], s->journal.totals[1], s->journal.totals[2], s->journal.totals[3]};
   if (why && !s->options->quiet)
-    fprintf(stderr, "skillwatch: %s.partial is not continued, %s; beginning anew\n", s->output, why);
-  else if (s->before.rows && !s->options->quiet)
+    fprintf(stderr, "skillwatch: %s is not continued, %s; beginning anew\n", s->journal.path, why);
+  else if (s->before.rows && !s->options->quiet && !s->part_done)
     fprintf(stderr, "skillwatch: going on after %llu text%s of an interrupted run\n", (unsigned long long)s->before.rows,
             SW_S(s->before.rows));
   return 0;
@@ -198,14 +218,14 @@ static int close_after(sw_postings *postings) {
   return -1;
 }
 
-int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
+static int run_part(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
   const sw_infer_options *o = s->options;
   char *aside = NULL;
   sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
   if (sw_postings_format_parse(o->format, &reading.format)) return -1;
   if (!s->to_stdout || o->rejected) {
     if (!(aside = rejected_path(s))) return -1;
-    reading.rejected_path = aside;
+    if (!s->shards.index) reading.rejected_path = aside; /* all shards read all rows: one of them writes those set aside */
   }
   sw_postings *postings = NULL;
   if (sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings)) {
@@ -218,15 +238,43 @@ int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *
                                  .dedup = o->dedup,
                                  .skip = s->before.rows,
                                  .progress = o->quiet ? NULL : s->verb};
+  if (s->shards.count > 1) {
+    options.shard = s->shards.index;
+    options.shards = s->shards.count;
+    options.chunk_texts = SHARD_TEXTS;
+    options.chunk_bytes = SHARD_BYTES;
+  }
   int status = sw_pipeline_run(postings, job, &options, counts);
   *rejected = sw_postings_rejected(postings);
   counts->rows += s->before.rows;
   counts->truncated += s->before.truncated;
   counts->tokens += s->before.tokens;
   counts->computed_tokens += s->before.computed_tokens;
-  if (!status) status = tell_rejected(s, postings, aside, counts->rows);
+  if (!status) status = tell_rejected(s, postings, aside, sw_postings_rows(postings) - *rejected);
   free(aside);
   return status ? close_after(postings) : sw_postings_close(postings);
+}
+
+int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
+  sw_shards *shards = &s->shards;
+  if (s->part_done)
+    *counts = s->before;
+  else if (run_part(s, job, counts, rejected))
+    return -1;
+  s->publishes = !s->to_stdout;
+  if (shards->count < 2) return 0;
+  char *path = sw_shards_path(shards, shards->index);
+  int status = path ? 0 : -1;
+  if (!status && !s->part_done) status = sw_journal_finish(&s->journal, path);
+  free(path);
+  if (!status) status = sw_shards_gather(shards, s->options->quiet);
+  s->publishes = status > 0;
+  return status < 0 ? -1 : 0;
+}
+
+int sw_infer_replay(sw_infer_session *s, sw_journal_each *each, void *context) {
+  return s->shards.count > 1 ? sw_journal_replay_in_turn(s->shards.parts, s->shards.count, each, context)
+                             : sw_journal_replay(&s->journal, each, context);
 }
 
 static int copy_record(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
@@ -238,13 +286,15 @@ int sw_infer_publish(sw_infer_session *s, const char *head) {
   sw_output output;
   if (sw_output_open(&output, s->output)) return -1;
   if (fputs(head, output.file) < 0) sw_fail("cannot write %s: %s", s->output, strerror(errno));
-  else if (!sw_journal_replay(&s->journal, copy_record, &output)) return sw_output_commit(&output);
+  else if (!sw_infer_replay(s, copy_record, &output)) return sw_output_commit(&output);
   sw_output_abandon(&output);
   return -1;
 }
 
 void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t rejected) {
-  if (!s->to_stdout) sw_journal_close(&s->journal, 1);
+  if (!s->to_stdout && s->shards.count < 2) sw_journal_close(&s->journal, 1);
+  const int joined = s->shards.count > 1 && s->publishes, parts = s->shards.count;
+  if (joined) sw_shards_close(&s->shards, 1);
   const double seconds = sw_clock() - s->started, rate = (double)(c->rows - s->before.rows) / seconds;
   if (!s->options->quiet) {
     fprintf(stderr, "%s: %llu text%s, %llu token%s in %.1f s (%.0f texts/s)", s->verb, (unsigned long long)c->rows,
@@ -259,6 +309,7 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
               (unsigned long long)c->truncated, (unsigned long long)c->rows, SW_S(c->rows), was,
               s->longest, was);
   }
+  if (joined && !s->options->quiet) fprintf(stderr, "%s: %d parts joined\n", s->output, parts);
   if (s->options->json)
     fprintf(s->to_stdout ? stderr : stdout,
             "{\"rows\": %llu, \"truncated\": %llu, \"rejected\": %llu, \"resumed\": %llu, \"tokens\": %llu, "
@@ -271,6 +322,7 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
 
 void sw_infer_close(sw_infer_session *s) {
   sw_journal_close(&s->journal, 0);
+  sw_shards_close(&s->shards, 0);
   sw_runs_close(&s->runs);
   sw_model_close(s->model);
   sw_tokenizer_close(s->tokenizer);

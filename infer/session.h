@@ -3,10 +3,10 @@
 #define SW_INFER_SESSION_H
 #include "base/options.h"
 #include "engine/data/embed.h"
-#include "engine/store/journal.h"
+#include "infer/shards.h"
 
 typedef struct {
-  const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype;
+  const char *model, *output, *rejected, *column, *id_column, *format, *device, *dtype, *shard;
   int threads, batch_tokens, dedup, resume, quiet, json;
   int model_optional; /* where inputs may be vectors */
 } sw_infer_options;
@@ -34,6 +34,7 @@ typedef struct {
   {"batch-tokens", 0, SW_OPTION_INT, &(o).batch_tokens, "N", "tokens of a batch. Changes no result"},             \
   {"dedup", 0, SW_OPTION_FLAG, &(o).dedup, NULL, "compute equal texts once (--no-dedup: every one)"},             \
   {"resume", 0, SW_OPTION_FLAG, &(o).resume, NULL, "go on with an interrupted run (--no-resume: anew)"},          \
+  {"shard", 0, SW_OPTION_TEXT, &(o).shard, "I/N", "do the I-th of N parts, 1/4 to 4/4 say; the last to end joins them"}, \
   {"quiet", 'q', SW_OPTION_FLAG, &(o).quiet, NULL, "no progress and no summary"},                                 \
   {"json", 0, SW_OPTION_FLAG, &(o).json, NULL, "summary as JSON, to stdout (stderr with -o -)"}
 /* clang-format on */
@@ -53,6 +54,9 @@ typedef struct {
   char *output;   /* without a last '/' */
   int to_stdout;
   sw_journal journal;        /* open unless to_stdout */
+  sw_shards shards;
+  int part_done;             /* the part was finished by an earlier run */
+  int publishes;             /* the results of sw_infer_run are to be brought to the output by this process */
   sw_pipeline_counts before; /* what was done by the run that is continued */
   double started;
 } sw_infer_session;
@@ -65,15 +69,17 @@ int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_op
 int sw_infer_open_stems(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* The same without a model: the verb makes its own of the checkpoint, and sets longest, runs.batch_tokens and runs.max_batch. */
 int sw_infer_open_checkpoint(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
-/* Opens the journal beside the output; `settings` (reference taken over, may be NULL after a failure): the options that
+/* Opens the journal beside the output, or that of this process's part; `settings` (reference taken over, may be NULL after a failure): the options that
  * shape the results. */
 int sw_infer_open_output(sw_infer_session *session, json_t *settings);
-/* Runs the job over the inputs: what it finishes is written to stdout or appended to the journal. job->write may be
+/* Runs the job over the inputs, or over this process's part: what it finishes is written to stdout or appended to the journal. job->write may be
  * NULL: the output of finish as it is. *rejected: rows set aside. */
 int sw_infer_run(sw_infer_session *session, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected);
 /* One record of the results, from within job->write. */
 int sw_infer_put(sw_infer_session *session, const sw_pipeline_counts *counts, const void *payload, size_t bytes);
-/* Where results are not for stdout: from the journal to the output, as they were put, behind `head`. */
+/* Where session->publishes after sw_infer_run: all results in input order, as they were put. */
+int sw_infer_replay(sw_infer_session *session, sw_journal_each *each, void *context);
+/* The same to the output, behind `head`. */
 int sw_infer_publish(sw_infer_session *session, const char *head);
 /* The end of a run: the journal goes away, the summary is printed. */
 void sw_infer_report(sw_infer_session *session, const sw_pipeline_counts *counts, uint64_t rejected);

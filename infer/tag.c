@@ -300,7 +300,7 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && !job->session.to_stdout) status = sw_tags_publish(job);
+  if (!status && job->session.publishes) status = sw_tags_publish(job);
   if (!status) sw_infer_report(&job->session, &counts, rejected);
   for (size_t i = 0; i < job->num_layers; i++) sw_viterbi_rules_close(&job->layers[i].rules);
   free(job->layers);

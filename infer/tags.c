@@ -204,7 +204,7 @@ int sw_tags_publish(sw_tag_job *job) {
   char *name = sw_path_join(set.folder, "tags");
   int status = name && !sw_make_folders(set.folder) && (set.temporary = sw_temporary_path(name)) ? 0 : -1;
   free(name);
-  if (!status) status = sw_journal_replay(&job->session.journal, write_files, &set);
+  if (!status) status = sw_infer_replay(&job->session, write_files, &set);
   int folder = status ? -1 : open(set.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder >= 0) {
     if (syncfs(folder)) status = sw_fail("cannot write %s: %s", set.folder, strerror(errno));

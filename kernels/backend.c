@@ -1,9 +1,9 @@
 #include "kernels/backend.h"
 #include "base/error.h"
+#include "base/launch.h"
 #include "kernels/module.h"
 
 #include <ctype.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,11 +142,18 @@ int sw_device_check(const char *name, int threads) {
   return !strcmp(name, "auto") || !strcmp(name, "cpu") ? 0 : parse_module_device(name, backend, &index);
 }
 
+/* Of a process that is not told which: the processes of a job on one machine take its devices in turn. */
+static int own_device(const sw_module *module) {
+  const int count = module->count();
+  return count > 0 ? sw_launched()->local_rank % count : 0;
+}
+
 static int module_device_open(const char *name, sw_device **out) {
   char backend[32];
   int index;
   if (parse_module_device(name, backend, &index)) return -1;
   const sw_module *module = sw_module_open(backend);
+  if (module && !strchr(name, ':')) index = own_device(module);
   return module && !module->open(index, out) ? 0 : sw_fail_in("--device %s", name);
 }
 
@@ -155,7 +162,7 @@ int sw_device_open(const char *name, sw_device **out) {
   if (!strcmp(name, "cpu")) return cpu_open(out);
   if (strcmp(name, "auto")) return module_device_open(name, out);
   const sw_module *module = sw_module_open("cuda");
-  return module && !module->open(0, out) ? 0 : cpu_open(out);
+  return module && !module->open(own_device(module), out) ? 0 : cpu_open(out);
 }
 
 int sw_device_choose(const char *name, int quiet, sw_device **out) {
@@ -177,10 +184,7 @@ int sw_submit(sw_stream *stream, int status) {
 }
 
 int sw_stream_open(sw_device *device, int threads, sw_stream *out) {
-  if (threads <= 0) {
-    cpu_set_t set;
-    threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  }
+  if (threads <= 0) threads = sw_launch_threads();
   if (threads > MAX_THREADS) return sw_fail("--threads %d is too many (at most %d)", threads, MAX_THREADS);
   *out = (sw_stream){.device = device, .threads = threads, .handle = device->stream};
   return 0;

@@ -25,11 +25,13 @@ typedef struct sw_stream {
 /* Dropout by counters, identical on every backend. Element i of a tensor is kept where word (i & 3) of
  * philox(seed, {i >> 2 low, i >> 2 high, site, step}) is >= p * 2^32, and is then multiplied by 1 / (1 - p).
  * i is token * hidden + column for hidden states (token counts from the start of the packed batch), and
- * ((token * heads + head) << 10 | key's position in its sequence) for attention probabilities. p = 0 turns it off. */
+ * ((token * heads + head) << 10 | key's position in its sequence) for attention probabilities. p = 0 turns it off. `first` is added to i: a
+ * process that has a part of a batch draws the masks that it has in the whole. It is a multiple of 4, for attention of 1024. */
 typedef struct {
   float p;
   uint64_t seed;
   uint32_t site, step;
+  uint64_t first;
 } sw_dropout;
 
 enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its contents mean nothing before and after a call */
@@ -100,7 +102,7 @@ struct sw_device {
 int sw_collect(sw_stream *stream);
 int sw_submit(sw_stream *stream, int status);
 
-/* Opens "cpu", "cuda[:N]" or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
+/* Opens "cpu", "cuda[:N]" (of several processes of a job on one machine each another one, where no N is given) or another backend that has a module (kernels/module.h), or "auto": CUDA's first device where there is one that
  * works, otherwise the CPU. SKILLWATCH_CPU_ISA=baseline|avx2|avx512|amx lowers the instruction set (for tests); asking for one the machine
  * lacks is a failure. */
 int sw_device_open(const char *name, sw_device **out);

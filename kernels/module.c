@@ -75,6 +75,18 @@ static const sw_module *load(const char *backend) {
   return NULL;
 }
 
+const void *sw_module_symbol(const char *name, const char *symbol) {
+  char path[4400];
+  if (find(name, path, sizeof path)) {
+    sw_fail("this installation has no module for %s (skillwatch_%s.so); build where CMake finds it", name, name);
+    return NULL;
+  }
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  const void *found = library ? dlsym(library, symbol) : NULL;
+  if (!found) sw_fail("%s cannot be loaded: %s", path, dlerror());
+  return found;
+}
+
 const sw_module *sw_module_open(const char *backend) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   static struct {

@@ -5,7 +5,7 @@
 #include "kernels/backend.h"
 
 /* Changes whenever sw_module, sw_device, sw_operators or an operator's contract changes: another number is refused. */
-#define SW_MODULE_API 4
+#define SW_MODULE_API 5
 
 typedef struct {
   char name[96];         /* the product's */
@@ -28,6 +28,8 @@ typedef struct {
 
 /* The module of a backend ("cuda"), opened once and kept; NULL with the message set: what is missing. */
 const sw_module *sw_module_open(const char *backend);
+/* The same for what is no backend: the symbol of skillwatch_<name>.so. */
+const void *sw_module_symbol(const char *name, const char *symbol);
 /* 1 where a module of the backend lies where sw_module_open looks, whether it can be used or not. */
 int sw_module_installed(const char *backend);
 #endif

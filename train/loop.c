@@ -52,7 +52,9 @@ typedef struct {
   double seconds;    /* spent in steps: without evaluation and checkpoints */
   json_t *best_metrics;
   json_t *tests_before, *tests_after; /* scores on earlier test sets; NULL without such */
-  double *sums;      /* [num_heads] losses of a step */
+  double *sums;      /* [num_heads + 1] losses of a step, and whether there were any */
+  sw_group *group;   /* NULL: one process */
+  int rank, ranks;
 } loop;
 
 static volatile sig_atomic_t stop_signal;
@@ -90,26 +92,33 @@ static void plan_epoch(loop *l, int epoch) {
   l->starts[l->num_batches] = l->order.count;
 }
 
-/* Steps of all epochs, and the largest batch. */
+/* Where the part of the rank-th process in batch `b` begins; it ends where the next one's does. */
+static size_t part_of(const loop *l, size_t b, int rank) {
+  return l->starts[b] + (l->starts[b + 1] - l->starts[b]) * (size_t)rank / (size_t)l->ranks;
+}
+
+/* Steps of all epochs, and the largest part of a batch that any process has. */
 static int64_t plan_all(loop *l, int64_t *max_tokens, int *max_batch) {
   int64_t steps = 0;
   *max_tokens = *max_batch = 1;
   for (int epoch = 0; epoch < l->options->epochs; epoch++) {
     plan_epoch(l, epoch);
     steps += ((int64_t)l->num_batches + l->options->accumulate - 1) / l->options->accumulate;
-    for (size_t b = 0; b < l->num_batches; b++) {
-      int64_t tokens = 0;
-      for (size_t i = l->starts[b]; i < l->starts[b + 1]; i++) tokens += l->task->lengths[l->order.items[i]];
-      if (tokens > *max_tokens) *max_tokens = tokens;
-      if ((int)(l->starts[b + 1] - l->starts[b]) > *max_batch) *max_batch = (int)(l->starts[b + 1] - l->starts[b]);
-    }
+    for (size_t b = 0; b < l->num_batches; b++)
+      for (int rank = 0; rank < l->ranks; rank++) {
+        const size_t first = part_of(l, b, rank), end = part_of(l, b, rank + 1);
+        int64_t tokens = 0;
+        for (size_t i = first; i < end; i++) tokens += l->task->lengths[l->order.items[i]];
+        if (tokens > *max_tokens) *max_tokens = tokens;
+        if ((int)(end - first) > *max_batch) *max_batch = (int)(end - first);
+      }
   }
   return steps;
 }
 
 /* --- checkpoints --- */
-static json_t *position_json(const position *at, int64_t updates) {
-  return json_pack("{s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:i, s:b}", "step", (json_int_t)at->step, "updates", (json_int_t)updates, "epoch", at->epoch, "batch",
+static json_t *position_json(const position *at, int64_t updates, int ranks) {
+  return json_pack("{s:i, s:I, s:I, s:i, s:I, s:I, s:f, s:I, s:i, s:b}", "processes", ranks, "step", (json_int_t)at->step, "updates", (json_int_t)updates, "epoch", at->epoch, "batch",
                    (json_int_t)at->batch, "forwards", (json_int_t)at->micro_step, "best_score", at->best_score, "best_step",
                    (json_int_t)at->best_step, "evaluations_since_best", at->evaluations_since_best, "have_best", at->have_best);
 }
@@ -129,12 +138,14 @@ static int read_position(const json_t *json, position *at) {
 
 static int write_checkpoint(loop *l, const char *path, int with_optimizer) {
   sw_checkpoint *c = l->checkpoint;
-  if (sw_optimizer_settle(l->optimizer) || sw_model_save(l->stream, l->model, c)) return -1;
+  if (sw_optimizer_settle(l->optimizer)) return -1;
+  if (l->rank) return 0; /* all have the same to write */
+  if (sw_model_save(l->stream, l->model, c)) return -1;
   json_decref(c->training);
   c->training = json_pack("{s:s, s:O}", "task", l->task->name, "run", l->facts);
   if (!c->training) return sw_fail("out of memory");
   json_object_set(c->training, "metrics", l->best_metrics ? l->best_metrics : json_null());
-  int failed = json_object_set_new(c->training, "position", position_json(&l->at, sw_optimizer_steps(l->optimizer)));
+  int failed = json_object_set_new(c->training, "position", position_json(&l->at, sw_optimizer_steps(l->optimizer), l->ranks));
   if (l->tests_before)
     failed |= json_object_set_new(c->training, "earlier_tests", json_pack("{s:O, s:O?}", "before", l->tests_before, "after", l->tests_after));
   if (with_optimizer) {
@@ -155,7 +166,7 @@ static int save(loop *l) {
   const sw_loop_options *o = l->options;
   if (write_checkpoint(l, l->last_path, 1)) return -1;
   l->saved_at = l->at.step;
-  if (!o->keep) return 0;
+  if (!o->keep || l->rank) return 0;
   if (sw_kept_prune(o->output, l->at.step, o->keep)) return -1;
   int status = sw_kept_link(o->output, l->last_path, l->at.step);
   if (status > 0) {
@@ -175,6 +186,10 @@ static int has_news(const loop *l) {
 
 static int log_line(loop *l, json_t *line) {
   if (!line) return sw_fail("out of memory");
+  if (!l->metrics) { /* another process writes them */
+    json_decref(line);
+    return 0;
+  }
   sw_monitor_metrics(l->monitor, l->at.step, line);
   char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
   json_decref(line);
@@ -226,7 +241,7 @@ static int evaluate(loop *l, int *stop) {
 }
 
 /* --- one step --- */
-/* Batch `b`, the step's word rows made current, its dropout that of the `forward`-th; handed to the device as one piece. */
+/* This process's part of batch `b`, the word rows of all of it made current, its dropout that of the `forward`-th; handed to the device as one piece. */
 static int run_batch(loop *l, size_t b, int64_t forward, int preview, int *used) {
   sw_task *task = l->task;
   const uint32_t *items = l->order.items + l->starts[b];
@@ -239,12 +254,16 @@ static int run_batch(loop *l, size_t b, int64_t forward, int preview, int *used)
     if (!preview) l->tokens_done += n;
   }
   sw_run_set_dropout(l->run, 1, (uint64_t)l->options->seed ^ (uint64_t)STREAM_DROPOUT << 56, (uint32_t)forward);
+  const size_t first = part_of(l, b, l->rank) - l->starts[b], own = part_of(l, b, l->rank + 1) - l->starts[b] - first;
+  int64_t before = 0;
+  for (size_t i = 0; i < first; i++) before += task->lengths[items[i]];
+  sw_run_set_first_token(l->run, before);
   if (sw_collect(l->stream)) return -1;
   int failed = sw_optimizer_refresh(l->optimizer, NULL, 0);
   if (!failed && preview)
     failed = task->preview(task->self, l->run, items, count);
-  else if (!failed)
-    failed = task->batch(task->self, l->run, items, count, sw_optimizer_gradients(l->optimizer), used) ||
+  else if (!failed && own)
+    failed = task->batch(task->self, l->run, items + first, own, sw_optimizer_gradients(l->optimizer), used) ||
              (*used && sw_optimizer_collect(l->optimizer));
   return sw_submit(l->stream, failed ? -1 : 0);
 }
@@ -261,12 +280,22 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
     if (run_batch(l, b, l->at.micro_step + (int64_t)(b - first), 1, NULL)) return -1;
   for (size_t b = first; b < last; b++) {
     int used = 0;
+    if (b + 1 == last) sw_optimizer_begin_sum(l->optimizer);
     if (run_batch(l, b, l->at.micro_step++, 0, &used)) return -1;
     any |= used;
   }
   *rate = sw_schedule_rate(&l->schedule, l->at.step);
-  if (any && sw_optimizer_measure(l->optimizer)) return -1;
-  if (sw_run_losses(l->run, l->sums) || l->model->device->synchronize(l->stream)) return -1; /* the one wait of a step */
+  if (l->group) { /* what one process has once it is ready for the next step, together with the others */
+    const size_t losses = l->model->num_heads + 1;
+    if (sw_optimizer_finish_sum(l->optimizer) || sw_run_losses(l->run, l->sums) || l->model->device->synchronize(l->stream)) return -1;
+    l->sums[losses] = any;
+    if (sw_group_sum(l->group, l->sums, losses + 1)) return -1;
+    any = l->sums[losses] > 0;
+    if (any && (sw_optimizer_measure(l->optimizer) || l->model->device->synchronize(l->stream))) return -1;
+  } else {
+    if (any && sw_optimizer_measure(l->optimizer)) return -1;
+    if (sw_run_losses(l->run, l->sums) || l->model->device->synchronize(l->stream)) return -1; /* the one wait of a step */
+  }
   *loss = task->loss(task->self, l->sums);
   if (!isfinite(*loss)) return sw_fail("the loss is not a number");
   if (any && sw_optimizer_step(l->optimizer, *rate, norm)) return -1;
@@ -275,13 +304,21 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
   return 0;
 }
 
+/* The signal that ends the run, or 0. Where it came to one process, all hear of it here, so all must ask. */
+static int stopping(const loop *l) {
+  if (!l->group) return stop_signal;
+  double seen[3] = {stop_signal == SIGUSR1, stop_signal == SIGTERM, stop_signal == SIGINT};
+  sw_group_sum(l->group, seen, 3);
+  return seen[0] > 0 ? SIGUSR1 : seen[1] > 0 ? SIGTERM : seen[2] > 0 ? SIGINT : 0;
+}
+
 static int train(loop *l) {
   const sw_loop_options *o = l->options;
   sw_progress bar;
   char what[64], details[128];
   /* a run that was stopped at the end of an epoch has yet to evaluate it */
   int64_t evaluated_at = o->eval_every && l->at.step % o->eval_every == 0 ? l->at.step : -1;
-  int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0;
+  int stop = o->patience && l->at.evaluations_since_best >= o->patience, status = 0, by_signal = 0;
   if (l->task->evaluate && l->task->evaluate_first && !l->at.have_best) { /* from the first file on, there is something to resume from */
     status = write_checkpoint(l, l->last_path, 1) || evaluate(l, &stop) ? -1 : 0;
     l->saved_at = -1;
@@ -293,7 +330,7 @@ static int train(loop *l) {
     sw_progress_open(&bar, what, (double)l->num_batches, o->quiet);
     double mean = 0;
     int64_t steps_here = 0;
-    while (!status && !stop && !stop_signal && (size_t)l->at.batch < l->num_batches) {
+    while (!status && !stop && (size_t)l->at.batch < l->num_batches && !(by_signal = stopping(l))) {
       double loss, norm, rate = 0, began = sw_clock();
       if (run_step(l, &loss, &norm, &rate)) {
         status = sw_fail("step %lld: %s; the best checkpoint so far is kept: try a lower --lr", (long long)l->at.step + 1, sw_error());
@@ -319,7 +356,8 @@ static int train(loop *l) {
       if (!status && due && !epoch_ends) status = save(l);
     }
     sw_progress_close(&bar);
-    if (status || stop || stop_signal) break;
+    if (!status && !stop && !by_signal) by_signal = stopping(l);
+    if (status || stop || by_signal) break;
     l->at.epoch++;
     l->at.batch = 0;
     if (!o->quiet && !l->task->evaluate && steps_here) fprintf(stderr, "epoch %d: mean loss %.4f\n", l->at.epoch, mean);
@@ -328,16 +366,16 @@ static int train(loop *l) {
       evaluated_at = l->at.step;
     }
     if (!status) status = save(l);
-    if (stop_signal) break;
+    if (!status && (by_signal = stopping(l))) break;
   }
   if (!status && stop && l->at.epoch < o->epochs) {
     l->at.epoch = o->epochs; /* a resumed run has nothing left to do */
     status = save(l);
     if (!o->quiet) fprintf(stderr, "stopped early: no better score in %d evaluation%s\n", o->patience, SW_S(o->patience));
   }
-  if (!status && stop_signal && l->at.epoch < o->epochs) { /* a signal that comes when all is done changes nothing */
+  if (!status && by_signal && l->at.epoch < o->epochs) { /* a signal that comes when all is done changes nothing */
     if (has_news(l) && save(l)) return SW_EXIT_FAILED;
-    fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", (int)stop_signal, (long long)l->at.step);
+    if (!l->rank) fprintf(stderr, "skillwatch: stopped by signal %d after step %lld; go on with --resume\n", by_signal, (long long)l->at.step);
     return SW_EXIT_AGAIN;
   }
   return status ? SW_EXIT_FAILED : SW_EXIT_DONE;
@@ -400,15 +438,19 @@ static int resume(loop *l) {
   }
   if (!status) status = sw_model_prepare(l->stream, l->model);
   /* what was told of the first evaluation is told again where it is done again */
-  if (!status) status = trim_metrics(l->metrics_path, l->task->evaluate_first && !l->at.have_best ? -1 : l->at.step);
-  if (!status) status = sw_kept_cut(l->options->output, l->at.step);
+  if (!status && !l->rank) status = trim_metrics(l->metrics_path, l->task->evaluate_first && !l->at.have_best ? -1 : l->at.step);
+  if (!status && !l->rank) status = sw_kept_cut(l->options->output, l->at.step);
   if (!status) {
     const char *run_id = json_string_value(json_object_get(last.training, "mlflow_run_id"));
     snprintf(l->run_id, sizeof l->run_id, "%s", run_id ? run_id : "");
     json_t *metrics = json_object_get(last.training, "metrics");
     l->best_metrics = json_is_null(metrics) ? NULL : json_incref(metrics);
     l->tests_after = json_incref(json_object_get(json_object_get(last.training, "earlier_tests"), "after"));
+    const json_t *were = json_object_get(json_object_get(last.training, "position"), "processes");
     if (!l->options->quiet) fprintf(stderr, "resumed after step %lld\n", (long long)l->at.step);
+    if (!l->options->quiet && were && json_integer_value(were) != l->ranks)
+      fprintf(stderr, "it ran in %lld process%s before, not %d: it goes on with the same batches, but not to the same bits\n",
+              (long long)json_integer_value(were), json_integer_value(were) == 1 ? "" : "es", l->ranks);
   }
   sw_checkpoint_close(&last);
   return status;
@@ -421,7 +463,9 @@ static int open_buffers(loop *l) {
   int max_batch;
   int64_t steps = plan_all(l, &max_tokens, &max_batch);
   l->schedule = (sw_schedule){.kind = o->schedule, .peak = o->learning_rate, .total = steps, .warmup = (int64_t)(o->warmup * (double)steps)};
-  if (sw_optimizer_open(l->stream, l->model, &o->optimizer, max_tokens, o->accumulate, &l->optimizer)) return -1;
+  sw_optimizer_options with_group = o->optimizer;
+  with_group.group = l->group;
+  if (sw_optimizer_open(l->stream, l->model, &with_group, max_tokens, o->accumulate, &l->optimizer)) return -1;
   if (l->task->sequences) max_batch *= l->task->sequences;
   if (l->task->eval_tokens > max_tokens) max_tokens = l->task->eval_tokens;
   if (l->task->eval_batch > max_batch) max_batch = l->task->eval_batch;
@@ -451,17 +495,38 @@ static int check_outputs(const loop *l) {
   return 0;
 }
 
+/* All processes must be at the same work: same options, same data, same kind of device. */
+static int check_group(const loop *l) {
+  if (!l->group) return 0;
+  if (l->model->config.hidden_size % 4) return sw_fail("several processes want a hidden size that is a multiple of 4; this model's is %d", l->model->config.hidden_size);
+  char *own = json_dumps(l->facts, JSON_COMPACT | JSON_SORT_KEYS);
+  size_t bytes = own ? strlen(own) + 1 : 0;
+  int status = own ? sw_group_broadcast(l->group, &bytes, sizeof bytes) : sw_fail("out of memory");
+  char *first = status ? NULL : sw_alloc(bytes);
+  if (first && !l->rank) memcpy(first, own, bytes);
+  if (!status) status = first ? sw_group_broadcast(l->group, first, bytes) : -1;
+  if (!status && strcmp(first, own)) {
+    json_t *theirs = json_loads(first, 0, NULL);
+    status = sw_fail("this process and the first one differ in '%s': all need the same files and the same kind of machine", first_difference(theirs, l->facts));
+    json_decref(theirs);
+  }
+  free(first);
+  free(own);
+  return status;
+}
+
 static int open_loop(loop *l) {
   const sw_loop_options *o = l->options;
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
-  const int can_resume = o->resume && sw_exists(l->last_path);
-  if (!can_resume && !o->force && check_outputs(l)) return -1;
+  int can_resume = o->resume && sw_exists(l->last_path);
+  if (sw_group_broadcast(l->group, &can_resume, sizeof can_resume) || check_group(l)) return -1;
+  if (!can_resume && !o->force && !l->rank && check_outputs(l)) return -1;
   if (sw_order_open((uint64_t)o->seed, l->task->num_items, l->task->replays, l->task->num_replays, &l->order)) return -1;
   l->starts = sw_alloc_array(l->order.count + 1, sizeof *l->starts);
-  l->sums = sw_alloc_array(l->model->num_heads + 1, sizeof *l->sums);
+  l->sums = sw_alloc_array(l->model->num_heads + 2, sizeof *l->sums);
   if (!l->starts || !l->sums) return -1;
   if (open_buffers(l)) {
-    if (o->batch_size || l->batch_tokens < 2 || !sw_error_is_memory()) return -1;
+    if (l->group || o->batch_size || l->batch_tokens < 2 || !sw_error_is_memory()) return -1;
     l->batch_tokens /= 2;
     fprintf(stderr, "skillwatch: %s; going on with --batch-tokens %d\n", sw_error(), l->batch_tokens);
     if (json_object_set_new(l->facts, "batch_tokens", json_integer(l->batch_tokens))) return sw_fail("out of memory");
@@ -473,11 +538,13 @@ static int open_loop(loop *l) {
   if (can_resume) {
     if (resume(l)) return -1;
     l->saved_at = l->at.step;
-  } else {
+  } else if (!l->rank) {
     remove(l->metrics_path);
     if (o->force) remove(l->last_path);
     if (sw_kept_cut(o->output, -1)) return -1;
   }
+  if (sw_group_sum(l->group, &(double){0}, 1)) return -1; /* nothing is written before all have read */
+  if (l->rank) return 0;
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
   if (l->at.epoch >= o->epochs) return 0; /* nothing to tell */
@@ -486,7 +553,8 @@ static int open_loop(loop *l) {
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
   loop l = {.stream = stream, .model = model, .task = task, .options = options, .checkpoint = checkpoint, .facts = facts,
-            .batch_tokens = options->batch_tokens};
+            .batch_tokens = options->batch_tokens, .group = options->group, .rank = sw_group_rank(options->group),
+            .ranks = sw_group_size(options->group)};
   struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGINT, &action, NULL);

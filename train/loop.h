@@ -1,5 +1,8 @@
 /* The training loop that every task shares: batches, steps, learning rate, evaluation, early stopping, checkpoints, resume.
  *
+ * Several processes (engine/learn/group.h) share every batch: each computes a part of its items, and all do the same step on the sum of their
+ * gradients. Rank 0 writes.
+ *
  * A step is `accumulate` batches; a batch is cut from the epoch's shuffled items by a token budget or a number of items. All of it
  * follows from (seed, epoch, step), so a resumed run goes on with the same bits. */
 #ifndef SW_TRAIN_LOOP_H
@@ -29,6 +32,7 @@ typedef struct {
   int log_every;           /* steps between lines of the metrics file */
   sw_monitor_options monitor;
   int resume, force, quiet, json;
+  sw_group *group;         /* NULL: one process */
 } sw_loop_options;
 
 /* What a task brings. Functions return 0 or -1 with the message set. */
@@ -51,6 +55,7 @@ typedef struct sw_task {
   double (*loss)(void *self, const double *sums);
   /* The distinct or repeated token ids of a batch, for the word table's refresh. */
   void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
+  /* With a group, each process calls it for its part of a batch (`used`: of that part), and begin_step for all of the step. */
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
    * `line` (256 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);

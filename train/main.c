@@ -1,4 +1,6 @@
 /* skillwatch-train: one verb a task. */
+#include "base/error.h"
+#include "base/launch.h"
 #include "base/options.h"
 #include "train/tasks.h"
 
@@ -49,7 +51,11 @@ static int body(int argc, char **argv) {
     return SW_EXIT_DONE;
   }
   for (int i = 0; i < TASKS; i++)
-    if (!strcmp(argv[1], tasks[i].name)) return tasks[i].run(argc - 1, argv + 1);
+    if (!strcmp(argv[1], tasks[i].name)) {
+      if (sw_launched()->size == 1 || !strcmp(argv[1], "ner") || !strcmp(argv[1], "mlm")) return tasks[i].run(argc - 1, argv + 1);
+      sw_fail("train %s runs in one process: start it without mpirun", tasks[i].name);
+      return sw_exit_message(SW_EXIT_USAGE);
+    }
   fprintf(stderr, "skillwatch: unknown task '%s' (see skillwatch train --help)\n", argv[1]);
   return SW_EXIT_USAGE;
 }

@@ -24,6 +24,7 @@ typedef struct {
   uint32_t epoch;
   int64_t masked; /* tokens of the step */
   int64_t eval_tokens;
+  sw_group *group;
   /* of the batch */
   int32_t *ids, *cu_seqlens, *positions, *labels;
 } mlm;
@@ -91,6 +92,7 @@ static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, ch
   mlm *t = self;
   int64_t total = 0;
   double sums[2];
+  int turn = 0; /* whose batch it is */
   sw_run_set_dropout(run, 0, 0, 0);
   for (size_t i = 0; i < t->dev.count;) {
     sw_batch b = new_batch(t);
@@ -102,9 +104,11 @@ static int evaluate(void *self, sw_run *run, double *score, json_t **metrics, ch
       add_sequence(t, &b, &masked, length, own);
     }
     total += masked;
-    if (masked && (sw_run_forward(run, &b, NULL) || sw_run_mlm_loss(run, t->positions, t->labels, masked, 1, NULL))) return -1;
+    const int own = turn == sw_group_rank(t->group);
+    turn = (turn + 1) % sw_group_size(t->group);
+    if (own && masked && (sw_run_forward(run, &b, NULL) || sw_run_mlm_loss(run, t->positions, t->labels, masked, 1, NULL))) return -1;
   }
-  if (sw_run_losses(run, sums) || t->model->device->synchronize(t->stream)) return -1;
+  if (sw_run_losses(run, sums) || t->model->device->synchronize(t->stream) || sw_group_sum(t->group, sums, t->model->num_heads + 1)) return -1;
   if (!total) return sw_fail("the held-out text has no token to predict");
   const double loss = sums[t->model->num_heads] / (double)total;
   if (!isfinite(loss)) return sw_fail("the loss of the held-out text is not a number");
@@ -142,18 +146,18 @@ static int check_output(const void *self, const char *output) {
   return sw_check_output(output, o->data.items, o->data.count) || sw_check_output(output, o->dev.items, o->dev.count) ? -1 : 0;
 }
 
-static int read_postings(const mlm_options *o, const sw_tokenizer *tokenizer, mlm *t) {
+static int read_postings(const mlm_options *o, const sw_setup *setup, mlm *t) {
   const char *output = o->setup.loop.output;
   const uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
   char *rejected = sw_loop_path(output, ".rejected.jsonl"), *dev_rejected = sw_loop_path(output, ".dev.rejected.jsonl");
-  sw_text_options options = {.tokenizer = tokenizer, .max_length = o->setup.max_length, .max_bytes = o->memory ? (uint64_t)o->memory << 20 : half,
-                             .holdout = o->holdout, .postings = {.column = o->column, .rejected_path = rejected},
+  sw_text_options options = {.tokenizer = setup->tokenizer, .max_length = o->setup.max_length, .max_bytes = o->memory ? (uint64_t)o->memory << 20 : half,
+                             .holdout = o->holdout, .postings = {.column = o->column, .rejected_path = sw_setup_rejected(setup, rejected)},
                              .progress = o->setup.loop.quiet ? NULL : "reading"};
   int status = rejected && dev_rejected ? sw_postings_format_parse(o->format, &options.postings.format) : -1;
   if (!status) status = sw_text_set_read(o->data.items, (size_t)o->data.count, &options, &t->set, o->holdout > 0 ? &t->dev : NULL, &t->facts);
   if (!status && o->dev.count) {
     options.holdout = 0;
-    options.postings.rejected_path = dev_rejected;
+    options.postings.rejected_path = sw_setup_rejected(setup, dev_rejected);
     status = sw_text_set_read(o->dev.items, (size_t)o->dev.count, &options, &t->dev, NULL, &t->dev_facts);
   }
   free(rejected);
@@ -224,11 +228,12 @@ static int train_mlm(mlm_options *o) {
   int status = sw_setup_open(&o->setup, &setup);
   if (status) goto done;
   status = SW_EXIT_FAILED;
-  if (sw_masking_open(setup.tokenizer, o->mask, o->whole_words, &t.masking) || read_postings(o, setup.tokenizer, &t)) goto done;
+  if (sw_masking_open(setup.tokenizer, o->mask, o->whole_words, &t.masking) || read_postings(o, &setup, &t)) goto done;
   sw_setup_drop_heads(&setup, NULL, NULL);
   if (sw_setup_mlm_model(&setup, "base") || open_task(&t, &o->setup)) goto done;
   t.stream = &setup.stream;
   t.model = setup.model;
+  t.group = setup.group;
   if (!o->setup.loop.quiet) print_start(&setup, &t);
   sw_task task = {.name = "mlm", .self = &t, .num_items = t.set.count, .lengths = t.set.lengths, .begin_epoch = begin_epoch,
                   .begin_step = begin_step, .batch = batch, .ids = item_ids, .loss = step_loss, .evaluate = t.dev.count ? evaluate : NULL,
@@ -237,7 +242,7 @@ static int train_mlm(mlm_options *o) {
   json_t *hyper = json_pack("{s:f, s:b, s:f, s:s?}", "mask", o->mask, "whole_words", o->whole_words, "holdout", o->holdout, "column", o->column);
   status = sw_setup_train(&setup, &task, manifest(&o->data, &t.facts), manifest(&o->dev, &t.dev_facts), hyper);
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   close_task(&t);
   sw_setup_close(&setup);
   return status;

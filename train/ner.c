@@ -202,15 +202,15 @@ static int check_output(const void *self, const char *output) {
 }
 
 /* Training data and what is replayed, whose files come last; data to evaluate on. */
-static int read_labels(const ner_options *o, sw_labels *data, sw_labels *dev) {
+static int read_labels(const ner_options *o, const sw_setup *setup, sw_labels *data, sw_labels *dev) {
   const char *output = o->setup.loop.output;
   char *rejected = sw_loop_path(output, ".rejected.jsonl"), *dev_rejected = sw_loop_path(output, ".dev.rejected.jsonl");
   const size_t fresh = (size_t)o->data.count, count = fresh + (size_t)o->replay.count;
   const char **inputs = sw_alloc_array(count, sizeof *inputs);
   int status = rejected && dev_rejected && inputs ? 0 : -1;
   for (size_t i = 0; i < count && !status; i++) inputs[i] = i < fresh ? o->data.items[i] : o->replay_files[i - fresh];
-  if (!status) status = sw_labels_read_training(inputs, count, rejected, data);
-  if (!status && o->dev.count) status = sw_labels_read(o->dev.items, (size_t)o->dev.count, dev_rejected, data, dev);
+  if (!status) status = sw_labels_read_training(inputs, count, sw_setup_rejected(setup, rejected), data);
+  if (!status && o->dev.count) status = sw_labels_read(o->dev.items, (size_t)o->dev.count, sw_setup_rejected(setup, dev_rejected), data, dev);
   free(inputs);
   free(rejected);
   free(dev_rejected);
@@ -253,7 +253,7 @@ static int check_replays(const sw_checkpoint *base, const sw_labels *labels, siz
   return 0;
 }
 
-static int open_tests(ner *t, const sw_labels *data, const sw_tokenizer *tokenizer, const sw_list *files) {
+static int open_tests(ner *t, const sw_labels *data, const sw_tokenizer *tokenizer, const sw_list *files, sw_group *group) {
   if (!files->count) return 0;
   if (!(t->tests = sw_alloc_array((size_t)files->count, sizeof *t->tests))) return -1;
   for (t->num_tests = 0; t->num_tests < (size_t)files->count; t->num_tests++) {
@@ -261,6 +261,7 @@ static int open_tests(ner *t, const sw_labels *data, const sw_tokenizer *tokeniz
     if (sw_labels_read(files->items + t->num_tests, 1, NULL, data, &test->labels) ||
         sw_eval_set_open(&test->labels, tokenizer, t->model->config.max_positions, &test->set))
       return -1;
+    sw_eval_set_share(test->set, group);
   }
   return 0;
 }
@@ -271,7 +272,8 @@ static int open_task(ner *t, const sw_labels *data, const sw_labels *dev, const 
   if (sw_token_set_open(data, tokenizer, o->setup.max_length, 0, &t->set)) return -1;
   if (!t->set.count) return sw_fail("the training data has no word to learn from");
   if (dev && sw_eval_set_open(dev, tokenizer, t->model->config.max_positions, &t->dev)) return -1;
-  if (open_tests(t, data, tokenizer, &o->test)) return -1;
+  if (dev) sw_eval_set_share(t->dev, l->group);
+  if (open_tests(t, data, tokenizer, &o->test, l->group)) return -1;
   const size_t longest = (size_t)t->set.max_length, budget = (size_t)l->batch_tokens;
   const size_t room = l->batch_size ? (size_t)l->batch_size * longest : budget > longest ? budget : longest; /* of any batch */
   t->lengths = sw_alloc_array(t->set.count, sizeof *t->lengths);
@@ -342,7 +344,7 @@ static int train_ner(ner_options *o) {
   int status = sw_setup_open(&o->setup, &setup);
   if (status) goto done;
   status = SW_EXIT_FAILED;
-  if (read_labels(o, &data, &dev) || check_replays(&setup.checkpoint, &data, (size_t)o->data.count) || set_heads(&t, &setup, &data) ||
+  if (read_labels(o, &setup, &data, &dev) || check_replays(&setup.checkpoint, &data, (size_t)o->data.count) || set_heads(&t, &setup, &data) ||
       sw_setup_model(&setup, "ner"))
     goto done;
   size_t fresh = 0;
@@ -357,7 +359,7 @@ static int train_ner(ner_options *o) {
                   .eval_tokens = evaluates ? eval_tokens(t.model) : 0, .eval_batch = evaluates ? EVAL_BATCH : 0};
   status = sw_setup_train(&setup, &task, manifest(&data, t.replays, task.num_replays), manifest(&dev, NULL, 0), NULL);
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   close_task(&t);
   sw_labels_close(&data);
   sw_labels_close(&dev);

@@ -1,6 +1,7 @@
 #include "train/setup.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/launch.h"
 #include "base/philox.h"
 #include "engine/store/config_file.h"
 #include "train/kept.h"
@@ -109,6 +110,9 @@ int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const cha
   if (!(l->warmup >= 0 && l->warmup < 1)) return sw_fail("--warmup is a part of all steps: from 0 to below 1");
   if ((l->batch_tokens < 1 && !l->batch_size) || l->batch_tokens > 1 << 20) return sw_fail("--batch-tokens must be from 1 to 1048576");
   if (l->batch_size < 0 || l->batch_size > 1 << 16) return sw_fail("--batch-size must be from 0 to 65536");
+  const int processes = sw_launched()->size;
+  if (l->batch_size % processes)
+    return sw_fail("--batch-size %d cannot be dealt out to %d processes: give a multiple of %d", l->batch_size, processes, processes);
   if (l->accumulate < 1 || l->accumulate > 4096) return sw_fail("--accumulate must be from 1 to 4096");
   if (l->eval_every < 0 || l->patience < 0 || l->checkpoint_every < 0)
     return sw_fail("--eval-every, --patience and --checkpoint-every cannot be negative");
@@ -162,7 +166,7 @@ static int extend_lineage(sw_checkpoint *c) {
 /* Before the loop there is nothing to save. */
 static void stop_early(int signal) {
   static const char line[] = "skillwatch: stopped before training began\n";
-  if (write(STDERR_FILENO, line, sizeof line - 1)) {}
+  if (!sw_launched()->rank && write(STDERR_FILENO, line, sizeof line - 1)) {}
   _exit(SW_EXIT_AGAIN);
 }
 
@@ -176,10 +180,14 @@ static int take_lock(sw_setup *s) {
 int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   s->options = o;
   sw_checkpoint_init(&s->checkpoint);
+  if (sw_group_open(&s->group)) return SW_EXIT_FAILED;
+  o->loop.group = s->group;
+  const int rank = sw_group_rank(s->group);
+  if (rank) o->loop.quiet = 1; /* one process speaks and writes for all */
   const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
   for (int i = 0; i < 3; i++) sigaction(signals[i], &(struct sigaction){.sa_handler = stop_early}, NULL);
-  if (sw_check_writable(o->loop.output)) return SW_EXIT_FAILED;
-  int status = take_lock(s);
+  int status = rank ? 0 : sw_check_writable(o->loop.output) ? SW_EXIT_FAILED : take_lock(s);
+  if (sw_group_broadcast(s->group, &status, sizeof status)) return SW_EXIT_FAILED;
   if (status) return status;
   if (o->from_scratch)
     return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ? SW_EXIT_FAILED : 0;
@@ -204,7 +212,20 @@ void sw_setup_close(sw_setup *s) {
   sw_checkpoint_close(&s->checkpoint);
   sw_device_close(s->device);
   sw_lock_release(&s->lock);
+  sw_group_close(s->group);
 }
+
+void sw_setup_tell(const sw_setup *s, int status) {
+  if (sw_group_rank(s->group)) {
+    signal(SIGTERM, SIG_DFL);
+    sleep(2); /* what fails everywhere is the first process's to tell: it ends this one meanwhile */
+    sw_fail_in("process %d of %d", sw_group_rank(s->group) + 1, sw_group_size(s->group));
+  }
+  sw_exit_message(status);
+  sw_group_abort(s->group, status);
+}
+
+const char *sw_setup_rejected(const sw_setup *s, const char *path) { return sw_group_rank(s->group) ? NULL : path; }
 
 /* --- heads and model --- */
 
@@ -296,6 +317,7 @@ int sw_setup_mlm_model(sw_setup *s, const char *kind) {
 }
 
 void sw_setup_print_device(const sw_setup *s) {
+  if (s->group) fprintf(stderr, "%d processes, each ", sw_group_size(s->group));
   fprintf(stderr, "%s, %d thread%s, %s", s->device->name, s->stream.threads, SW_S(s->stream.threads), s->options->dtype);
 }
 

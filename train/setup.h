@@ -35,6 +35,7 @@ typedef struct {
   sw_tokenizer *tokenizer;
   sw_model *model;          /* NULL before sw_setup_model */
   sw_lock lock;             /* <stem>.lock: no other run writes the same output */
+  sw_group *group;          /* the processes of this run; NULL: one */
 } sw_setup;
 
 /* Keeps other runs off the output; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
@@ -43,6 +44,10 @@ typedef struct {
  * SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */
 int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);
+/* Prints sw_error() and, where there are other processes, ends them with `status`. */
+void sw_setup_tell(const sw_setup *setup, int status);
+/* Where a file of rows set aside goes: `path`, or nowhere, for one process of several writes them. */
+const char *sw_setup_rejected(const sw_setup *setup, const char *path);
 
 /* Appends a head to the checkpoint. Its weights [labels, hidden] stay where the checkpoint has them under that name; otherwise they are new:
  * N(0, 0.02), as BERT's initializer_range, from the seed and `number`; bias 0. */

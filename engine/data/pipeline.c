@@ -187,43 +187,52 @@ static int end_chunk(pipeline *p) {
 static int on_idle(void *context) {
   pipeline *p = context;
   if (atomic_load(&p->stop)) return sw_fail("the run has failed");
-  return p->reading->count && (end_chunk(p) || begin_chunk(p)) ? -1 : 0;
+  return p->options.shards < 2 && p->reading->count && (end_chunk(p) || begin_chunk(p)) ? -1 : 0;
 }
 
 /* A chunk is full, or the first text of one that comes through a pipe has waited long enough. */
-static int is_full(const pipeline *p, size_t bytes) {
+static int is_full(const pipeline *p, size_t texts, size_t bytes) {
   uint64_t done, total;
-  const chunk *c = p->reading;
-  if (c->count >= p->options.chunk_texts || bytes >= p->options.chunk_bytes) return 1;
+  if (texts >= p->options.chunk_texts || bytes >= p->options.chunk_bytes) return 1;
+  if (p->options.shards > 1) return 0;
   sw_postings_progress(p->postings, &done, &total);
   return !total && sw_clock() - p->began > SW_IDLE_MS / 1000.0;
 }
 
 static int read_all(pipeline *p) {
+  const int shards = p->options.shards > 1 ? p->options.shards : 1;
   uint64_t skip = p->options.skip;
-  size_t bytes = 0;
+  size_t texts = 0, bytes = 0; /* of the chunk, whoever's it is */
+  int turn = 0;                /* the shard whose it is */
   if (begin_chunk(p)) return -1;
   for (;;) {
     sw_posting posting;
     int status = sw_postings_next(p->postings, &posting);
     if (status < 0) return -1;
     if (status == 0) return p->reading->count ? end_chunk(p) : 0;
-    if (skip) {
-      skip--;
+    const int ours = turn == p->options.shard, drop = !ours || skip;
+    if (ours && skip) skip--;
+    if (drop && shards == 1) {
       sw_posting_close(&posting);
       continue;
     }
     if (!p->reading->count) {
-      bytes = 0;
       p->began = sw_clock();
+      if (shards == 1) texts = bytes = 0;
     }
+    texts++;
     bytes += posting.bytes;
-    if (add_item(p->reading, &posting)) {
+    if (drop) {
+      sw_posting_close(&posting);
+    } else if (add_item(p->reading, &posting)) {
       sw_posting_close(&posting);
       return -1;
     }
     if (atomic_load(&p->stop)) return -1;
-    if (is_full(p, bytes) && (end_chunk(p) || begin_chunk(p))) return -1;
+    if (!is_full(p, texts, bytes)) continue;
+    if (p->reading->count && (end_chunk(p) || begin_chunk(p))) return -1;
+    texts = bytes = 0;
+    turn = (turn + 1) % shards;
   }
 }
 

@@ -75,6 +75,9 @@ typedef struct {
   size_t chunk_bytes;   /* of text; 0: 4 MiB */
   size_t cache_bytes;   /* of the cache across chunks; 0: 128 MiB */
   const char *progress; /* what the progress bar says; NULL: none */
+  /* shards > 1: the chunks of a run over all texts are dealt out in turn, and only those of `shard` (from 0) are done; `skip` counts its
+   * texts. Chunks then do not depend on how the input comes. */
+  int shard, shards;
 } sw_pipeline_options;
 
 /* Runs to the end of the postings. `counts` (may be NULL): of everything that was written. */

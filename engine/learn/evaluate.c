@@ -13,6 +13,7 @@ enum { BLOCK_SEQUENCES = 8192 };
 struct sw_eval_set {
   const sw_labels *labels;
   sw_token_set tokens;
+  sw_group *group;
 };
 
 int sw_eval_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int max_positions, sw_eval_set **out) {
@@ -33,6 +34,8 @@ void sw_eval_set_close(sw_eval_set *set) {
   sw_token_set_close(&set->tokens);
   free(set);
 }
+
+void sw_eval_set_share(sw_eval_set *set, sw_group *group) { set->group = group; }
 
 uint64_t sw_eval_set_tokens(const sw_eval_set *set) {
   return set->tokens.tokens;
@@ -306,10 +309,15 @@ static int run_block(evaluation *e, size_t first, size_t end) {
 
 static int run_set(evaluation *e) {
   const sw_token_set *tokens = &e->set->tokens;
-  size_t example = 0;
-  for (size_t first = 0; first < tokens->count;) {
+  const size_t examples = e->set->labels->num_examples, ranks = (size_t)sw_group_size(e->set->group), rank = (size_t)sw_group_rank(e->set->group);
+  size_t example = examples * rank / ranks; /* this process's are those before `examples_end` */
+  const size_t examples_end = examples * (rank + 1) / ranks;
+  size_t begin = 0, count = 0;
+  while (begin < tokens->count && tokens->items[begin].example < example) begin++;
+  for (count = begin; count < tokens->count && tokens->items[count].example < examples_end;) count++;
+  for (size_t first = begin; first < count;) {
     size_t end = first;
-    while (end < tokens->count &&
+    while (end < count &&
            (end - first < BLOCK_SEQUENCES || tokens->items[end].example == tokens->items[end - 1].example))
       end++;
     if (run_block(e, first, end)) return -1;
@@ -323,9 +331,37 @@ static int run_set(evaluation *e) {
     }
     first = end;
   }
-  for (; example < e->set->labels->num_examples; example++)
+  for (; example < examples_end; example++)
     if (score_example(e, 0, example, 0, 0)) return -1;
   return 0;
+}
+
+/* What the others counted, too. Counts below 2^53 are exact as doubles. */
+static int add_others(evaluation *e) {
+  size_t n = 0, room = 0;
+  for (size_t i = 0; i < e->num_layers; i++) room += 4 + 3 * e->metrics[i].num_types;
+  double *all = sw_alloc_array(room, sizeof *all);
+  if (!all) return -1;
+  int status = 0;
+  for (int back = 0; back < 2 && !status; back++, n = 0) {
+    for (size_t i = 0; i < e->num_layers; i++) {
+      sw_entity_metrics *m = &e->metrics[i];
+#define SW_ADDED(type, x) (back ? (void)((x) = (type)all[n++]) : (void)(all[n++] = (double)(x)))
+      SW_ADDED(double, e->loss[i]);
+      SW_ADDED(uint64_t, e->loss_words[i]);
+      SW_ADDED(uint64_t, m->tags_right);
+      SW_ADDED(uint64_t, m->tags);
+      for (size_t k = 0; k < m->num_types; k++) {
+        SW_ADDED(uint64_t, m->counts[k].true_positive);
+        SW_ADDED(uint64_t, m->counts[k].predicted);
+        SW_ADDED(uint64_t, m->counts[k].gold);
+      }
+#undef SW_ADDED
+    }
+    if (!back) status = sw_group_sum(e->set->group, all, n);
+  }
+  free(all);
+  return status;
 }
 
 static int add_up(const evaluation *e, sw_eval_scores *out) {
@@ -395,6 +431,7 @@ int sw_eval_set_run(const sw_eval_set *set, const sw_model *model, sw_run *run, 
   sw_run_set_dropout(run, 0, 0, 0);
   e.heads = sw_alloc_array(e.num_layers, sizeof *e.heads);
   int status = e.heads && !find_heads(&e) && !open_evaluation(&e) ? run_set(&e) : -1;
+  if (!status && set->group) status = add_others(&e);
   if (status == 0) {
     sw_eval_scores all;
     status = add_up(&e, &all);

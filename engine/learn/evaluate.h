@@ -3,6 +3,7 @@
 #ifndef SW_LEARN_EVALUATE_H
 #define SW_LEARN_EVALUATE_H
 #include "engine/data/token_set.h"
+#include "engine/learn/group.h"
 #include "engine/learn/metrics.h"
 #include "engine/model/model.h"
 
@@ -23,6 +24,8 @@ typedef struct sw_eval_set sw_eval_set;
 /* max_positions: config.max_positions of the model. Longer examples are windowed (SW_WINDOW_OVERLAP). */
 int sw_eval_set_open(const sw_labels *labels, const sw_tokenizer *tokenizer, int max_positions, sw_eval_set **out);
 void sw_eval_set_close(sw_eval_set *set);
+/* From now on the processes of the group (borrowed; may be NULL) evaluate a part each: scores are those of the whole, `words` is not to be asked for. */
+void sw_eval_set_share(sw_eval_set *set, sw_group *group);
 uint64_t sw_eval_set_tokens(const sw_eval_set *set);
 
 /* The token heads of a model as layers, for sw_labels_read; they borrow from the model: free(out->layers). `path`: of

@@ -37,8 +37,15 @@ struct sw_optimizer {
   int32_t *slots, *device_slots;
   int64_t merged_count;
   int micro_batches, accumulate;
+
+  sw_group *group;
+  float *host_values;        /* where the device is not the CPU: its gradients on their way to the others */
+  size_t dense, sent;        /* the arena's floats from `dense` on are summed densely, those from `sent` on are under way */
+  char *host_rows;           /* word rows of this process, then of all: see gather_rows */
+  size_t host_rows_bytes;
 };
 
+enum { BUCKETS = 16, LEAST_BUCKET = 1024, MOST_BUCKET = 1 << 20 }; /* floats of a bucket: what is sent together */
 enum { HISTORY = 4096 }; /* steps; then every row is brought up to date and the history starts anew */
 
 static void *device_zeroed(sw_stream *stream, size_t bytes) {
@@ -50,6 +57,9 @@ static void *device_zeroed(sw_stream *stream, size_t bytes) {
   return p;
 }
 
+/* Whether a step's word rows come from more than one backward. */
+static int merges(const sw_optimizer *o) { return o->words && (o->accumulate > 1 || o->group); }
+
 static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   sw_stream *stream = &o->stream;
   sw_device *device = stream->device;
@@ -58,7 +68,10 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   for (size_t i = 0; i < model->num_parameters; i++)
     if (model->parameters[i].sparse_rows) o->words = &model->parameters[i];
   const size_t hidden = (size_t)model->parameters[0].shape[1]; /* of the word table */
-  o->max_touched = max_tokens * o->accumulate < (int64_t)vocab ? max_tokens * o->accumulate : (int64_t)vocab;
+  const int64_t all_tokens = max_tokens * o->accumulate * sw_group_size(o->group);
+  o->max_touched = all_tokens < (int64_t)vocab ? all_tokens : (int64_t)vocab;
+  o->dense = o->words ? o->words->offset + o->words->count : 0; /* the table is the first in the arena */
+  o->sent = model->values_count;
   if (!(o->m = device_zeroed(stream, arena)) || !(o->v = device_zeroed(stream, arena)) ||
       !(o->squares = device->alloc(device, 64 + SW_SUM_WORKSPACE)) || !(o->gradients.values = device_zeroed(stream, arena)) ||
       !(o->gradients.word_rows = device->alloc(device, (size_t)max_tokens * hidden * sizeof(float))) ||
@@ -76,7 +89,8 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   o->ids = sw_alloc_array(vocab, sizeof(int32_t));
   o->tensors = sw_alloc_array(model->num_parameters + 1, sizeof *o->tensors);
   if (!o->gradients.word_ids || !o->mark || !o->ids || !o->tensors) return -1;
-  if (o->words && o->accumulate > 1) {
+  if (o->group && strcmp(device->backend, "cpu") && !(o->host_values = sw_alloc_array(model->values_count, sizeof(float)))) return -1;
+  if (merges(o)) {
     o->merged = device_zeroed(stream, (size_t)o->max_touched * hidden * sizeof(float));
     o->device_slots = device->alloc(device, (size_t)max_tokens * 4);
     o->merged_ids = sw_alloc_array((size_t)o->max_touched, sizeof(int32_t));
@@ -106,6 +120,7 @@ int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_opt
   o->model = model;
   o->options = *options;
   o->accumulate = accumulate;
+  o->group = options->group;
   if (open_optimizer(o, max_tokens)) {
     sw_optimizer_close(o);
     return -1;
@@ -128,6 +143,8 @@ void sw_optimizer_close(sw_optimizer *o) {
   free(o->merged_ids);
   free(o->slot_of);
   free(o->slots);
+  free(o->host_values);
+  free(o->host_rows);
   free(o);
 }
 
@@ -164,6 +181,19 @@ int sw_optimizer_refresh(sw_optimizer *o, const int32_t *ids, int64_t count) {
   return update_rows(o, o->ids, distinct, NULL, 1);
 }
 
+/* The place of a word's row in o->merged. */
+static int32_t slot_of(sw_optimizer *o, int32_t id) {
+  if (o->slot_of[id] < 0) {
+    o->slot_of[id] = (int32_t)o->merged_count;
+    o->merged_ids[o->merged_count++] = id;
+  }
+  return o->slot_of[id];
+}
+static void forget_slots(sw_optimizer *o) {
+  for (int64_t i = 0; i < o->merged_count; i++) o->slot_of[o->merged_ids[i]] = -1;
+  o->merged_count = 0;
+}
+
 int sw_optimizer_collect(sw_optimizer *o) {
   sw_gradients *g = &o->gradients;
   if (++o->micro_batches > o->accumulate) return sw_fail("more than %d micro-batches in a step", o->accumulate);
@@ -173,27 +203,18 @@ int sw_optimizer_collect(sw_optimizer *o) {
     return SW_RUN(&o->stream, add_rows, &desc, o->touched, g->word_rows, g->values + o->model->parameters[0].offset);
   }
   if (o->accumulate == 1) return 0;
-  for (int64_t i = 0; i < g->unique; i++) {
-    int32_t id = g->word_ids[i];
-    if (o->slot_of[id] < 0) {
-      o->slot_of[id] = (int32_t)o->merged_count;
-      o->merged_ids[o->merged_count++] = id;
-    }
-    o->slots[i] = o->slot_of[id];
-  }
+  for (int64_t i = 0; i < g->unique; i++) o->slots[i] = slot_of(o, g->word_ids[i]);
   if (o->stream.device->copy_in(&o->stream, o->device_slots, o->slots, (size_t)g->unique * 4)) return -1;
   return SW_RUN(&o->stream, add_rows, &desc, o->device_slots, g->word_rows, o->merged);
 }
 
 static int empty_gradients(sw_optimizer *o) {
   sw_device *device = o->stream.device;
-  const sw_parameter *p = o->words; /* it is the first in the arena: all that follows is dense */
-  size_t from = p ? p->offset + p->count : 0;
-  if (device->zero(&o->stream, o->gradients.values + from, (o->model->values_count - from) * sizeof(float))) return -1;
-  if (p && o->accumulate > 1) {
+  const sw_parameter *p = o->words;
+  if (device->zero(&o->stream, o->gradients.values + o->dense, (o->model->values_count - o->dense) * sizeof(float))) return -1;
+  if (merges(o)) {
     if (device->zero(&o->stream, o->merged, (size_t)o->merged_count * (size_t)p->shape[1] * sizeof(float))) return -1;
-    for (int64_t i = 0; i < o->merged_count; i++) o->slot_of[o->merged_ids[i]] = -1;
-    o->merged_count = 0;
+    forget_slots(o);
   }
   o->micro_batches = 0;
   return 0;
@@ -210,10 +231,93 @@ static int remember_step(sw_optimizer *o, double rate) {
 
 /* The word rows' gradient of a step; none where it is dense. */
 static float *row_gradients(sw_optimizer *o, const int32_t **ids, int64_t *rows) {
-  const int merged = o->accumulate > 1;
+  const int merged = merges(o);
   *ids = merged ? o->merged_ids : o->gradients.word_ids;
   *rows = !o->words ? 0 : merged ? o->merged_count : o->gradients.unique;
   return merged ? o->merged : o->gradients.word_rows;
+}
+
+/* --- the other processes --- */
+
+/* The buckets whose gradients from offset `from` on are final go out. Where they are cut follows from the model alone, and adding up goes element
+ * by element: neither the cuts nor the moment change a bit. */
+static void send_from(void *context, size_t from) {
+  sw_optimizer *o = context;
+  float *values = o->host_values ? o->host_values : o->gradients.values;
+  size_t bucket = (o->model->values_count - o->dense) / BUCKETS;
+  bucket = bucket < LEAST_BUCKET ? LEAST_BUCKET : bucket > MOST_BUCKET ? MOST_BUCKET : bucket;
+  while (o->sent > o->dense) {
+    const size_t begin = o->sent - o->dense > bucket ? o->sent - bucket : o->dense;
+    if (begin < from) break;
+    sw_group_start_sum(o->group, values + begin, o->sent - begin);
+    o->sent = begin;
+  }
+}
+
+void sw_optimizer_begin_sum(sw_optimizer *o) {
+  if (!o->group || o->host_values) return;
+  o->gradients.done = send_from;
+  o->gradients.context = o;
+}
+
+/* Everybody's word rows: added up in the order of the ranks, to o->merged. A process gives its ids, then its rows; those with fewer rows than the
+ * most fill up. */
+static int gather_rows(sw_optimizer *o) {
+  sw_device *device = o->stream.device;
+  const size_t ranks = (size_t)sw_group_size(o->group), hidden = (size_t)o->words->shape[1];
+  const int32_t *ids = o->accumulate > 1 ? o->merged_ids : o->gradients.word_ids;
+  const float *rows = o->accumulate > 1 ? o->merged : o->gradients.word_rows;
+  const int64_t own = o->micro_batches == 0 ? 0 : o->accumulate > 1 ? o->merged_count : o->gradients.unique;
+  int64_t *counts = sw_alloc_array(ranks, sizeof *counts), most = 0;
+  if (!counts || sw_group_gather(o->group, &own, sizeof own, counts)) {
+    free(counts);
+    return -1;
+  }
+  for (size_t r = 0; r < ranks; r++)
+    if (counts[r] > most) most = counts[r];
+  const size_t row = hidden * sizeof(float), ids_bytes = ((size_t)most * sizeof(int32_t) + 15) / 16 * 16, each = ids_bytes + (size_t)most * row;
+  const size_t total = (size_t)o->max_touched * row, wanted = (ranks + 1) * each + total; /* mine, everybody's, and their sum */
+  if (wanted > o->host_rows_bytes) {
+    free(o->host_rows);
+    o->host_rows_bytes = (o->host_rows = sw_alloc_aligned(wanted)) ? wanted : 0;
+  }
+  int status = o->host_rows ? 0 : -1;
+  if (!status && own) {
+    memcpy(o->host_rows, ids, (size_t)own * sizeof *ids);
+    status = device->copy_out(&o->stream, o->host_rows + ids_bytes, rows, (size_t)own * row) || device->synchronize(&o->stream) ? -1 : 0;
+  }
+  if (!status) status = sw_group_gather(o->group, o->host_rows, each, o->host_rows + each);
+  forget_slots(o);
+  float *sums = (float *)(void *)(o->host_rows + (ranks + 1) * each);
+  for (size_t r = 0; r < ranks && !status; r++) {
+    const char *part = o->host_rows + (r + 1) * each;
+    const int32_t *part_ids = (const int32_t *)(const void *)part;
+    const float *part_rows = (const float *)(const void *)(part + ids_bytes);
+    for (int64_t i = 0; i < counts[r]; i++, part_rows += hidden) {
+      const int64_t before = o->merged_count;
+      const int32_t slot = slot_of(o, part_ids[i]);
+      float *sum = sums + (size_t)slot * hidden;
+      if (slot >= before)
+        memcpy(sum, part_rows, row);
+      else
+        for (size_t k = 0; k < hidden; k++) sum[k] += part_rows[k];
+    }
+  }
+  free(counts);
+  return status || device->copy_in(&o->stream, o->merged, sums, (size_t)o->merged_count * row) ? -1 : 0;
+}
+
+int sw_optimizer_finish_sum(sw_optimizer *o) {
+  if (!o->group) return 0;
+  sw_device *device = o->stream.device;
+  float *values = o->gradients.values + o->dense;
+  const size_t bytes = (o->model->values_count - o->dense) * sizeof(float);
+  o->gradients.done = NULL;
+  if (o->host_values && (device->copy_out(&o->stream, o->host_values + o->dense, values, bytes) || device->synchronize(&o->stream))) return -1;
+  send_from(o, 0);
+  o->sent = o->model->values_count;
+  if ((o->words && gather_rows(o)) || sw_group_wait(o->group)) return -1;
+  return o->host_values ? device->copy_in(&o->stream, values, o->host_values + o->dense, bytes) : 0;
 }
 
 int sw_optimizer_measure(sw_optimizer *o) {

@@ -114,6 +114,7 @@ struct sw_run {
   sw_mlm_state mlm;
   /* dropout */
   int dropout_enabled;
+  uint64_t first_token; /* of the whole batch that this run has a part of */
   uint64_t seed;
   uint32_t step;
   /* tokens sorted by id, for the word table's gradient */

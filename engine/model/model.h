@@ -108,10 +108,16 @@ typedef struct {
   float *word_rows;   /* device [max_tokens, the word table's columns]: gradients of the batch's distinct ids, in increasing order of id */
   int32_t *word_ids;  /* host [unique], increasing */
   int64_t unique;
+  /* NULL, or called by backward, where operators are done when they return (the CPU), whenever the gradients from offset `from` to the end of `values` will not change any more */
+  void (*done)(void *context, size_t from);
+  void *context;
 } sw_gradients;
 
 /* Dropout of this forward: masks depend on (seed, step) only. Set before sw_run_forward; p comes from the configuration (0 turns off). */
 void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step);
+/* Then, where the batches of the following forwards are parts of larger ones: the tokens of the whole before the part, so that it gets the masks
+ * that it has in the whole. BERTs with token heads or the MLM head only, whose hidden size is a multiple of 4. */
+void sw_run_set_first_token(sw_run *run, int64_t first_token);
 /* After a forward: cross entropy of head h over the tokens. labels (host) [tokens], SW_IGNORE where there is none, otherwise one of the
  * head's; row_weights (host) [tokens] or NULL; gradients are those of scale * sum. The unscaled weighted sum is added to the head's loss, which
  * stays on the device. Heads add up: `first` is 1 for the first head of a forward. Parameter gradients of the head are added to `gradients`. */

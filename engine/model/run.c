@@ -13,7 +13,8 @@
 #include <string.h>
 
 sw_dropout sw_run_dropout(const sw_run *run, float p, uint32_t site) {
-  return (sw_dropout){.p = run->dropout_enabled ? p : 0, .seed = run->seed, .site = site, .step = run->step};
+  return (sw_dropout){.p = run->dropout_enabled ? p : 0, .seed = run->seed, .site = site, .step = run->step,
+                      .first = run->first_token * (uint64_t)run->model->config.hidden_size};
 }
 
 /* --- the arena --- */
@@ -227,7 +228,9 @@ void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step) 
   run->dropout_enabled = enabled;
   run->seed = seed;
   run->step = step;
+  run->first_token = 0;
 }
+void sw_run_set_first_token(sw_run *run, int64_t first_token) { run->first_token = (uint64_t)first_token; }
 
 /* --- forward --- */
 static int accept_batch(sw_run *run, const sw_batch *batch) {
@@ -269,6 +272,7 @@ static sw_embedding_desc embedding_desc(const sw_run *run) {
 static sw_attention_desc attention_desc(const sw_run *run, int layer) {
   sw_attention_desc desc = attention_shape(run->model, run->batch, run->tokens, run->max_seqlen);
   desc.dropout = sw_run_dropout(run, run->model->config.attention_dropout, SITE_LAYERS + 3 * (uint32_t)layer);
+  desc.dropout.first = run->first_token * (uint64_t)run->model->config.num_heads << 10;
   return desc;
 }
 
@@ -514,8 +518,10 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
                             .dropout = sw_run_dropout(run, model->config.hidden_dropout, SITE_HEAD)};
     if (SW_RUN(&run->stream, dropout, &desc, run->d_state, run->d_state)) return -1;
   }
-  for (int i = model->config.num_layers - 1; i >= 0; i--)
+  for (int i = model->config.num_layers - 1; i >= 0; i--) {
     if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
+    if (gradients->done) gradients->done(gradients->context, model->layers[i].product[SW_QKV].weight);
+  }
   if (sw_run_sort_ids(run, gradients)) return -1;
   sw_embedding_desc desc = embedding_desc(run);
   return SW_RUN(&run->stream, embedding_backward, &desc, run->positions, NULL, run->d_state, run->z0, model->values + at.gamma, run->mean0,

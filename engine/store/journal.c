@@ -1,6 +1,7 @@
 #include "engine/store/journal.h"
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-static const char magic[8] = "SWJRNL1\n";
+static const char magic[8] = "SWJRNL1\n", closing[8] = "the end\n"; /* the latter: payload of a finished journal's last record */
 enum { MAX_PAYLOAD = 1 << 30 };
 
 /* In the machine's byte order: a journal is read by the machine that wrote it. */
@@ -112,9 +113,11 @@ int sw_journal_append(sw_journal *j, const uint64_t counters[SW_JOURNAL_COUNTERS
   return 0;
 }
 
+static const char DAMAGED[] = "it is damaged";
+
 /* 1: the journal is of this run and its whole records are counted; 0: it is not (why); -1: failure. */
 static int scan(sw_journal *j, const char *identity, const char **why) {
-  *why = "it is damaged";
+  *why = DAMAGED;
   sw_buffer payload = {0};
   record r;
   int status = read_record(j, sizeof magic, &r, &payload);
@@ -130,8 +133,7 @@ static int scan(sw_journal *j, const char *identity, const char **why) {
       j->records++;
       for (int i = 0; i < SW_JOURNAL_COUNTERS; i++) j->totals[i] += r.counters[i];
     }
-    if (status == 0)
-      status = ftruncate(j->file, (off_t)j->end) ? sw_fail("cannot write %s: %s", j->path, strerror(errno)) : 1;
+    if (status == 0) status = 1;
   }
   sw_buffer_close(&payload);
   return status;
@@ -168,6 +170,7 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
   if (!status) status = check_start(j, (uint64_t)info.st_size);
   if (!status) {
     int fits = resume && info.st_size > 0 ? scan(j, identity, &reason) : 0;
+    if (fits > 0 && ftruncate(j->file, (off_t)j->end)) fits = sw_fail("cannot write %s: %s", j->path, strerror(errno));
     if (fits < 0) status = -1;
     if (fits == 0) {
       j->end = j->first = 0;
@@ -180,19 +183,60 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
   return status;
 }
 
-int sw_journal_replay(sw_journal *j,
-                      int (*each)(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
-                                  size_t bytes),
-                      void *context) {
+int sw_journal_replay_in_turn(sw_journal *journals, int count, sw_journal_each *each, void *context) {
   sw_buffer payload = {0};
   record r;
-  int status = 0;
-  for (uint64_t at = j->first; at < j->end && !status; at += sizeof r + r.bytes) {
-    int found = read_record(j, at, &r, &payload);
-    if (found == 0) sw_fail("%s changed while it was in use", j->path);
+  int status = 0, turn = 0;
+  uint64_t *at = sw_alloc_array((unsigned long)count, sizeof *at);
+  if (!at) return -1;
+  for (int i = 0; i < count; i++) at[i] = journals[i].first;
+  for (; !status && at[turn] < journals[turn].end; turn = (turn + 1) % count) {
+    int found = read_record(&journals[turn], at[turn], &r, &payload);
+    if (found == 0) sw_fail("%s changed while it was in use", journals[turn].path);
     status = found > 0 ? each(context, r.counters, payload.data, payload.size) : -1;
+    at[turn] += sizeof r + r.bytes;
   }
+  for (int i = 0; i < count && !status; i++)
+    if (at[i] != journals[i].end) status = sw_fail("%s and %s do not belong together", journals[i].path, journals[turn].path);
   sw_buffer_close(&payload);
+  free(at);
+  return status;
+}
+
+int sw_journal_replay(sw_journal *j, sw_journal_each *each, void *context) { return sw_journal_replay_in_turn(j, 1, each, context); }
+
+int sw_journal_finish(sw_journal *j, const char *path) {
+  if ((j->identity && begin(j)) || append(j, j->totals, closing, sizeof closing) || sw_file_publish(j->path, path)) return -1;
+  j->removable = 0; /* it has another name now */
+  sw_journal_close(j, 0);
+  return 0;
+}
+
+int sw_journal_open_finished(const char *path, const char *identity, sw_journal *j) {
+  const char *why;
+  char start[sizeof magic];
+  *j = (sw_journal){.file = open(path, O_RDONLY | O_CLOEXEC)};
+  if (j->file < 0) return errno == ENOENT ? 0 : sw_fail("cannot read %s: %s", path, strerror(errno));
+  int status = (j->path = sw_strdup(path)) ? read_all(j->file, start, sizeof start, 0) : -1;
+  if (status == 0 || (status > 0 && memcmp(start, magic, sizeof start))) status = sw_fail("%s is no part of a run", path);
+  if (status > 0) status = scan(j, identity, &why);
+  if (status == 0 && !strcmp(why, DAMAGED)) status = sw_fail("%s is damaged: remove it, and run its shard again", path);
+  if (status > 0) { /* the last record closes it */
+    struct stat info;
+    record r;
+    sw_buffer payload = {0};
+    const uint64_t last = j->end - sizeof r - sizeof closing;
+    if (j->records == 0 || fstat(j->file, &info) || (uint64_t)info.st_size != j->end || read_record(j, last, &r, &payload) <= 0 ||
+        payload.size != sizeof closing || memcmp(payload.data, closing, sizeof closing)) {
+      status = sw_fail("%s is damaged: remove it, and run its shard again", path);
+    } else {
+      j->end = last;
+      j->records--;
+      memcpy(j->totals, r.counters, sizeof j->totals);
+    }
+    sw_buffer_close(&payload);
+  }
+  if (status <= 0) sw_journal_close(j, 0);
   return status;
 }
 

@@ -29,11 +29,17 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
 /* Appends one record; on failure (full disk) the journal ends with the record before. */
 int sw_journal_append(sw_journal *journal, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
                       size_t bytes);
+typedef int sw_journal_each(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes);
 /* Calls `each` with every payload, in order. */
-int sw_journal_replay(sw_journal *journal,
-                      int (*each)(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
-                                  size_t bytes),
-                      void *context);
+int sw_journal_replay(sw_journal *journal, sw_journal_each *each, void *context);
+/* The same for several journals, whose records come in turn: the first of each, then the second of each, and so on. Their numbers of
+ * records must fit that. */
+int sw_journal_replay_in_turn(sw_journal *journals, int count, sw_journal_each *each, void *context);
+/* Nothing will follow: marks the end, and the journal is renamed to `path` and closed. */
+int sw_journal_finish(sw_journal *journal, const char *path);
+/* Opens, for reading, what sw_journal_finish left, and looks at all of it. 1: it is whole and has this identity; 0: there is none, or one of
+ * another identity; -1: it is damaged or cannot be read. */
+int sw_journal_open_finished(const char *path, const char *identity, sw_journal *journal);
 /* The records stay for the next run, unless there are none. `done`: the destination is written, the journal goes away.
  */
 void sw_journal_close(sw_journal *journal, int done);

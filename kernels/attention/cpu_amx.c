@@ -198,7 +198,7 @@ SW_INLINE vf softmax_weights(const job *j, int64_t row, int length, const float 
   vf shift = top * factor;
   uint32_t threshold = sw_dropout_threshold(dropout->p);
   float keep = sw_dropout_scale(dropout->p);
-  sw_dropout_rows rows = sw_dropout_rows_of((uint64_t)row, (uint64_t)j->desc->num_heads);
+  sw_dropout_rows rows = sw_dropout_rows_of(dropout, (uint64_t)row, (uint64_t)j->desc->num_heads);
   int padded = steps_of(length) * STEP;
   for (k = 0; k < padded; k += 4) {
     vf e[4], mask[4];

@@ -6,7 +6,7 @@
 
 static double multiplier(const sw_dropout *d, uint64_t row, int key) {
   if (d->p == 0) return 1;
-  uint64_t index = row << 10 | (uint64_t)key, block = index >> 2;
+  uint64_t index = d->first + (row << 10 | (uint64_t)key), block = index >> 2;
   uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), d->site, d->step}, words[4];
   sw_philox(d->seed, counter, words);
   return words[index & 3] >= (double)d->p * 4294967296.0 ? 1.0 / (1.0 - (double)d->p) : 0;

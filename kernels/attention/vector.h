@@ -107,7 +107,7 @@ SW_INLINE void softmax(const job *j, int64_t row, int length, int vectors, float
     if (dropout->p > 0) {
       uint32_t threshold = sw_dropout_threshold(dropout->p);
       float scale = sw_dropout_scale(dropout->p);
-      sw_dropout_rows rows = sw_dropout_rows_of((uint64_t)(row + (int64_t)v * SW_LANES * j->desc->num_heads),
+      sw_dropout_rows rows = sw_dropout_rows_of(dropout, (uint64_t)(row + (int64_t)v * SW_LANES * j->desc->num_heads),
                                                 (uint64_t)j->desc->num_heads);
       for (; k < length; k += 4) {
         vf mask[4];
@@ -195,7 +195,7 @@ SW_INLINE void softmax_backward(const job *j, int64_t row, int length, int vecto
     if (dropout->p > 0) {
       uint32_t threshold = sw_dropout_threshold(dropout->p);
       float scale = sw_dropout_scale(dropout->p);
-      sw_dropout_rows rows = sw_dropout_rows_of((uint64_t)(row + (int64_t)v * SW_LANES * j->desc->num_heads),
+      sw_dropout_rows rows = sw_dropout_rows_of(dropout, (uint64_t)(row + (int64_t)v * SW_LANES * j->desc->num_heads),
                                                 (uint64_t)j->desc->num_heads);
       for (int k = 0; k < length; k += 4) {
         vf quad[4];

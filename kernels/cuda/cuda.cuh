@@ -146,8 +146,10 @@ struct sw_dropout_mask {
   uint32_t threshold, site, step;
   uint64_t seed;
   float scale;
+  uint64_t first; /* sw_dropout's, in quads */
   /* Multipliers (0 or 1 / (1 - p)) of elements 4 * quad .. 4 * quad + 3. */
   __device__ __forceinline__ float4 four(uint64_t quad) const {
+    quad += first;
     const uint32_t counter[4] = {(uint32_t)quad, (uint32_t)(quad >> 32), site, step};
     uint32_t w[4];
     sw_philox_device(seed, counter, w);
@@ -156,6 +158,7 @@ struct sw_dropout_mask {
   }
   /* Which of these four are kept: bit k for element 4 * quad + k. */
   __device__ __forceinline__ unsigned kept(uint64_t quad) const {
+    quad += first;
     const uint32_t counter[4] = {(uint32_t)quad, (uint32_t)(quad >> 32), site, step};
     uint32_t w[4];
     sw_philox_device(seed, counter, w);
@@ -183,7 +186,7 @@ static inline sw_dropout_mask sw_dropout_mask_of(const sw_dropout &d) {
   const double t = (double)d.p * 4294967296.0;
   uint64_t whole = (uint64_t)t;
   whole += (double)whole < t;
-  return {whole > 0xffffffffu ? 0xffffffffu : (uint32_t)whole, d.site, d.step, d.seed, 1.0f / (1.0f - d.p)};
+  return {whole > 0xffffffffu ? 0xffffffffu : (uint32_t)whole, d.site, d.step, d.seed, 1.0f / (1.0f - d.p), d.first >> 2};
 }
 
 /* Calls f with a null pointer of the C++ type of a dtype: dispatch over the two storage formats. */

@@ -88,13 +88,14 @@ SW_INLINE void sw_dropout_store(float *to, const vq c[4], const vq order, uint32
 }
 /* The buffer that sw_dropout_row needs for n elements, in floats. */
 #define SW_DROPOUT_ROOM(n) ((n) + 3 + 4 * SW_LANES)
-/* The multipliers of elements first .. first + n - 1; they lie in `buffer`, at the address returned. */
+/* The multipliers of elements first .. first + n - 1 (and d->first); they lie in `buffer`, at the address returned. */
 static __attribute__((noinline, unused)) const float *sw_dropout_row(const sw_dropout *d, uint64_t first, int n,
                                                                      float *buffer) {
   const uint64_t seed = d->seed; /* the buffer might overlap *d, for all the compiler knows */
   const vq site = (vq){0} + d->site, step = (vq){0} + d->step;
   uint32_t threshold = sw_dropout_threshold(d->p);
   float scale = sw_dropout_scale(d->p);
+  first += d->first;
   int lead = (int)(first & 3), total = lead + n;
   vq order = {0}; /* 128-bit lane l computes counters l and quarter + l: unpacking then leaves the words in order */
   for (int l = 0; l < SW_LANES / 4; l++) order[2 * l] = (uint64_t)l, order[2 * l + 1] = (uint64_t)(SW_LANES / 4 + l);
@@ -113,7 +114,8 @@ static __attribute__((noinline, unused)) const float *sw_dropout_row(const sw_dr
 typedef struct {
   vq even, odd; /* row << 8, of the even and of the odd lanes */
 } sw_dropout_rows;
-SW_INLINE sw_dropout_rows sw_dropout_rows_of(uint64_t first_row, uint64_t row_stride) {
+SW_INLINE sw_dropout_rows sw_dropout_rows_of(const sw_dropout *d, uint64_t first_row, uint64_t row_stride) {
+  first_row += d->first >> 10;
   uint64_t even[SW_LANES / 2], odd[SW_LANES / 2];
   for (int l = 0; l < SW_LANES / 2; l++) {
     even[l] = (first_row + (uint64_t)(2 * l) * row_stride) << 8;

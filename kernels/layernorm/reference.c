@@ -4,6 +4,7 @@
 #include <math.h>
 
 double sw_reference_multiplier(const sw_dropout *d, uint64_t index) {
+  index += d->first;
   uint64_t block = index / 4;
   uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), d->site, d->step}, words[4];
   sw_philox(d->seed, counter, words);

@@ -31,7 +31,7 @@ static layer layer_of(kt *t, sw_dtype dtype, int batch, const int32_t *lengths, 
                       .head_size = size,
                       .scale = (float)(1 / sqrt(size)),
                       .dtype = dtype,
-                      .dropout = {.p = p, .seed = t->seed * 0x9E3779B97F4A7C15ull, .site = 12, .step = 3}},
+                      .dropout = {.p = p, .seed = t->seed * 0x9E3779B97F4A7C15ull, .site = 12, .step = 3, .first = (uint64_t)batch << 10}},
              .keep_lse = 1};
   for (int i = 0; i < batch; i++) {
     l.cu[i + 1] = l.cu[i] + lengths[i];

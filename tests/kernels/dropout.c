@@ -12,15 +12,16 @@ static void run_dropout(kt *t, void *argument) {
   kt_ok(t, SW_RUN(&t->stream, dropout, c->desc, c->x->data, c->y->data));
 }
 
-static void dropout_of(kt *t, sw_dtype dtype, int64_t count, float p) {
-  kt_case(t, "dropout %s count %lld p %g", sw_dtype_name(dtype), (long long)count, (double)p);
-  sw_dropout_desc desc = {.count = count, .dtype = dtype, .dropout = {.p = p, .seed = t->seed, .site = 5, .step = 9}};
+static void dropout_of(kt *t, sw_dtype dtype, int64_t count, float p, uint64_t first) {
+  kt_case(t, "dropout %s count %lld p %g first %llu", sw_dtype_name(dtype), (long long)count, (double)p, (unsigned long long)first);
+  sw_dropout_desc desc = {.count = count, .dtype = dtype, .dropout = {.p = p, .seed = t->seed, .site = 5, .step = 9, .first = first}};
   kt_tensor *x = kt_new(t, "x", dtype, count), *y = kt_new(t, "y", dtype, count);
   kt_normal(t, x, 1, 2);
   double *want = kt_doubles(t, count);
   int64_t kept = 0;
   for (int64_t i = 0; i < count; i++) {
-    uint32_t counter[4] = {(uint32_t)(i >> 2), (uint32_t)(i >> 34), 5, 9}, words[4];
+    const uint64_t at = first + (uint64_t)i;
+    uint32_t counter[4] = {(uint32_t)(at >> 2), (uint32_t)(at >> 34), 5, 9}, words[4];
     sw_philox(t->seed, counter, words);
     int keep = (double)words[i & 3] >= (double)p * 4294967296.0;
     kept += keep;
@@ -60,9 +61,9 @@ int main(int argc, char **argv) {
   const int64_t counts[] = {0, 1, 3, 15, 64, 1023, 1024, 1025, 40000};
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
     for (int bf16 = 0; bf16 < 2; bf16++) {
-      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.1f);
-      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.0f);
-      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.75f);
+      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.1f, 0);
+      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.0f, 8);
+      dropout_of(&t, bf16 ? SW_BF16 : SW_F32, counts[i], 0.75f, ((uint64_t)5 << 32) + 12);
     }
   for (int hidden = 1; hidden < 70; hidden += 17) add_rows(&t, hidden);
   return kt_close(&t);

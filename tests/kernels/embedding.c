@@ -70,7 +70,7 @@ static void one_case(kt *t, sw_dtype dtype, int tokens, int hidden, int types, i
   int64_t count = (int64_t)tokens * hidden;
   layer l = {
       .desc =
-          {tokens, hidden, VOCABULARY, POSITIONS, types, 1e-5f, dtype, {.p = p, .seed = t->seed, .site = 0, .step = 9}},
+          {tokens, hidden, VOCABULARY, POSITIONS, types, 1e-5f, dtype, {.p = p, .seed = t->seed, .site = 0, .step = 9, .first = 4 * (uint64_t)tokens}},
       .training = 1};
   int32_t *ids = calloc((size_t)tokens + 1, 4), *positions = calloc((size_t)tokens + 1, 4),
           *type_ids = calloc((size_t)tokens + 1, 4);

@@ -49,7 +49,7 @@ static void one_case(kt *t, sw_dtype dtype, int64_t tokens, int hidden, float p,
           with_residual ? " residual" : "");
   int64_t count = tokens * hidden;
   layer l = {
-      .desc = {tokens, hidden, 1e-12f, dtype, {.p = p, .seed = t->seed ^ 0x123456789abcdef0ull, .site = 7, .step = 41}},
+      .desc = {tokens, hidden, 1e-12f, dtype, {.p = p, .seed = t->seed ^ 0x123456789abcdef0ull, .site = 7, .step = 41, .first = 4 * (uint64_t)tokens}},
       .training = 1};
   l.x = kt_new(t, "x", dtype, count), l.y = kt_new(t, "y", dtype, count);
   l.residual = with_residual ? kt_new(t, "residual", dtype, count) : NULL;

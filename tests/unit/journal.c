@@ -132,7 +132,61 @@ static void test_who_may_use_it(void **state) {
   assert_int_not_equal(sw_journal_open("/no/such/folder/x.h5", identity, 1, &j, &why), 0);
 }
 
+static int note(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  strncat(context, payload, bytes);
+  return 0;
+}
+
+/* What was finished is read as a whole or refused; several are read in turn. */
+static void test_finished(void **state) {
+  static const char *const texts[3][3] = {{"a", "d", "g"}, {"b", "e", ""}, {"c", "f", ""}};
+  sw_journal parts[3], j;
+  char path[3][700], all[64] = "";
+  for (int i = 0; i < 3; i++) {
+    char out[600];
+    snprintf(out, sizeof out, "%s%d", test_path("part"), i);
+    snprintf(path[i], sizeof path[i], "%s.done", out);
+    assert_int_equal(sw_journal_open(out, identity, 1, &j, NULL), 0);
+    for (int k = 0; k < 3 && texts[i][k][0]; k++)
+      assert_int_equal(sw_journal_append(&j, (uint64_t[]){(uint64_t)k + 1, 0, 0, 0}, texts[i][k], 1), 0);
+    assert_int_equal(sw_journal_open_finished(path[i], identity, &parts[i]), 0); /* not there yet */
+    assert_int_equal(sw_journal_finish(&j, path[i]), 0);
+    assert_int_equal(sw_journal_open_finished(path[i], "another", &parts[i]), 0);
+    assert_int_equal(sw_journal_open_finished(path[i], identity, &parts[i]), 1);
+    assert_int_equal(parts[i].totals[0], i ? 3 : 6);
+  }
+  assert_int_equal(sw_journal_replay_in_turn(parts, 3, note, all), 0);
+  assert_string_equal(all, "abcdefg");
+  assert_int_equal(sw_journal_replay_in_turn(parts, 2, note, all), 0);
+  sw_journal swapped[2] = {parts[1], parts[0]}; /* the second has more than its turns */
+  assert_int_equal(sw_journal_replay_in_turn(swapped, 2, note, all), -1);
+  for (int i = 0; i < 3; i++) sw_journal_close(&parts[i], 0);
+  FILE *file = fopen(path[0], "rb+");
+  char bytes[600];
+  const size_t size = fread(bytes, 1, sizeof bytes, file);
+  fclose(file);
+  for (size_t cut = 1; cut < size; cut++) { /* cut short, or with a byte that is another */
+    for (int flip = 0; flip < 2; flip++) {
+      file = fopen(path[0], "wb");
+      fwrite(bytes, 1, flip ? size : cut, file);
+      if (flip) {
+        fseek(file, (long)cut, SEEK_SET);
+        fputc(bytes[cut] ^ 1, file);
+      }
+      fclose(file);
+      assert_int_equal(sw_journal_open_finished(path[0], identity, &j), -1);
+    }
+  }
+  /* nothing was done: a part of no records */
+  assert_int_equal(sw_journal_open(test_path("none"), identity, 1, &j, NULL), 0);
+  assert_int_equal(sw_journal_finish(&j, path[0]), 0);
+  assert_int_equal(sw_journal_open_finished(path[0], identity, &j), 1);
+  assert_int_equal(j.records, 0);
+  sw_journal_close(&j, 0);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_who_may_use_it)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_who_may_use_it),
+                                     cmocka_unit_test(test_finished)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -164,6 +164,60 @@ static void test_skip(void **state) {
   }
 }
 
+/* What each of several shards writes: the chunk that a row is in, its turn. */
+typedef struct {
+  job base;
+  unsigned shard, shards, chunks;
+  unsigned *turns; /* [TEXTS] from 1; 0: nobody's yet */
+} shard_job;
+
+static int write_shard(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
+  shard_job *j = context;
+  for (size_t i = 0; i < count; i++) {
+    if (j->turns[items[i].posting.index]) return sw_fail("a text is done twice");
+    j->turns[items[i].posting.index] = 1 + j->chunks * j->shards + j->shard;
+  }
+  j->chunks++;
+  return 0;
+}
+
+static int go_shard(const char *path, shard_job *j, uint64_t skip, sw_pipeline_counts *counts) {
+  sw_postings_options reading = {.format = SW_POSTINGS_LINES};
+  sw_postings *postings;
+  if (sw_postings_open(&path, 1, &reading, &postings)) return -1;
+  const sw_pipeline_job steps = {j, open_worker, close_worker, encode, run, finish, write_shard};
+  const sw_pipeline_options options = {.threads = 2, .batch_tokens = BATCH_TOKENS, .max_batch = MAX_BATCH, .dedup = 1, .skip = skip,
+                                       .chunk_texts = 37, .chunk_bytes = 100, .shard = (int)j->shard, .shards = (int)j->shards};
+  return sw_pipeline_run(postings, &steps, &options, counts) | sw_postings_close(postings);
+}
+
+/* Every text is some shard's, chunks come in turn, and a shard that goes on after its first chunk gives the same. */
+static void test_shards(void **state) {
+  const char *path = input();
+  for (unsigned shards = 1; shards <= 7; shards += 2) {
+    unsigned turns[TEXTS] = {0}, again[TEXTS] = {0};
+    uint64_t rows = 0;
+    for (unsigned s = 0; s < shards; s++) {
+      shard_job j = {.shard = s, .shards = shards, .turns = turns}, rest = {.shard = s, .shards = shards, .chunks = 1, .turns = again};
+      sw_pipeline_counts counts;
+      uint64_t first = 0;
+      if (go_shard(path, &j, 0, &counts)) fail_msg("%s", sw_error());
+      rows += counts.rows;
+      for (int i = 0; i < TEXTS; i++)
+        if (turns[i] == 1 + s) {
+          again[i] = turns[i];
+          first++;
+        }
+      assert_true(first > 0 && first <= 37);
+      if (go_shard(path, &rest, first, &counts)) fail_msg("%s", sw_error());
+      assert_int_equal(j.chunks, rest.chunks);
+    }
+    assert_int_equal(rows, TEXTS);
+    assert_memory_equal(turns, again, sizeof turns);
+    for (int i = 0; i < TEXTS; i++) assert_true(turns[i] == (i ? turns[i - 1] : 1) || (i && turns[i] == turns[i - 1] + 1));
+  }
+}
+
 static void test_failures(void **state) {
   const char *path = input();
   const char *const where[] = {"open_worker", "encode", "run", "finish", "write"};
@@ -262,6 +316,7 @@ static void test_cache(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything_in_order), cmocka_unit_test(test_skip),
+                                     cmocka_unit_test(test_shards),
                                      cmocka_unit_test(test_failures), cmocka_unit_test(test_slow_pipe),
                                      cmocka_unit_test(test_silent_pipe), cmocka_unit_test(test_cache)};
   return cmocka_run_group_tests(tests, NULL, NULL);

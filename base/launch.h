@@ -1,0 +1,13 @@
+/* Several processes of one job, started by mpirun (or srun --mpi=pmix): who this one is, from what the launcher says in the environment. */
+#ifndef SW_BASE_LAUNCH_H
+#define SW_BASE_LAUNCH_H
+
+typedef struct {
+  int rank, size;             /* of the job; 0 and 1 without a launcher */
+  int local_rank, local_size; /* among the job's processes on this machine */
+} sw_launch;
+
+const sw_launch *sw_launched(void);
+/* Threads for one process of the job on this machine: its share of the cores that the process may use. */
+int sw_launch_threads(void);
+#endif
