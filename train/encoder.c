@@ -26,7 +26,7 @@ int sw_encoder_run(sw_encoder *e, const char *text, size_t bytes, int32_t *lengt
   }
   if (sw_tokenizer_encode(e->tokenizer, text, bytes, &e->encoding)) return -1;
   const size_t room = (size_t)e->max_length - 2, count = e->encoding.count < room ? e->encoding.count : room;
-  e->texts++;
+  e->texts += count > 0;
   e->truncated += e->encoding.count > room;
   e->ids[0] = e->special.cls;
   if (count) memcpy(e->ids + 1, e->encoding.ids, count * sizeof *e->ids);

@@ -12,13 +12,13 @@ typedef struct {
   sw_encoding encoding;
   sw_buffer text;
   int32_t *ids; /* [max_length] of the last text */
-  uint64_t texts, truncated;
+  uint64_t texts, truncated; /* of those with tokens */
 } sw_encoder;
 
 /* Close it in any case. */
 int sw_encoder_open(sw_encoder *encoder, const sw_tokenizer *tokenizer, int max_length, const char *prefix);
 void sw_encoder_close(sw_encoder *encoder);
-/* Sets encoder->ids and *length; 2 where the text has no tokens. */
+/* Sets encoder->ids and *length, which is 2 where the text has no tokens. */
 int sw_encoder_run(sw_encoder *encoder, const char *text, size_t bytes, int32_t *length);
 /* "3 of 9 texts were longer than 64 tokens and were cut", a line on standard error; nothing where none was. */
 void sw_encoder_report(const sw_encoder *encoder);
