@@ -111,10 +111,13 @@ static json_t *run_facts(const topics *t) {
                             "iterations", o->iterations, "chunk_size", o->chunk, "no_below", o->no_below, "no_above", o->no_above, "keep", o->keep,
                             "words_per_document", o->words_per_document, "stems", o->stems, "holdout", o->holdout, "alpha", t->shape.alpha, "eta", t->shape.eta,
                             "decay", o->decay, "offset", o->offset, "tolerance", o->tolerance, "seed", o->setup.loop.seed, "column", o->column);
-  json_t *files = json_array();
-  for (int i = 0; files && i < o->data.count; i++) json_array_append_new(files, json_string(o->data.items[i]));
-  json_t *data = json_pack("[{s:o, s:s, s:s, s:I, s:I}]", "files", files, "file", o->data.items[0], "sha256", t->facts.sha256, "rows", (json_int_t)t->facts.rows,
-                           "rejected", (json_int_t)t->facts.rejected);
+  sw_buffer names = {0}; /* one entry for all: they are read as one stream */
+  int failed = 0;
+  for (int i = 0; i < o->data.count; i++) failed |= sw_buffer_print(&names, "%s%s", i ? ", " : "", o->data.items[i]);
+  json_t *data = failed ? NULL
+                        : json_pack("[{s:s, s:s, s:I, s:I}]", "file", names.data, "sha256", t->facts.sha256, "rows", (json_int_t)t->facts.rows, "rejected",
+                                    (json_int_t)t->facts.rejected);
+  sw_buffer_close(&names);
   json_t *run = json_pack("{s:o, s:o, s:s}", "hyper_parameters", hyper, "data", data, "device", t->setup.device->name);
   if (!run) sw_fail("the settings cannot be kept: --column or a file's name is not valid UTF-8");
   return run;
@@ -262,6 +265,7 @@ static int prepare(topics *t) {
   if (read_data(t) || make_bags(t, &empty) || !(t->run = run_facts(t)) || !(t->last_path = sw_loop_path(l->output, ".last.h5")) ||
       sw_lda_to_checkpoint(&t->shape, &t->setup.checkpoint, &t->lambda))
     return -1;
+  if (l->force && !l->resume) remove(t->last_path);
   if (l->resume && (sw_exists(t->last_path) || sw_exists(l->output))) {
     if (resume(t, sw_exists(t->last_path) ? t->last_path : l->output)) return -1;
     resumed = 1;
@@ -285,8 +289,9 @@ static int prepare(topics *t) {
     }
   }
   const int64_t longest = t->held_out.longest > t->bags.longest ? t->held_out.longest : t->bags.longest;
+  const int64_t most = t->held_out.documents > t->bags.documents ? t->held_out.documents : t->bags.documents;
   return sw_lda_open(&t->setup.stream, &t->shape, resumed ? t->lambda : NULL, (uint64_t)l->seed, &t->lda) ||
-                 sw_lda_room_open(&t->lda, &t->setup.stream, o->chunk, entries, longest, 1, &t->room)
+                 sw_lda_room_open(&t->lda, &t->setup.stream, most < o->chunk ? most : o->chunk, entries, longest, 1, &t->room)
              ? -1
              : 0;
 }
@@ -338,15 +343,14 @@ static int train_topics(topics_options *o) {
 /* --- the command line --- */
 
 static int check_outputs(const topics_options *o) {
-  static const char *const endings[] = {".h5", ".last.h5", ".lock", ".rejected.jsonl"};
+  static const char *const endings[] = {".last.h5", ".lock", ".rejected.jsonl"};
   const sw_loop_options *l = &o->setup.loop;
   int status = sw_check_output(l->output, o->data.items, o->data.count);
   for (size_t i = 0; i < sizeof endings / sizeof *endings && !status; i++) {
     char *path = sw_loop_path(l->output, endings[i]);
     status = path ? sw_check_output(path, o->data.items, o->data.count) : -1;
-    if (!status && i == 1 && !l->force && !l->resume && (sw_exists(l->output) || sw_exists(path)))
+    if (!status && i == 0 && !l->force && !l->resume && (sw_exists(l->output) || sw_exists(path)))
       status = sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o", sw_exists(l->output) ? l->output : path);
-    if (!status && i == 1 && l->force && !l->resume) remove(path);
     free(path);
   }
   return status;
