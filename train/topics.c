@@ -38,7 +38,8 @@ typedef struct {
   json_t *run; /* what a resumed run must have in common with its checkpoint */
   char *last_path;
   float *lambda; /* the checkpoint's */
-  int64_t step;  /* chunks done, over all passes */
+  int64_t chunks, chunk; /* of a pass, and the documents of each but the last */
+  int64_t step;          /* chunks done, over all passes */
 } topics;
 
 static volatile sig_atomic_t stop_signal;
@@ -150,24 +151,30 @@ static int resume(topics *t, const char *path) {
 
 /* --- learning --- */
 
-static int64_t chunks_of(const topics *t) { return (t->bags.documents + t->options->chunk - 1) / t->options->chunk; }
+/* Chunks of about the same size: the few documents that would be left over would count as much as all the others. */
+static void plan_chunks(topics *t) {
+  const int64_t documents = t->bags.documents;
+  t->chunks = (documents + t->options->chunk - 1) / t->options->chunk;
+  t->chunk = (documents + t->chunks - 1) / t->chunks;
+  t->chunks = (documents + t->chunk - 1) / t->chunk;
+}
 
 /* 0: done; 1: stopped by a signal, and saved; -1: failure. */
 static int learn(topics *t) {
   const topics_options *o = t->options;
-  const int64_t chunks = chunks_of(t), total = t->bags.documents, begun = t->step;
+  const int64_t chunks = t->chunks, total = t->bags.documents, begun = t->step;
   const double start = sw_clock();
   double saved = start;
   sw_progress bar;
   sw_progress_open(&bar, "learn", (double)(chunks * o->passes), o->setup.loop.quiet);
   int status = 0;
   for (; t->step < chunks * o->passes && !status && !stop_signal; t->step++) {
-    const int64_t pass = t->step / chunks, first = t->step % chunks * o->chunk, count = total - first < o->chunk ? total - first : o->chunk;
+    const int64_t pass = t->step / chunks, first = t->step % chunks * t->chunk, count = total - first < t->chunk ? total - first : t->chunk;
     if (sw_clock() - saved > SAVE_SECONDS) {
       if ((status = write_checkpoint(t, t->last_path, NULL))) break;
       saved = sw_clock();
     }
-    const double seen = (double)(pass * total + first) / o->chunk;
+    const double seen = (double)(pass * total + first) / (double)t->chunk;
     status = sw_lda_learn(&t->room, &t->bags, first, count, pow(o->offset + (double)pass + seen, -o->decay), total);
     char details[96];
     snprintf(details, sizeof details, "pass %lld/%d", (long long)pass + 1, o->passes);
@@ -189,8 +196,8 @@ static int learn(topics *t) {
 /* --- scores --- */
 
 static int infer_all(topics *t, const sw_bags *bags, float *gamma) {
-  for (int64_t first = 0; first < bags->documents; first += t->options->chunk) {
-    const int64_t count = bags->documents - first < t->options->chunk ? bags->documents - first : t->options->chunk;
+  for (int64_t first = 0; first < bags->documents; first += t->chunk) {
+    const int64_t count = bags->documents - first < t->chunk ? bags->documents - first : t->chunk;
     if (sw_lda_infer(&t->room, bags, first, count, gamma + first * t->shape.topics)) return -1;
   }
   return 0;
@@ -280,18 +287,18 @@ static int prepare(topics *t) {
     if (resumed) fprintf(stderr, "resumed after chunk %lld\n", (long long)t->step);
   }
   if (!t->bags.documents) return sw_fail("no document holds a word of the dictionary");
+  plan_chunks(t);
   int64_t entries = 0;
   for (int which = 0; which < 2; which++) {
     const sw_bags *b = which ? &t->held_out : &t->bags;
-    for (int64_t first = 0; first < b->documents; first += o->chunk) {
-      const int64_t end = b->documents - first < o->chunk ? b->documents : first + o->chunk, here = b->starts[end] - b->starts[first];
+    for (int64_t first = 0; first < b->documents; first += t->chunk) {
+      const int64_t end = b->documents - first < t->chunk ? b->documents : first + t->chunk, here = b->starts[end] - b->starts[first];
       if (here > entries) entries = here;
     }
   }
   const int64_t longest = t->held_out.longest > t->bags.longest ? t->held_out.longest : t->bags.longest;
-  const int64_t most = t->held_out.documents > t->bags.documents ? t->held_out.documents : t->bags.documents;
   return sw_lda_open(&t->setup.stream, &t->shape, resumed ? t->lambda : NULL, (uint64_t)l->seed, &t->lda) ||
-                 sw_lda_room_open(&t->lda, &t->setup.stream, most < o->chunk ? most : o->chunk, entries, longest, 1, &t->room)
+                 sw_lda_room_open(&t->lda, &t->setup.stream, t->chunk, entries, longest, 1, &t->room)
              ? -1
              : 0;
 }
@@ -300,7 +307,7 @@ static int prepare(topics *t) {
 static int run(topics *t) {
   const sw_loop_options *l = &t->options->setup.loop;
   if (prepare(t)) return SW_EXIT_FAILED;
-  if (t->step >= chunks_of(t) * t->options->passes && !sw_exists(t->last_path)) {
+  if (t->step >= t->chunks * t->options->passes && !sw_exists(t->last_path)) {
     if (!l->quiet) fprintf(stderr, "nothing left to train: %s is complete\n", l->output);
     return SW_EXIT_DONE;
   }
@@ -399,7 +406,7 @@ int sw_train_topics(int argc, char **argv) {
       {"stems", 0, SW_OPTION_TEXT, &o.stems, "NAME", "cut words down by a Snowball stemmer: english, german, porter, ...; none"},
       {"words-per-document", 0, SW_OPTION_INT, &o.words_per_document, "N", "cut postings into documents of N words; 0: a posting is one"},
       {"holdout", 0, SW_OPTION_DOUBLE, &o.holdout, "SHARE", "share of the postings, by each text's hash, that the bound is also measured on"},
-      {"chunk-size", 0, SW_OPTION_INT, &o.chunk, "N", "documents between two updates of the topics"},
+      {"chunk-size", 0, SW_OPTION_INT, &o.chunk, "N", "documents between two updates of the topics at most"},
       {"decay", 0, SW_OPTION_DOUBLE, &o.decay, "X", "how fast older chunks are forgotten, 0.5 to 1"},
       {"offset", 0, SW_OPTION_DOUBLE, &o.offset, "X", "the larger, the less the first chunks count"},
       {"alpha", 0, SW_OPTION_DOUBLE, &o.alpha, "X", "of topics in a document, small: few topics; 0 = 1 / topics"},
