@@ -38,7 +38,8 @@ typedef struct {
   json_t *run; /* what a resumed run must have in common with its checkpoint */
   char *last_path;
   float *lambda; /* the checkpoint's */
-  int64_t step;  /* chunks done, over all passes */
+  int64_t chunks, chunk; /* of a pass, and the documents of each but the last */
+  int64_t step;          /* chunks done, over all passes */
 } topics;
 
 static volatile sig_atomic_t stop_signal;
@@ -111,10 +112,13 @@ static json_t *run_facts(const topics *t) {
                             "iterations", o->iterations, "chunk_size", o->chunk, "no_below", o->no_below, "no_above", o->no_above, "keep", o->keep,
                             "words_per_document", o->words_per_document, "stems", o->stems, "holdout", o->holdout, "alpha", t->shape.alpha, "eta", t->shape.eta,
                             "decay", o->decay, "offset", o->offset, "tolerance", o->tolerance, "seed", o->setup.loop.seed, "column", o->column);
-  json_t *files = json_array();
-  for (int i = 0; files && i < o->data.count; i++) json_array_append_new(files, json_string(o->data.items[i]));
-  json_t *data = json_pack("[{s:o, s:s, s:s, s:I, s:I}]", "files", files, "file", o->data.items[0], "sha256", t->facts.sha256, "rows", (json_int_t)t->facts.rows,
-                           "rejected", (json_int_t)t->facts.rejected);
+  sw_buffer names = {0}; /* one entry for all: they are read as one stream */
+  int failed = 0;
+  for (int i = 0; i < o->data.count; i++) failed |= sw_buffer_print(&names, "%s%s", i ? ", " : "", o->data.items[i]);
+  json_t *data = failed ? NULL
+                        : json_pack("[{s:s, s:s, s:I, s:I}]", "file", names.data, "sha256", t->facts.sha256, "rows", (json_int_t)t->facts.rows, "rejected",
+                                    (json_int_t)t->facts.rejected);
+  sw_buffer_close(&names);
   json_t *run = json_pack("{s:o, s:o, s:s}", "hyper_parameters", hyper, "data", data, "device", t->setup.device->name);
   if (!run) sw_fail("the settings cannot be kept: --column or a file's name is not valid UTF-8");
   return run;
@@ -147,24 +151,30 @@ static int resume(topics *t, const char *path) {
 
 /* --- learning --- */
 
-static int64_t chunks_of(const topics *t) { return (t->bags.documents + t->options->chunk - 1) / t->options->chunk; }
+/* Chunks of about the same size: the few documents that would be left over would count as much as all the others. */
+static void plan_chunks(topics *t) {
+  const int64_t documents = t->bags.documents;
+  t->chunks = (documents + t->options->chunk - 1) / t->options->chunk;
+  t->chunk = (documents + t->chunks - 1) / t->chunks;
+  t->chunks = (documents + t->chunk - 1) / t->chunk;
+}
 
 /* 0: done; 1: stopped by a signal, and saved; -1: failure. */
 static int learn(topics *t) {
   const topics_options *o = t->options;
-  const int64_t chunks = chunks_of(t), total = t->bags.documents, begun = t->step;
+  const int64_t chunks = t->chunks, total = t->bags.documents, begun = t->step;
   const double start = sw_clock();
   double saved = start;
   sw_progress bar;
   sw_progress_open(&bar, "learn", (double)(chunks * o->passes), o->setup.loop.quiet);
   int status = 0;
   for (; t->step < chunks * o->passes && !status && !stop_signal; t->step++) {
-    const int64_t pass = t->step / chunks, first = t->step % chunks * o->chunk, count = total - first < o->chunk ? total - first : o->chunk;
+    const int64_t pass = t->step / chunks, first = t->step % chunks * t->chunk, count = total - first < t->chunk ? total - first : t->chunk;
     if (sw_clock() - saved > SAVE_SECONDS) {
       if ((status = write_checkpoint(t, t->last_path, NULL))) break;
       saved = sw_clock();
     }
-    const double seen = (double)(pass * total + first) / o->chunk;
+    const double seen = (double)(pass * total + first) / (double)t->chunk;
     status = sw_lda_learn(&t->room, &t->bags, first, count, pow(o->offset + (double)pass + seen, -o->decay), total);
     char details[96];
     snprintf(details, sizeof details, "pass %lld/%d", (long long)pass + 1, o->passes);
@@ -186,8 +196,8 @@ static int learn(topics *t) {
 /* --- scores --- */
 
 static int infer_all(topics *t, const sw_bags *bags, float *gamma) {
-  for (int64_t first = 0; first < bags->documents; first += t->options->chunk) {
-    const int64_t count = bags->documents - first < t->options->chunk ? bags->documents - first : t->options->chunk;
+  for (int64_t first = 0; first < bags->documents; first += t->chunk) {
+    const int64_t count = bags->documents - first < t->chunk ? bags->documents - first : t->chunk;
     if (sw_lda_infer(&t->room, bags, first, count, gamma + first * t->shape.topics)) return -1;
   }
   return 0;
@@ -262,6 +272,7 @@ static int prepare(topics *t) {
   if (read_data(t) || make_bags(t, &empty) || !(t->run = run_facts(t)) || !(t->last_path = sw_loop_path(l->output, ".last.h5")) ||
       sw_lda_to_checkpoint(&t->shape, &t->setup.checkpoint, &t->lambda))
     return -1;
+  if (l->force && !l->resume) remove(t->last_path);
   if (l->resume && (sw_exists(t->last_path) || sw_exists(l->output))) {
     if (resume(t, sw_exists(t->last_path) ? t->last_path : l->output)) return -1;
     resumed = 1;
@@ -276,17 +287,18 @@ static int prepare(topics *t) {
     if (resumed) fprintf(stderr, "resumed after chunk %lld\n", (long long)t->step);
   }
   if (!t->bags.documents) return sw_fail("no document holds a word of the dictionary");
+  plan_chunks(t);
   int64_t entries = 0;
   for (int which = 0; which < 2; which++) {
     const sw_bags *b = which ? &t->held_out : &t->bags;
-    for (int64_t first = 0; first < b->documents; first += o->chunk) {
-      const int64_t end = b->documents - first < o->chunk ? b->documents : first + o->chunk, here = b->starts[end] - b->starts[first];
+    for (int64_t first = 0; first < b->documents; first += t->chunk) {
+      const int64_t end = b->documents - first < t->chunk ? b->documents : first + t->chunk, here = b->starts[end] - b->starts[first];
       if (here > entries) entries = here;
     }
   }
   const int64_t longest = t->held_out.longest > t->bags.longest ? t->held_out.longest : t->bags.longest;
   return sw_lda_open(&t->setup.stream, &t->shape, resumed ? t->lambda : NULL, (uint64_t)l->seed, &t->lda) ||
-                 sw_lda_room_open(&t->lda, &t->setup.stream, o->chunk, entries, longest, 1, &t->room)
+                 sw_lda_room_open(&t->lda, &t->setup.stream, t->chunk, entries, longest, 1, &t->room)
              ? -1
              : 0;
 }
@@ -295,7 +307,7 @@ static int prepare(topics *t) {
 static int run(topics *t) {
   const sw_loop_options *l = &t->options->setup.loop;
   if (prepare(t)) return SW_EXIT_FAILED;
-  if (t->step >= chunks_of(t) * t->options->passes && !sw_exists(t->last_path)) {
+  if (t->step >= t->chunks * t->options->passes && !sw_exists(t->last_path)) {
     if (!l->quiet) fprintf(stderr, "nothing left to train: %s is complete\n", l->output);
     return SW_EXIT_DONE;
   }
@@ -338,15 +350,14 @@ static int train_topics(topics_options *o) {
 /* --- the command line --- */
 
 static int check_outputs(const topics_options *o) {
-  static const char *const endings[] = {".h5", ".last.h5", ".lock", ".rejected.jsonl"};
+  static const char *const endings[] = {".last.h5", ".lock", ".rejected.jsonl"};
   const sw_loop_options *l = &o->setup.loop;
   int status = sw_check_output(l->output, o->data.items, o->data.count);
   for (size_t i = 0; i < sizeof endings / sizeof *endings && !status; i++) {
     char *path = sw_loop_path(l->output, endings[i]);
     status = path ? sw_check_output(path, o->data.items, o->data.count) : -1;
-    if (!status && i == 1 && !l->force && !l->resume && (sw_exists(l->output) || sw_exists(path)))
+    if (!status && i == 0 && !l->force && !l->resume && (sw_exists(l->output) || sw_exists(path)))
       status = sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o", sw_exists(l->output) ? l->output : path);
-    if (!status && i == 1 && l->force && !l->resume) remove(path);
     free(path);
   }
   return status;
@@ -395,7 +406,7 @@ int sw_train_topics(int argc, char **argv) {
       {"stems", 0, SW_OPTION_TEXT, &o.stems, "NAME", "cut words down by a Snowball stemmer: english, german, porter, ...; none"},
       {"words-per-document", 0, SW_OPTION_INT, &o.words_per_document, "N", "cut postings into documents of N words; 0: a posting is one"},
       {"holdout", 0, SW_OPTION_DOUBLE, &o.holdout, "SHARE", "share of the postings, by each text's hash, that the bound is also measured on"},
-      {"chunk-size", 0, SW_OPTION_INT, &o.chunk, "N", "documents between two updates of the topics"},
+      {"chunk-size", 0, SW_OPTION_INT, &o.chunk, "N", "documents between two updates of the topics at most"},
       {"decay", 0, SW_OPTION_DOUBLE, &o.decay, "X", "how fast older chunks are forgotten, 0.5 to 1"},
       {"offset", 0, SW_OPTION_DOUBLE, &o.offset, "X", "the larger, the less the first chunks count"},
       {"alpha", 0, SW_OPTION_DOUBLE, &o.alpha, "X", "of topics in a document, small: few topics; 0 = 1 / topics"},

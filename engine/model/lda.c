@@ -153,7 +153,7 @@ static int expect(sw_lda_room *r, const sw_bags *b, int64_t first, int64_t count
   const int64_t from = b->starts[first], entries = b->starts[first + count] - from, stride = sw_lda_stride(r->lda->shape.topics);
   if (count > r->documents || entries > r->entries || b->longest > r->longest) return sw_fail("topics: more documents than there is room for");
   for (int64_t d = 0; d <= count; d++) r->host_starts[d] = b->starts[first + d] - from;
-  /* where a document begins: at the same place, whatever it is and whatever it is with */
+  /* equal weights, whatever the document and whatever it is with: the bound came out better than from random ones */
   for (int64_t i = 0; i < count * stride; i++) r->staging[i] = 1;
   const sw_lda_desc desc = desc_of(&r->lda->shape, count, r->longest);
   return device->copy_in(stream, r->starts, r->host_starts, (size_t)(count + 1) * sizeof *r->starts) ||

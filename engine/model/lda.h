@@ -19,7 +19,7 @@ typedef struct {
   sw_stream stream;
   sw_lda_shape shape;
   float *lambda, *beta; /* device, as kernels/lda has them */
-  void *workspace;      /* of sw_lda_refresh */
+  void *workspace;      /* of the operator that makes beta */
 } sw_lda;
 
 /* lambda: host [topics, words], > 0, or NULL: random near 1 from the seed. */
@@ -42,7 +42,7 @@ typedef struct {
   int32_t *word, *document;
   float *count, *gamma, *theta, *ratio;
   void *workspace;
-  float *staging;                     /* host [documents, stride] */
+  float *staging;       /* host [documents, stride] */
   int64_t *host_starts, *host_word_starts, *host_entry;
   int32_t *host_document;
 } sw_lda_room;
@@ -59,6 +59,6 @@ int sw_lda_learn(sw_lda_room *room, const sw_bags *bags, int64_t first, int64_t 
  * lambda and the documents' gamma, both host, in double. `total`: documents that the topics' part of the bound is shared by. */
 int sw_lda_bound(const sw_lda_shape *shape, const float *lambda, const sw_bags *bags, const float *gamma, int64_t total, int threads, double *bound);
 
-/* The ids of the n words that have the most weight in a topic, of equal ones the lower id first: top [n], words counted from 0. */
+/* The n words that have the most weight in a topic, of equal ones the lower first: top [n], counted from 0. */
 int sw_lda_top_words(const sw_lda_shape *shape, const float *lambda, int topic, size_t n, int32_t *top);
 #endif

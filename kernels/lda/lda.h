@@ -12,8 +12,9 @@
  * SW_LDA_LEAST. Factors that are common to a row of beta cancel in gamma and lambda: rows are scaled so that their largest number is 1, and
  * nothing underflows. sum_j gamma_dj is taken to be what it is after any update, topics alpha + sum_w n_dw.
  *
- * A matrix has a row of sw_lda_stride(topics) numbers for each word or document; what is behind `topics` is 0 in beta, theta and the new
- * gamma; in lambda and the old gamma it means nothing, and the update leaves it alone. Documents are lists of distinct words: those of document d are entries starts[d] to starts[d + 1]. */
+ * A matrix has a row of sw_lda_stride(topics) numbers for each word or document; what is behind `topics` is 0 in beta, theta and the new gamma;
+ * in lambda and the old gamma it means nothing, and the update leaves it alone. Documents are lists of distinct words: those of document d
+ * are entries starts[d] to starts[d + 1]. */
 #ifndef SW_KERNELS_LDA_H
 #define SW_KERNELS_LDA_H
 #include <stddef.h>
@@ -32,7 +33,7 @@ typedef struct {
   int iterations;    /* 50; at least 1 */
 } sw_lda_desc;
 
-/* Scratch of the three for these or smaller sizes (depends on the stream's threads). */
+/* Scratch of the two that take it, for these or smaller sizes (depends on the stream's threads). */
 typedef int sw_lda_workspace_fn(sw_stream *stream, const sw_lda_desc *desc, size_t *bytes);
 
 /* beta, with rows scaled, from lambda: both fp32 [words, stride]. */

@@ -150,6 +150,14 @@ with tempfile.TemporaryDirectory() as tmp:
     first = json.loads(open(path("p.jsonl")).readline()) if done.returncode == 0 else {}
     check(done.returncode == 0 and re.fullmatch(r"\d\d-\d\d-\d{4}", first["date"]) and first["words"] > 20, f"samples: {done.stderr[-300:]} {first}")
 
+    # the CUDA kernels, emulated, come to the same topics
+    open(path("some.txt"), "w").write("".join(t + "\n" for _, t in rows[:40]))
+    few = ["--data", path("some.txt"), "--format", "lines", "--topics", "3", "--no-above", "0.9", "--passes", "1", "--iterations", "3", "--seed", "2"]
+    for device in ("cpu", "cuda-emulated"):
+        done = program("train", "topics", *few, "--device", device, "-o", path(device + ".h5"))
+        check(done.returncode == 0, f"{device}: {done.stderr[-300:]}")
+    check(np.allclose(read(path("cpu.h5"))[1], read(path("cuda-emulated.h5"))[1], rtol=1e-4, atol=1e-4), "lambda on both devices")
+
     # bad rows are set aside; bad input gets one line
     with open(path("bad.jsonl"), "wb") as f:
         for _, t in rows[:30]: f.write(json.dumps({"text": t}).encode() + b"\n")
