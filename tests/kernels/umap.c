@@ -263,7 +263,7 @@ static void bad_input(kt *t) {
 
 static void bench(kt *t) {
   enum { ROWS = 100000, EDGES = 25 };
-  layout_job j = {.desc = {ROWS, ROWS, 2, 1, 1, 2, 200, 8, 5, 2, 1.577f, 0.895f, 1, 1}, .g = make_graph(t, ROWS, ROWS, 2 * EDGES, 200)};
+  layout_job j = {.desc = {ROWS, ROWS, 2, 1, 100, 101, 200, 8, 5, 2, 1.577f, 0.895f, 1, 1}, .g = make_graph(t, ROWS, ROWS, 2 * EDGES, 200)};
   uint32_t *rate = (uint32_t *)kt_doubles(t, j.g.edges);
   for (int64_t e = 0; e < j.g.edges; e++) rate[e] = (uint32_t)(kt_random(t) * 0x1p31);
   j.column = on_device(t, "column", j.g.column, (size_t)j.g.edges * sizeof *j.column);
