@@ -76,7 +76,7 @@ static json_t *settings_to_json(const map_job *job) {
                            "metric", u->cosine ? "cosine" : "euclidean", "epochs", u->epochs, "min_dist", u->min_dist, "spread", u->spread, "a", a, "b", b,
                            "seed", (json_int_t)u->seed, "vectors_sha256", job->input.sha256, "tool_version", SW_VERSION);
   if (json && job->o->fit_on) json_object_set_new(json, "fit_on_sha256", json_string(job->old.sha256));
-  if (json && job->o->quality)
+  if (json && job->o->quality && !isnan(job->quality.kept))
     json_object_set_new(json, "quality", json_pack("{s:f,s:f,s:i,s:I}", "trustworthiness", job->quality.trustworthiness, "neighbours_kept",
                                                    job->quality.kept, "k", job->quality.k, "queries", (json_int_t)job->quality.queries));
   if (!json) sw_fail("out of memory");
@@ -236,13 +236,14 @@ static void report(const map_job *job, double seconds) {
     if (job->rejects.count)
       fprintf(stderr, ", %llu unusable row%s set aside in %s", (unsigned long long)job->rejects.count, SW_S(job->rejects.count), job->rejects.path);
     fprintf(stderr, "\n");
-    if (o->quality)
+    if (o->quality && isnan(job->quality.kept)) fprintf(stderr, "map: too few points to say how well neighbours were kept\n");
+    if (o->quality && !isnan(job->quality.kept))
       fprintf(stderr, "map: trustworthiness %.4f, %.4f of the %d nearest neighbours kept (%lld of the points asked)\n", job->quality.trustworthiness,
               job->quality.kept, job->quality.k, (long long)job->quality.queries);
   }
   if (o->json) {
     printf("{\"rows\": %lld, \"rejected\": %llu, \"seconds\": %.3f", (long long)job->input.rows, (unsigned long long)job->rejects.count, seconds);
-    if (o->quality)
+    if (o->quality && !isnan(job->quality.kept))
       printf(", \"trustworthiness\": %.6f, \"neighbours_kept\": %.6f, \"quality_k\": %d, \"quality_queries\": %lld", job->quality.trustworthiness,
              job->quality.kept, job->quality.k, (long long)job->quality.queries);
     printf("}\n");
@@ -309,8 +310,9 @@ static int settle(const map_options *o, const sw_list *inputs, sw_umap_options *
   if (!sw_infer_ends_in(o->output, ".h5") && !sw_infer_ends_in(o->output, ".hdf5") && !sw_infer_ends_in(o->output, ".csv"))
     return sw_fail("-o %s: the name must end in .h5 or .csv", o->output);
   if (sw_check_output(o->output, inputs->items, 1) || (o->fit_on && sw_check_output(o->output, &o->fit_on, 1)) ||
-      sw_check_output(o->rejected, inputs->items, 1) || sw_check_writable(o->output) || sw_device_check(o->device, o->threads))
+      sw_check_output(o->rejected, inputs->items, 1) || (o->fit_on && sw_check_output(o->rejected, &o->fit_on, 1)) || sw_check_writable(o->output) || sw_device_check(o->device, o->threads))
     return -1;
+  if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   if (o->memory < 0) return sw_fail("--memory cannot be negative");
   const int given = o->neighbours != -1 || o->components != -1 || o->epochs != -1 || o->seed != -1 || o->metric || o->min_dist != -1 || o->spread != -1;
   if (o->fit_on && given)

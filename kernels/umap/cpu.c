@@ -102,8 +102,8 @@ typedef struct {
   float *positions, *next;
 } layout;
 
-/* to += step clip(factor (p - q)), by an attraction or a repulsion. */
-SW_INLINE void push(const layout *l, int dims, int attract, vf step, const vf *p, const vf *q, vf *to) {
+/* p += step clip(factor (p - q)), by an attraction or a repulsion. */
+SW_INLINE void push(const layout *l, int dims, int attract, vf step, const vf *q, vf *p) {
   const float a = l->d.a, b = l->d.b;
   vf d[3], squares = vf_zero();
   for (int c = 0; c < dims; c++) {
@@ -113,7 +113,7 @@ SW_INLINE void push(const layout *l, int dims, int attract, vf step, const vf *p
   squares = vf_max(squares, vf_set(1e-30f)); /* where the points are one, d = 0 and there is no force */
   vf power = vf_exp(vf_log(squares) * b), below = power * a + 1.0f;
   vf factor = attract ? power * (-2 * a * b) / (squares * below) : 2 * b / ((squares + 0.001f) * below);
-  for (int c = 0; c < dims; c++) to[c] += step * vf_max(vf_min(factor * d[c], vf_set(4)), vf_set(-4));
+  for (int c = 0; c < dims; c++) p[c] += step * vf_max(vf_min(factor * d[c], vf_set(4)), vf_set(-4));
 }
 
 SW_INLINE void gather(const float *points, int dims, vi index, vf *q) {
@@ -146,7 +146,7 @@ SW_INLINE void move_rows(const layout *l, int dims, int epoch, int64_t first, in
     (lane % 2 ? odd : even)[lane / 2] = i < 0 ? 0 : l->ids ? l->ids[i] : (uint64_t)i;
     for (int c = 0; c < dims; c++) place[c][lane] = i < 0 ? 0 : l->positions[i * dims + c];
   }
-  vf p[3], q[3], from[3];
+  vf p[3], q[3];
   for (int c = 0; c < dims; c++) p[c] = vf_load(place[c]);
   vq id_even, id_odd, a[4] = {0}, b[4] = {0};
   memcpy(&id_even, even, sizeof id_even);
@@ -168,8 +168,7 @@ SW_INLINE void move_rows(const layout *l, int dims, int epoch, int64_t first, in
       const vf step = vf_select(counts > s, vf_set(alpha), vf_zero());
       memcpy(&column, list + s * SW_LANES, sizeof column);
       gather(l->points, dims, column, q);
-      for (int n = 0; n < l->d.pulls; n++) push(l, dims, 1, step, p, q, p);
-      for (int c = 0; c < dims; c++) from[c] = p[c]; /* so that no negative waits for another */
+      for (int n = 0; n < l->d.pulls; n++) push(l, dims, 1, step, q, p);
       for (int n = 0; n < l->d.negatives; n++, drawn++) {
         if (drawn % 4 == 0) {
           a[0] = id_even, a[1] = id_even >> 32, b[0] = id_odd, b[1] = id_odd >> 32;
@@ -179,7 +178,7 @@ SW_INLINE void move_rows(const layout *l, int dims, int epoch, int64_t first, in
         vi other = (vi)(vq_mul_low(a[drawn % 4], (uint32_t)l->d.points) >> 32 |
                         (vq_mul_low(b[drawn % 4], (uint32_t)l->d.points) & 0xffffffff00000000u));
         gather(l->points, dims, other, q);
-        push(l, dims, 0, vf_select(other == self, vf_zero(), step), from, q, p);
+        push(l, dims, 0, vf_select(other == self, vf_zero(), step), q, p);
       }
     }
   }

@@ -60,9 +60,8 @@ struct job {
   const float *points;
   float *next;
 };
-/* to += alpha clip(factor (p - q)), by an attraction or a repulsion. */
-template <int DIMS, bool ATTRACT>
-__device__ __forceinline__ void push(const job &j, float alpha, const float (&p)[DIMS], const float *q, float (&to)[DIMS]) {
+/* p += alpha clip(factor (p - q)), by an attraction or a repulsion. */
+template <int DIMS, bool ATTRACT> __device__ __forceinline__ void push(const job &j, float alpha, const float *q, float (&p)[DIMS]) {
   float d[DIMS], squares = 0;
 #pragma unroll
   for (int c = 0; c < DIMS; c++) {
@@ -73,7 +72,7 @@ __device__ __forceinline__ void push(const job &j, float alpha, const float (&p)
   const float a = j.d.a, b = j.d.b, power = powf(squares, b), below = 1 + a * power;
   const float factor = ATTRACT ? -2 * a * b * power / (squares * below) : 2 * b / ((0.001f + squares) * below);
 #pragma unroll
-  for (int c = 0; c < DIMS; c++) to[c] += alpha * fmaxf(fminf(factor * d[c], 4.0f), -4.0f);
+  for (int c = 0; c < DIMS; c++) p[c] += alpha * fmaxf(fminf(factor * d[c], 4.0f), -4.0f);
 }
 
 /* The rows [first, last) of the order, to their places in next. */
@@ -89,10 +88,7 @@ template <int DIMS> static __global__ void __launch_bounds__(THREADS) move_rows(
   for (int c = 0; c < DIMS; c++) p[c] = j.positions[i * DIMS + c];
   for (int64_t e = j.row_start[i]; e < j.row_start[i + 1]; e++) {
     if (times * j.rate[e] >= j.rate[e]) continue;
-    for (int n = 0; n < j.d.pulls; n++) push<DIMS, true>(j, alpha, p, j.points + (int64_t)j.column[e] * DIMS, p);
-    float from[DIMS];
-#pragma unroll
-    for (int c = 0; c < DIMS; c++) from[c] = p[c];
+    for (int n = 0; n < j.d.pulls; n++) push<DIMS, true>(j, alpha, j.points + (int64_t)j.column[e] * DIMS, p);
     for (int n = 0; n < j.d.negatives; n++, drawn++) {
       if (drawn % 4 == 0) {
         const uint32_t counter[4] = {(uint32_t)id, (uint32_t)(id >> 32), (uint32_t)epoch, drawn / 4};
@@ -100,7 +96,7 @@ template <int DIMS> static __global__ void __launch_bounds__(THREADS) move_rows(
       }
       const uint32_t which = drawn % 4, w = which == 0 ? word[0] : which == 1 ? word[1] : which == 2 ? word[2] : word[3];
       const int64_t other = __umulhi(w, (uint32_t)j.d.points);
-      if (!j.d.own || other != i) push<DIMS, false>(j, alpha, from, j.points + other * DIMS, p);
+      if (!j.d.own || other != i) push<DIMS, false>(j, alpha, j.points + other * DIMS, p);
     }
   }
 #pragma unroll

@@ -45,7 +45,7 @@ void sw_umap_multiply_reference(const sw_umap_multiply_desc *d, const int64_t *r
     }
 }
 
-static void push(const sw_umap_layout_desc *d, double alpha, int attract, const double *p, const double *q, double *to) {
+static void push(const sw_umap_layout_desc *d, double alpha, int attract, double *p, const double *q) {
   double squares = 0;
   for (int c = 0; c < d->components; c++) squares += (p[c] - q[c]) * (p[c] - q[c]);
   if (squares == 0) return;
@@ -53,7 +53,7 @@ static void push(const sw_umap_layout_desc *d, double alpha, int attract, const 
                                                       : 2 * d->b / ((0.001 + squares) * (1 + d->a * power));
   double step[3];
   for (int c = 0; c < d->components; c++) step[c] = fmax(-4, fmin(4, factor * (p[c] - q[c])));
-  for (int c = 0; c < d->components; c++) to[c] += alpha * step[c];
+  for (int c = 0; c < d->components; c++) p[c] += alpha * step[c];
 }
 
 void sw_umap_layout_reference(const sw_umap_layout_desc *d, const int64_t *row_start, const int32_t *column, const uint32_t *rate,
@@ -70,14 +70,12 @@ void sw_umap_layout_reference(const sw_umap_layout_desc *d, const int64_t *row_s
         double *p = scratch + i * dims, alpha = d->first_alpha * (1 - (double)t / d->epochs);
         for (int64_t e = row_start[i]; e < row_start[i + 1]; e++) {
           if ((uint32_t)(((uint64_t)t + 1) * rate[e]) >= rate[e]) continue;
-          for (int n = 0; n < d->pulls; n++) push(d, alpha, 1, p, points + (int64_t)column[e] * dims, p);
-          double from[3];
-          memcpy(from, p, (size_t)dims * sizeof *from);
+          for (int n = 0; n < d->pulls; n++) push(d, alpha, 1, p, points + (int64_t)column[e] * dims);
           for (int n = 0; n < d->negatives; n++, drawn++) {
             uint32_t counter[4] = {(uint32_t)id, (uint32_t)(id >> 32), (uint32_t)t, drawn >> 2}, word[4];
             sw_philox(d->seed, counter, word);
             int64_t other = (int64_t)(((uint64_t)word[drawn & 3] * (uint64_t)d->points) >> 32);
-            if (!d->own || other != i) push(d, alpha, 0, from, points + other * dims, p);
+            if (!d->own || other != i) push(d, alpha, 0, p, points + other * dims);
           }
         }
       }

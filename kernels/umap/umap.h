@@ -36,10 +36,9 @@ typedef int sw_umap_multiply_fn(sw_stream *stream, const sw_umap_multiply_desc *
  *
  * Edge e acts in epoch t (0, 1, ...) where (t + 1) rate_e, modulo 2^32, is less than rate_e: rate_e / 2^32 times an epoch, evenly. In an
  * epoch the `groups` parts of `order` take turns; the rows of a part move at once, each from where the others were before. A row i at p
- * goes through its active edges in their order, and for each of them, with d = p - q and D = |d|^2, it moves
- *   `pulls` times, one after the other, by  alpha clip(-2 a b D^(b-1) / (1 + a D^b) d),     q the edge's column,
- *   then at once, from one place, by the `negatives` steps  alpha clip(2 b / ((0.001 + D) (1 + a D^b)) d),     q drawn from all points; none
- *   where that is the row itself.
+ * goes through its active edges in their order, and for each of them, one after the other, with d = p - q and D = |d|^2,
+ *   `pulls` times      p += alpha clip(-2 a b D^(b-1) / (1 + a D^b) d),        q the edge's column,
+ *   `negatives` times  p += alpha clip(2 b / ((0.001 + D) (1 + a D^b)) d),     q drawn from all points, unless it is the row itself,
  * clip: every coordinate to [-4, 4]; alpha = first_alpha (1 - t / epochs). In umap-learn both ends move twice in an epoch with an active
  * edge, once for each direction: with pulls = 2 they do here, too.
  * The n-th negative of a row in epoch t is point (w points) >> 32 with w = word n & 3 of philox(seed, {id low, id high, t, n >> 2}). */
