@@ -11,6 +11,7 @@ static const struct {
 } jobs[] = {
     {"tag", sw_infer_tag, "finds skills in postings: spans with offsets, label and score"},
     {"embed", sw_infer_embed, "turns texts into vectors"},
+    {"map", sw_infer_map, "draws vectors in two or three dimensions, neighbours together (UMAP)"},
     {"classify", sw_infer_classify, "gives texts the most probable of a model's labels"},
     {"search", sw_infer_search, "the nearest of a corpus for each text, exactly"},
     {"select", sw_infer_select, "postings that are similar to anchors: a regular expression, or a file of texts"},

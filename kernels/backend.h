@@ -49,6 +49,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 #include "kernels/neighbours/neighbours.h"
 #include "kernels/pool/pool.h"
 #include "kernels/rows/rows.h"
+#include "kernels/umap/umap.h"
 
 /* One row an operator: dispatch, the support list, the tests and the micro-benchmark are made from it. */
 #define SW_OPERATOR_LIST(X)                                                                                                      \
@@ -62,6 +63,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
   X(neighbours_workspace) X(neighbours)                                                                                          \
+  X(umap_weights) X(umap_multiply) X(umap_layout_workspace) X(umap_layout) X(umap_ranks_workspace) X(umap_ranks)                  \
   X(lda_workspace) X(lda_beta) X(lda_documents) X(lda_update)
 
 typedef struct {

@@ -34,6 +34,18 @@ SW_INLINE vf vf_load(const float *p) {
   return v;
 }
 SW_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+/* p[index], lane by lane */
+SW_INLINE vf vf_gather(const float *p, vi index) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_i32gather_ps((__m512i)index, p, 4);
+#elif defined(__AVX2__)
+  return (vf)_mm256_i32gather_ps(p, (__m256i)index, 4);
+#else
+  vf v;
+  for (int i = 0; i < SW_LANES; i++) v[i] = p[index[i]];
+  return v;
+#endif
+}
 /* the first n < SW_LANES elements; the rest are 0 / not written */
 SW_INLINE vf vf_load_n(const float *p, int n) {
 #ifdef __AVX512F__
@@ -182,6 +194,22 @@ SW_INLINE vf vf_exp(vf x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   return vf_select(is_nan, x, (vf)((vu)p + (k << 23)));
+}
+/* log(x) of positive, normal x: x = 2^n m with m around 1, and log m by a polynomial of degree 9 (Cephes' logf). */
+SW_INLINE vf vf_log(vf x) {
+  vi n = (vi)((vu)x - 0x3f3504f3u) >> 23; /* m from sqrt(1/2) on */
+  vf e = __builtin_convertvector(n, vf), f = (vf)((vu)x - ((vu)n << 23)) - 1.0f, s = f * f;
+  vf p = vf_set(7.0376836292e-2f);
+  p = p * f + -1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f + -1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f + -1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f + -2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  p = p * f * s + e * -2.12194440e-4f;
+  return e * 0.693359375f + (f + (p - 0.5f * s));
 }
 /* erf(x): odd rational minimax approximation on [-4, 4] (the coefficients are those of Eigen's generic float erf), +-1 beyond. */
 SW_INLINE vf vf_erf(vf x) {

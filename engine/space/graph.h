@@ -1,0 +1,20 @@
+/* The weighted, symmetric graph of UMAP, on the host: it is linear in its edges, and a small part of the work. */
+#ifndef SW_SPACE_GRAPH_H
+#define SW_SPACE_GRAPH_H
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+  int64_t rows;
+  int64_t *row_start; /* [rows + 1] */
+  int32_t *column;    /* [row_start[rows]], ascending in each row */
+  float *weight;
+} sw_graph;
+
+/* The fuzzy union of directed neighbours: w + w' - w w' of the weights of i to j and of j to i. neighbours [rows, k], -1: none; weights
+ * [rows, k], 0 to 1; a row has a neighbour once. Edges below `least` times the largest weight are left out. */
+int sw_graph_union(int64_t rows, int k, const int64_t *neighbours, const float *weights, double least, sw_graph *out);
+/* Which connected part each row belongs to: 0, 1, ... in the order of their first rows. */
+int sw_graph_components(const sw_graph *graph, int32_t *component, int32_t *count);
+void sw_graph_close(sw_graph *graph);
+#endif

@@ -1,0 +1,380 @@
+/* skillwatch infer map: vectors to a map in two or three dimensions, by UMAP; or onto a map that is there. */
+#include "base/error.h"
+#include "base/progress.h"
+#include "base/sha256.h"
+#include "engine/data/csv.h"
+#include "engine/data/rejects.h"
+#include "engine/space/quality.h"
+#include "engine/space/umap.h"
+#include "engine/store/config_file.h"
+#include "engine/store/json.h"
+#include "engine/store/vectors.h"
+#include "infer/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOCK = 2048, QUALITY_NEIGHBOURS = 15 };
+
+typedef struct {
+  const char *output, *rejected, *device, *fit_on, *metric;
+  int neighbours, components, epochs, seed, threads, memory, quality, quiet, json; /* -1: not given */
+  double min_dist, spread;                                                       /* -1: not given */
+} map_options;
+
+/* A vectors file, and those of its rows that can be used on the device. */
+typedef struct {
+  const char *path;
+  sw_vectors file;
+  float *device;
+  uint64_t *row; /* [rows]: which of the file's each is */
+  int64_t rows;
+  char sha256[65]; /* of all rows as they are in the file */
+} source;
+
+typedef struct {
+  const map_options *o;
+  sw_umap_options umap;
+  sw_device *device;
+  sw_stream stream;
+  source old, input; /* old: the map that is fitted on */
+  float *old_coordinates, *coordinates;
+  sw_rejects rejects;
+  sw_map_quality quality;
+} map_job;
+
+/* --- settings --- */
+
+/* Those of the map, which new points must share. */
+static int settings_of_map(const source *old, int components, const char *text, sw_umap_options *u) {
+  json_t *json = sw_json_parse(text, strlen(text), old->path);
+  if (!json) return -1;
+  int64_t neighbours, dims, epochs, seed;
+  const char *metric = sw_json_string(json, "metric");
+  double min_dist = json_number_value(json_object_get(json, "min_dist")), spread = json_number_value(json_object_get(json, "spread"));
+  int status = sw_json_integer(json, "n_neighbors", 2, SW_MOST_NEIGHBOURS, 0, old->path, &neighbours) ||
+                       sw_json_integer(json, "components", 2, 3, 0, old->path, &dims) || sw_json_integer(json, "epochs", 0, INT32_MAX, 0, old->path, &epochs) ||
+                       sw_json_integer(json, "seed", 0, INT64_MAX, 0, old->path, &seed)
+                   ? -1
+                   : 0;
+  if (!status && (!metric || (strcmp(metric, "cosine") && strcmp(metric, "euclidean")) || dims != components))
+    status = sw_fail("%s is damaged: its map has no such metric or components", old->path);
+  if (!status)
+    *u = (sw_umap_options){(int)neighbours, (int)dims, !strcmp(metric, "cosine"), (int)epochs, min_dist, spread, (uint64_t)seed};
+  json_decref(json);
+  return status ? -1 : sw_umap_check(u);
+}
+
+static json_t *settings_to_json(const map_job *job) {
+  const sw_umap_options *u = &job->umap;
+  double a, b;
+  if (sw_umap_curve(u->min_dist, u->spread, &a, &b)) return NULL;
+  json_t *json = json_pack("{s:s,s:i,s:i,s:s,s:i,s:f,s:f,s:f,s:f,s:I,s:s,s:s}", "method", "umap", "n_neighbors", u->neighbours, "components", u->components,
+                           "metric", u->cosine ? "cosine" : "euclidean", "epochs", u->epochs, "min_dist", u->min_dist, "spread", u->spread, "a", a, "b", b,
+                           "seed", (json_int_t)u->seed, "vectors_sha256", job->input.sha256, "tool_version", SW_VERSION);
+  if (json && job->o->fit_on) json_object_set_new(json, "fit_on_sha256", json_string(job->old.sha256));
+  if (json && job->o->quality && !isnan(job->quality.kept))
+    json_object_set_new(json, "quality", json_pack("{s:f,s:f,s:i,s:I}", "trustworthiness", job->quality.trustworthiness, "neighbours_kept",
+                                                   job->quality.kept, "k", job->quality.k, "queries", (json_int_t)job->quality.queries));
+  if (!json) sw_fail("out of memory");
+  return json;
+}
+
+/* --- memory --- */
+
+static int check_memory(const map_job *job) {
+  const map_options *o = job->o;
+  size_t on_device, bytes = sw_umap_bytes(&job->umap, (int64_t)job->input.file.rows, job->input.file.hidden, &on_device);
+  const size_t old = (size_t)job->old.file.rows * (size_t)(job->old.file.hidden + 2 * job->umap.components) * sizeof(float);
+  bytes += old;
+  const size_t limit = o->memory > 0 ? (size_t)o->memory << 20 : (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+  if (!o->quiet)
+    fprintf(stderr, "map: %llu vectors of %d numbers take up to %.0f MB of memory\n", (unsigned long long)job->input.file.rows, job->input.file.hidden,
+            (double)bytes / 1e6);
+  if (bytes > limit)
+    return sw_fail("%s: a map of %llu vectors of %d numbers takes up to %.0f MB of memory, and %.0f MB are %s: use fewer rows or a smaller --n-neighbors%s",
+                   job->input.path, (unsigned long long)job->input.file.rows, job->input.file.hidden, (double)bytes / 1e6, (double)limit / 1e6,
+                   o->memory > 0 ? "allowed" : "there", o->memory > 0 ? ", or raise --memory" : "");
+  return 0;
+}
+
+/* --- input --- */
+
+/* Reads a file's rows to the device. Where one cannot be used it goes to `rejects`, or is a failure without. */
+static int load(map_job *job, source *s, sw_rejects *rejects) {
+  const int hidden = s->file.hidden;
+  const size_t bytes = (size_t)hidden * sizeof(float);
+  sw_sha256 *hash = sw_sha256_open();
+  float *block = sw_alloc_array(BLOCK, bytes);
+  s->row = sw_alloc_array(s->file.rows + 1, sizeof *s->row);
+  int status = hash && block && s->row && (s->device = job->device->alloc(job->device, s->file.rows * bytes + 1)) ? 0 : -1;
+  for (uint64_t first = 0; first < s->file.rows && !status; first += BLOCK) {
+    const uint64_t count = s->file.rows - first < BLOCK ? s->file.rows - first : BLOCK;
+    if ((status = sw_vectors_read(&s->file, first, count, block))) break;
+    sw_sha256_add(hash, block, count * bytes);
+    size_t kept = 0;
+    for (uint64_t i = 0; i < count && !status; i++) {
+      float *row = block + i * (size_t)hidden;
+      const char *why = sw_umap_normalize(&job->umap, hidden, row);
+      if (why && !rejects) {
+        status = sw_fail("%s: row %llu: %s", s->path, (unsigned long long)(first + i + 1), why);
+      } else if (why) {
+        char *id = NULL;
+        status = sw_vectors_read_ids(&s->file, first + i, 1, &id) || sw_rejects_add(rejects, s->path, first + i + 1, why, id, strlen(id)) ? -1 : 0;
+        free(id);
+      } else {
+        s->row[(size_t)s->rows + kept] = first + i;
+        memmove(block + kept++ * (size_t)hidden, row, bytes);
+      }
+    }
+    if (!status && kept)
+      status = job->device->copy_in(&job->stream, s->device + (size_t)s->rows * (size_t)hidden, block, kept * bytes) ||
+                       job->device->synchronize(&job->stream)
+                   ? -1
+                   : 0;
+    s->rows += (int64_t)kept;
+  }
+  if (hash) sw_sha256_close(hash, s->sha256);
+  free(block);
+  if (!status && !s->rows) return sw_fail("%s: there is no vector that can be mapped%s%s", s->path, rejects && rejects->count ? ": " : "",
+                                          rejects && rejects->count ? rejects->reason : "");
+  return status;
+}
+
+/* The rows `first` to `first + count` of those used, with their ids; vectors may be NULL. */
+static int read_used(source *s, int64_t first, int64_t count, float *vectors, char **ids) {
+  int64_t done = 0;
+  memset(ids, 0, (size_t)count * sizeof *ids);
+  while (done < count) { /* runs of rows that follow each other in the file */
+    const uint64_t at = s->row[first + done];
+    int64_t run = 1;
+    while (done + run < count && s->row[first + done + run] == at + (uint64_t)run) run++;
+    if (sw_vectors_read_ids(&s->file, at, (uint64_t)run, ids + done) ||
+        (vectors && sw_vectors_read(&s->file, at, (uint64_t)run, vectors + done * s->file.hidden)))
+      return -1;
+    done += run;
+  }
+  return 0;
+}
+static void free_ids(char **ids) {
+  for (int64_t i = 0; i < BLOCK; i++) {
+    free(ids[i]);
+    ids[i] = NULL;
+  }
+}
+
+/* --- output --- */
+
+static int write_hdf(map_job *job, char **ids, const char *json) {
+  source *s = &job->input;
+  const sw_vectors *v = &s->file;
+  const sw_vectors_origin origin = {v->model_sha256, v->model, v->pooling, v->prefix, v->normalize};
+  float *block = sw_alloc_array(BLOCK, (size_t)v->hidden * sizeof *block);
+  sw_vectors_writer *writer = NULL;
+  size_t longest = 0;
+  int status = block ? 0 : -1;
+  for (int pass = 0; pass < 2 && !status; pass++) { /* the longest id must be known before */
+    if (pass) status = sw_vectors_create(job->o->output, v->hidden, longest, &origin, &writer);
+    for (int64_t first = 0; first < s->rows && !status; first += BLOCK) {
+      const int64_t count = s->rows - first < BLOCK ? s->rows - first : BLOCK;
+      status = read_used(s, first, count, pass ? block : NULL, ids);
+      for (int64_t i = 0; i < count && !status; i++) longest = strlen(ids[i]) > longest ? strlen(ids[i]) : longest;
+      if (!status && pass) status = sw_vectors_append(writer, block, (const char *const *)ids, (size_t)count);
+      free_ids(ids);
+    }
+  }
+  free(block);
+  if (!status) status = sw_vectors_add_map(writer, job->coordinates, job->umap.components, json);
+  if (!status) return sw_vectors_commit(writer);
+  sw_vectors_abandon(writer);
+  return -1;
+}
+
+static int write_csv(map_job *job, char **ids) {
+  const int dims = job->umap.components;
+  sw_output out;
+  sw_buffer text = {0};
+  if (sw_output_open(&out, job->o->output)) return -1;
+  int status = sw_buffer_print(&text, "id,x,y%s\r\n", dims == 3 ? ",z" : "");
+  for (int64_t first = 0; first < job->input.rows && !status; first += BLOCK) {
+    const int64_t count = job->input.rows - first < BLOCK ? job->input.rows - first : BLOCK;
+    status = read_used(&job->input, first, count, NULL, ids);
+    for (int64_t i = 0; i < count && !status; i++) {
+      status = sw_csv_quote(&text, ids[i], strlen(ids[i]));
+      for (int c = 0; c < dims && !status; c++) status = sw_buffer_print(&text, ",%.9g", (double)job->coordinates[(first + i) * dims + c]);
+      if (!status) status = sw_buffer_append(&text, "\r\n", 2);
+    }
+    if (!status && text.size) fwrite(text.data, text.size, 1, out.file); /* the commit reports errors */
+    sw_buffer_clear(&text);
+    free_ids(ids);
+  }
+  sw_buffer_close(&text);
+  if (!status) return sw_output_commit(&out);
+  sw_output_abandon(&out);
+  return -1;
+}
+
+static int write_map(map_job *job) {
+  char **ids = sw_alloc_array(BLOCK, sizeof *ids);
+  json_t *settings = ids ? settings_to_json(job) : NULL;
+  char *json = settings ? sw_json_canonical(settings) : NULL;
+  int status = !json ? -1 : sw_infer_ends_in(job->o->output, ".csv") ? write_csv(job, ids) : write_hdf(job, ids, json);
+  free(json);
+  json_decref(settings);
+  if (ids) free_ids(ids);
+  free(ids);
+  return status;
+}
+
+static void report(const map_job *job, double seconds) {
+  const map_options *o = job->o;
+  if (!o->quiet) {
+    fprintf(stderr, "map: %lld point%s in %.1f s", (long long)job->input.rows, SW_S(job->input.rows), seconds);
+    if (job->rejects.count)
+      fprintf(stderr, ", %llu unusable row%s set aside in %s", (unsigned long long)job->rejects.count, SW_S(job->rejects.count), job->rejects.path);
+    fprintf(stderr, "\n");
+    if (o->quality && isnan(job->quality.kept)) fprintf(stderr, "map: too few points to say how well neighbours were kept\n");
+    if (o->quality && !isnan(job->quality.kept))
+      fprintf(stderr, "map: trustworthiness %.4f, %.4f of the %d nearest neighbours kept (%lld of the points asked)\n", job->quality.trustworthiness,
+              job->quality.kept, job->quality.k, (long long)job->quality.queries);
+  }
+  if (o->json) {
+    printf("{\"rows\": %lld, \"rejected\": %llu, \"seconds\": %.3f", (long long)job->input.rows, (unsigned long long)job->rejects.count, seconds);
+    if (o->quality && !isnan(job->quality.kept))
+      printf(", \"trustworthiness\": %.6f, \"neighbours_kept\": %.6f, \"quality_k\": %d, \"quality_queries\": %lld", job->quality.trustworthiness,
+             job->quality.kept, job->quality.k, (long long)job->quality.queries);
+    printf("}\n");
+  }
+}
+
+/* --- the job --- */
+
+static int open_old(map_job *job) {
+  char *json = NULL;
+  int components, status;
+  job->old.path = job->o->fit_on;
+  status = sw_vectors_open(job->old.path, &job->old.file) || sw_vectors_read_map(&job->old.file, &components, &job->old_coordinates, &json) ? -1 : 0;
+  if (!status) status = settings_of_map(&job->old, components, json, &job->umap);
+  free(json);
+  if (!status && job->old.file.hidden != job->input.file.hidden)
+    status = sw_fail("%s has vectors of %d numbers, the map %s of %d: they must come from the same model", job->input.path, job->input.file.hidden,
+                     job->old.path, job->old.file.hidden);
+  const char *a = job->old.file.model_sha256, *b = job->input.file.model_sha256;
+  if (!status && a[0] && b[0] && strcmp(a, b))
+    status = sw_fail("%s and the map %s come from different models (%.12s and %.12s)", job->input.path, job->old.path, b, a);
+  return status;
+}
+
+static int run(map_job *job, const char *input) {
+  const map_options *o = job->o;
+  const double started = sw_clock();
+  sw_buffer aside = {0};
+  job->input.path = input;
+  int status = sw_device_choose(o->device, o->quiet, &job->device) || sw_stream_open(job->device, o->threads, &job->stream) ||
+                       sw_vectors_open(input, &job->input.file) || (o->fit_on && open_old(job)) || check_memory(job)
+                   ? -1
+                   : 0;
+  if (!status) status = o->rejected ? sw_buffer_print(&aside, "%s", o->rejected) : sw_buffer_print(&aside, "%s.rejected.jsonl", o->output);
+  if (!status) status = sw_rejects_open(&job->rejects, aside.data);
+  sw_buffer_close(&aside);
+  if (!status) status = (o->fit_on && load(job, &job->old, NULL)) || load(job, &job->input, &job->rejects) ? -1 : 0;
+  const int dims = job->umap.components, hidden = job->input.file.hidden;
+  if (!status && !(job->coordinates = sw_alloc_array((size_t)job->input.rows, (size_t)dims * sizeof(float)))) status = -1;
+  if (!status && o->fit_on) {
+    const sw_umap_map map = {job->old.rows, job->old.device, job->old_coordinates};
+    status = sw_umap_place(&job->stream, &job->umap, &map, job->input.rows, hidden, job->input.device, o->quiet, job->coordinates);
+  } else if (!status) {
+    status = sw_umap_fit(&job->stream, &job->umap, job->input.rows, hidden, job->input.device, o->quiet, job->coordinates);
+  }
+  if (!status && o->quality)
+    status = sw_map_quality_of(&job->stream, job->umap.cosine, job->input.rows, hidden, job->input.device, dims, job->coordinates, QUALITY_NEIGHBOURS,
+                               job->umap.seed, &job->quality);
+  if (!status) status = write_map(job) || sw_rejects_commit(&job->rejects) ? -1 : 0;
+  if (!status) report(job, sw_clock() - started);
+  return status;
+}
+
+static void close_source(map_job *job, source *s) {
+  if (s->device) job->device->release(job->device, s->device);
+  free(s->row);
+  sw_vectors_close(&s->file);
+}
+
+/* Options to settings; a map that is fitted on brings its own. */
+static int settle(const map_options *o, const sw_list *inputs, sw_umap_options *u) {
+  if (inputs->count != 1) return sw_fail("one vectors file is needed (see --help)");
+  if (!o->output) return sw_fail("an output is needed: -o map.h5 or -o map.csv");
+  if (!sw_infer_ends_in(o->output, ".h5") && !sw_infer_ends_in(o->output, ".hdf5") && !sw_infer_ends_in(o->output, ".csv"))
+    return sw_fail("-o %s: the name must end in .h5 or .csv", o->output);
+  if (sw_check_output(o->output, inputs->items, 1) || (o->fit_on && sw_check_output(o->output, &o->fit_on, 1)) ||
+      sw_check_output(o->rejected, inputs->items, 1) || (o->fit_on && sw_check_output(o->rejected, &o->fit_on, 1)) || sw_check_writable(o->output) || sw_device_check(o->device, o->threads))
+    return -1;
+  if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
+  if (o->memory < 0) return sw_fail("--memory cannot be negative");
+  const int given = o->neighbours != -1 || o->components != -1 || o->epochs != -1 || o->seed != -1 || o->metric || o->min_dist != -1 || o->spread != -1;
+  if (o->fit_on && given)
+    return sw_fail("--fit-on takes --components, --n-neighbors, --min-dist, --spread, --metric, --epochs and --seed from the map: leave them out");
+  *u = SW_UMAP_DEFAULTS;
+  if (o->neighbours != -1) u->neighbours = o->neighbours;
+  if (o->components != -1) u->components = o->components;
+  if (o->epochs != -1) u->epochs = o->epochs;
+  if (o->min_dist != -1) u->min_dist = o->min_dist;
+  if (o->spread != -1) u->spread = o->spread;
+  if (o->seed < -1) return sw_fail("--seed is %d, must not be negative", o->seed);
+  u->seed = o->seed == -1 ? 0 : (uint64_t)o->seed;
+  if (o->metric && strcmp(o->metric, "cosine") && strcmp(o->metric, "euclidean"))
+    return sw_fail("--metric is '%s', not cosine or euclidean", o->metric);
+  u->cosine = !o->metric || !strcmp(o->metric, "cosine");
+  return sw_umap_check(u);
+}
+
+int sw_infer_map(int argc, char **argv) {
+  map_options o = {.device = "auto", .neighbours = -1, .components = -1, .epochs = -1, .seed = -1, .min_dist = -1, .spread = -1};
+  const sw_option options[] = {
+      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "map.h5, or map.csv with id, x, y (needed)"},
+      {"components", 0, SW_OPTION_INT, &o.components, "N", "dimensions of the map: 2 or 3 (else: 2)"},
+      {"n-neighbors", 0, SW_OPTION_INT, &o.neighbours, "N", "of a point, itself among them: more show the whole, fewer the details (else: 15)"},
+      {"min-dist", 0, SW_OPTION_DOUBLE, &o.min_dist, "D", "how near points may come to each other on the map (else: 0.1)"},
+      {"spread", 0, SW_OPTION_DOUBLE, &o.spread, "D", "scale of the map (else: 1)"},
+      {"metric", 0, SW_OPTION_TEXT, &o.metric, "M", "distance of vectors: cosine or euclidean (else: cosine)"},
+      {"epochs", 0, SW_OPTION_INT, &o.epochs, "N", "of the layout; 0: 500, or 200 above 10,000 points (else: 0)"},
+      {"seed", 0, SW_OPTION_INT, &o.seed, "N", "of all that is random: the same seed, the same bits (else: 0)"},
+      {"fit-on", 0, SW_OPTION_TEXT, &o.fit_on, "MAP", "places the vectors on this map.h5, which stays as it is"},
+      {"quality", 0, SW_OPTION_FLAG, &o.quality, NULL, "measures how well neighbours were kept"},
+      {"rejected", 0, SW_OPTION_TEXT, &o.rejected, "FILE", "unusable rows go here (else: OUTPUT.rejected.jsonl)"},
+      {"memory", 0, SW_OPTION_INT, &o.memory, "MB", "that may be taken, and no more; 0: this machine's"},
+      {"device", 0, SW_OPTION_TEXT, &o.device, "D", "auto, cpu or cuda[:N]"},
+      {"threads", 0, SW_OPTION_INT, &o.threads, "N", "worker threads; 0: one a core. Changes no result"},
+      {"quiet", 'q', SW_OPTION_FLAG, &o.quiet, NULL, "no progress and no summary"},
+      {"json", 0, SW_OPTION_FLAG, &o.json, NULL, "summary as JSON, to stdout"},
+      {0},
+  };
+  const sw_command command = {
+      .usage = "skillwatch infer map VECTORS -o MAP [options]",
+      .summary = "Draws vectors (.h5 or .npy, of skillwatch infer embed) in two or three dimensions, so that neighbours are\n"
+                 "together: UMAP. A map.h5 keeps the vectors beside the coordinates, so that others can be placed on it later\n"
+                 "(--fit-on); where one goes depends on the map and itself only, not on what is placed with it.",
+      .example = "skillwatch infer map vectors.h5 -o map.h5 --seed 1 --quality\n"
+                 "  skillwatch infer map next-week.h5 --fit-on map.h5 -o next-week-map.h5",
+      .options = options,
+  };
+  sw_list inputs = {0};
+  map_job job = {.o = &o};
+  int status = sw_config_parse(&command, argc, argv, &inputs);
+  if (!status) status = settle(&o, &inputs, &job.umap);
+  if (status) {
+    status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
+  } else {
+    status = run(&job, inputs.items[0]) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+    close_source(&job, &job.old);
+    close_source(&job, &job.input);
+    free(job.old_coordinates), free(job.coordinates);
+    sw_rejects_close(&job.rejects);
+    if (job.device) sw_device_close(job.device);
+  }
+  sw_list_close(&inputs);
+  return status;
+}
