@@ -40,6 +40,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/gru/gru.h"
+#include "kernels/kmeans/kmeans.h"
 #include "kernels/layernorm/layernorm.h"
 #include "kernels/linear/linear.h"
 #include "kernels/loss/loss.h"
@@ -58,7 +59,8 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(pool_forward) X(pool_backward) X(gather_forward) X(gather_backward)                                                          \
   X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
-  X(neighbours_workspace) X(neighbours)
+  X(neighbours_workspace) X(neighbours)                                                                                          \
+  X(kmeans_workspace) X(kmeans_assign) X(kmeans_update)
 
 typedef struct {
 #define X(name) sw_##name##_fn *name;
