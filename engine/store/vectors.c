@@ -216,6 +216,24 @@ int sw_vectors_append(sw_vectors_writer *w, const float *vectors, const char *co
   return 0;
 }
 
+int sw_vectors_add_map(sw_vectors_writer *w, const float *coordinates, int components, const char *json) {
+  if (w->npy.file) return sw_fail("cannot write %s: a map is kept in HDF5 only", w->path);
+  sw_hdf_enter();
+  int status = reserve(w, w->rows * (uint64_t)components * sizeof(float) + strlen(json) + (1 << 16));
+  hid_t dataset = status ? -1 : make_dataset(w, "coordinates", H5T_IEEE_F32LE, 2, (hsize_t)components, 0);
+  if (dataset < 0) {
+    status = -1;
+  } else {
+    errno = 0;
+    if (put_text(w->file, "map", json) ||
+        (w->rows && append_rows(dataset, H5T_NATIVE_FLOAT, 2, 0, w->rows, components, coordinates)))
+      status = failed(w, errno);
+    if (H5Dclose(dataset) < 0 && !status) status = failed(w, errno);
+  }
+  sw_hdf_leave();
+  return status;
+}
+
 /* Closes what is open of the HDF5 file; -1 without a message when that failed. */
 static int close_hdf(sw_vectors_writer *w) {
   int status = 0;

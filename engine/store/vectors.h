@@ -3,6 +3,8 @@
  * HDF5:  /            attrs: format="skillwatch-vectors", version=1, model_sha256, model, pooling, prefix, normalize
  *        /vectors     float32 [rows, hidden], chunked by rows, Fletcher32, extendable
  *        /ids         UTF-8 strings, padded with NUL to the longest [rows], Fletcher32, deflated
+ *        a map (skillwatch infer map) has besides
+ *        /coordinates float32 [rows, components], Fletcher32, and the attribute map: JSON, its parameters
  * NumPy: <name>.npy, float32 [rows, hidden], C order, format 1.0 (numpy.lib.format); ids, one a line, in
  * <name>.npy.ids.txt */
 #ifndef SW_STORE_VECTORS_H
@@ -23,6 +25,8 @@ int sw_vectors_create(const char *path, int hidden, size_t id_bytes, const sw_ve
                       sw_vectors_writer **out);
 /* vectors [rows, hidden]; ids [rows], NUL-terminated UTF-8, none longer than id_bytes. */
 int sw_vectors_append(sw_vectors_writer *writer, const float *vectors, const char *const *ids, size_t rows);
+/* Makes a map of an HDF5 file: coordinates [rows so far, components], and its parameters as JSON. At most once. */
+int sw_vectors_add_map(sw_vectors_writer *writer, const float *coordinates, int components, const char *json);
 /* Publishes the file(s) and frees the writer, also on failure. */
 int sw_vectors_commit(sw_vectors_writer *writer);
 /* Throws everything away; NULL is fine. */
@@ -43,6 +47,10 @@ int sw_vectors_open(const char *path, sw_vectors *out);
 int sw_vectors_read(sw_vectors *vectors, uint64_t first, uint64_t rows, float *out);
 /* Their ids: ids[i] is allocated, free() each. A .npy without its ids.txt gives the row numbers, from 1. */
 int sw_vectors_read_ids(sw_vectors *vectors, uint64_t first, uint64_t rows, char **ids);
+/* 1 where the file holds a map. */
+int sw_vectors_is_map(const sw_vectors *vectors);
+/* The map that a file holds: *coordinates [rows, *components] and *json, both to be freed. Fails where it holds none. */
+int sw_vectors_read_map(sw_vectors *vectors, int *components, float **coordinates, char **json);
 void sw_vectors_close(sw_vectors *vectors);
 
 /* Writes the rows of the sources, one source after the other, to `path`, which may be that of one of them: it stays as it was until the new

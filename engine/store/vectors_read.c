@@ -243,6 +243,39 @@ int sw_vectors_read_ids(sw_vectors *v, uint64_t first, uint64_t rows, char **ids
   return status;
 }
 
+int sw_vectors_is_map(const sw_vectors *v) {
+  const handle *h = v->handle;
+  sw_hdf_enter();
+  const int holds = !h->npy && H5Aexists(h->file, "map") > 0;
+  sw_hdf_leave();
+  return holds;
+}
+
+int sw_vectors_read_map(sw_vectors *v, int *components, float **coordinates, char **json) {
+  const handle *h = v->handle;
+  *coordinates = NULL, *json = NULL;
+  int status = sw_vectors_is_map(v) ? 0 : sw_fail("%s holds no map; 'skillwatch infer map' makes them", h->path);
+  sw_hdf_enter();
+  hsize_t size[2] = {0};
+  hid_t dataset = status || get_text(h, "map", json) ? -1 : open_dataset(h, "coordinates", 2, H5T_FLOAT, size);
+  if (dataset < 0) {
+    status = -1;
+  } else {
+    if (size[0] != v->rows || size[1] < 1 || size[1] > 3) status = damaged(h, "the shape of /coordinates");
+    *components = (int)size[1];
+    if (!status && !(*coordinates = sw_alloc_array((size_t)size[0] + 1, (size_t)size[1] * sizeof **coordinates))) status = -1;
+    if (!status && v->rows && read_rows(dataset, H5T_NATIVE_FLOAT, 2, 0, v->rows, *components, *coordinates))
+      status = damaged(h, "/coordinates cannot be read");
+    H5Dclose(dataset);
+  }
+  sw_hdf_leave();
+  if (status) {
+    free(*coordinates), free(*json);
+    *coordinates = NULL, *json = NULL;
+  }
+  return status;
+}
+
 void sw_vectors_close(sw_vectors *v) {
   handle *h = v->handle;
   if (h) {

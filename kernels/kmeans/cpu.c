@@ -34,11 +34,12 @@ typedef struct {
 SW_INLINE void start(nearest *n) {
   for (int v = 0; v < 2; v++) n->least[v] = vf_set(INFINITY), n->label[v] = vi_set(-1);
 }
-static void put(const nearest *n, int64_t rows, int32_t *label, float *distance) {
-  for (int v = 0; v < 2 && rows > 0; v++, rows -= SW_LANES, label += SW_LANES, distance += SW_LANES) {
+/* To label and distance from `at` on. */
+static void put(const nearest *n, int64_t rows, int64_t at, int32_t *label, float *distance) {
+  for (int v = 0; v < 2 && rows > 0; v++, rows -= SW_LANES, at += SW_LANES) {
     const size_t bytes = (size_t)smaller(rows, SW_LANES) * 4;
-    memcpy(label, &n->label[v], bytes);
-    memcpy(distance, &n->least[v], bytes);
+    if (label) memcpy(label + at, &n->label[v], bytes);
+    memcpy(distance + at, &n->least[v], bytes);
   }
 }
 
@@ -57,7 +58,7 @@ SW_INLINE void pass_tile(const sw_kmeans_desc *d, int rows, const float *tile, c
       n->label[v] = (less & vi_set(centre)) | (~less & n->label[v]);
     }
     if (++centre < d->k) continue;
-    put(n, d->rows - row, label + group * d->rows + row, distance + group * d->rows + row);
+    put(n, d->rows - row, group * d->rows + row, label, distance);
     centre = 0, group++;
   }
 }

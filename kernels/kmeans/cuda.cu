@@ -35,7 +35,8 @@ static __global__ void __launch_bounds__(SW_TILE_THREADS, 1)
       const float to = tile[threadIdx.x * STRIDE + c];
       if (to < least) least = to, best = centre;
       if (++centre < d.k) continue;
-      label[at] = best, distance[at] = least;
+      if (label) label[at] = best;
+      distance[at] = least;
       at += d.rows, centre = 0, best = -1, least = INFINITY;
     }
   }

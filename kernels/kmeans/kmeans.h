@@ -22,7 +22,7 @@ typedef struct {
 /* Scratch of kmeans_assign for these or fewer rows, groups and k (depends on the stream's threads). */
 typedef int sw_kmeans_workspace_fn(sw_stream *stream, const sw_kmeans_desc *desc, size_t *bytes);
 /* x [rows, hidden], centres [groups, k, hidden] fp32; label int32 and distance fp32 [groups, rows]: the nearest centre of the group, 0 to k - 1,
- * and how far it is. */
+ * and how far it is. label may be NULL. */
 typedef int sw_kmeans_assign_fn(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const float *centres, int32_t *label,
                                 float *distance, void *workspace);
 /* before, label int32 [groups, rows]: -1 (in no sum) to k - 1. sums double [groups, k, hidden] and counts int64 [groups, k] are those of `before`

@@ -111,6 +111,9 @@ static void assigning(kt *t, int64_t rows, int hidden, int groups, int k, data k
   kt_with_threads(t, "assign", assign, &j, (kt_tensor *[]){j.label, j.distance}, 2);
   compare_labels(t, &j, label);
   kt_compare(t, "distance", j.distance, distance, 0, 0);
+  kt_tensor *only = kt_new(t, "distance only", SW_F32, groups * rows);
+  kt_ok(t, SW_RUN(&t->stream, kmeans_assign, &j.desc, j.x->data, j.centres->data, NULL, only->data, j.workspace->data));
+  kt_same_bits(t, "distance without labels", only, j.distance);
   if (rows > 2 && groups > 1) { /* a row and a group alone */
     const int64_t row = rows / 2, g = groups - 1, centres = (int64_t)k * hidden;
     job one = make(t, 1, hidden, 1, k, kind);
