@@ -10,12 +10,13 @@
 enum {
   WAVE_BYTES = 1 << 30, /* about what the rows of all starts that go together may take */
   MOST_CLUSTERS = 1000,
-  MOST_TRIALS = 8 /* 2 + log MOST_CLUSTERS */
+  MOST_TRIALS = 8,     /* 2 + log MOST_CLUSTERS */
+  BOUND_PASSES = 256   /* bounds begin anew after as many */
 };
 
 /* A start on its way. */
 typedef struct {
-  int number, passes, last; /* last: the next pass only finds the rows' places */
+  int number, passes;
 } start;
 
 /* A wave of starts: groups 0 to active - 1 of the operators. */
@@ -24,22 +25,27 @@ typedef struct {
   sw_stream *stream;
   sw_device *device;
   int64_t rows;
-  int hidden, most, trials, active, done; /* most: starts of a wave; trials: candidates of a start's next centre; done: starts of all waves */
+  int hidden, most, trials, active, done, first; /* most: starts of a wave; trials: candidates of a start's next centre; done: starts of all waves;
+                                                first: number of this wave's first */
   double least_shift;
   const float *x;
-  start *starts;
+  start *starts;     /* [most], in the order of groups */
+  int *passes;       /* [most], of those that are done, in the order of numbers */
   sw_random *random;
   /* device */
+  float *bound, *drift;      /* [most, rows], [most, k]: see kernels/kmeans */
   float *centres, *distance; /* [most, k, hidden] or [most, trials, hidden]; [most, trials, rows] */
   int32_t *label[2];         /* before, now: [most, rows] */
   double *sums;              /* [most, k, hidden] */
   int64_t *counts, *changed; /* [most, k], [most] */
   void *workspace;
   /* host */
-  float *host_centres, *candidates, *host_distance, *nearest; /* candidates [most, trials, hidden]; nearest [most, rows] */
-  int32_t *host_label;                                        /* [rows] */
+  float *host_centres, *done_centres, *candidates, *host_distance, *nearest; /* done_centres: as passes; candidates [most, trials, hidden];
+                                                                                nearest [most, rows] */
+  float *host_drift;
+  int32_t *host_label; /* [rows] */
   double *host_sums;
-  int64_t *host_counts, *host_changed, *chosen;               /* chosen [most, trials] */
+  int64_t *host_counts, *host_changed, *chosen; /* chosen [most, trials] */
   sw_kmeans *best;                                            /* label is NULL before the first; distances squared */
 } wave;
 
@@ -73,6 +79,8 @@ static int open_wave(wave *w) {
     size_t bytes;
   } device[] = {{&w->centres, centres * hidden * sizeof(float)},
                 {&w->distance, tried * rows * sizeof(float)},
+                {&w->bound, starts * rows * sizeof(float)},
+                {&w->drift, starts * k * sizeof(float)},
                 {&w->label[0], starts * rows * sizeof(int32_t)},
                 {&w->label[1], starts * rows * sizeof(int32_t)},
                 {&w->sums, starts * k * hidden * sizeof(double)},
@@ -80,6 +88,9 @@ static int open_wave(wave *w) {
                 {&w->changed, starts * sizeof(int64_t)},
                 {&w->workspace, (bytes > more ? bytes : more) + 1}},
     host[] = {{&w->starts, starts * sizeof *w->starts},
+              {&w->passes, starts * sizeof *w->passes},
+              {&w->host_drift, starts * k * sizeof(float)},
+              {&w->done_centres, starts * k * hidden * sizeof(float)},
               {&w->random, starts * sizeof *w->random},
               {&w->host_centres, starts * k * hidden * sizeof(float)},
               {&w->candidates, tried * hidden * sizeof(float)},
@@ -98,8 +109,8 @@ static int open_wave(wave *w) {
 }
 
 static void close_wave(wave *w) {
-  void *const device[] = {w->centres, w->distance, w->label[0], w->label[1], w->sums, w->counts, w->changed, w->workspace};
-  void *const host[] = {w->starts, w->random, w->host_centres, w->candidates, w->host_distance, w->nearest, w->host_label, w->host_sums,
+  void *const device[] = {w->bound, w->drift, w->centres, w->distance, w->label[0], w->label[1], w->sums, w->counts, w->changed, w->workspace};
+  void *const host[] = {w->starts, w->passes, w->host_drift, w->done_centres, w->random, w->host_centres, w->candidates, w->host_distance, w->nearest, w->host_label, w->host_sums,
                         w->host_counts, w->host_changed, w->chosen};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++)
     if (device[i]) w->device->release(w->device, device[i]);
@@ -115,7 +126,7 @@ static int distances_to_chosen(wave *w, int each) {
   for (size_t i = 0; i < count; i++)
     if (w->device->copy_out(w->stream, w->candidates + i * of_centre(w), w->x + w->chosen[i] * w->hidden, width)) return -1;
   return w->device->synchronize(w->stream) || put(w, w->centres, w->candidates, count * width) ||
-                 SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, NULL, w->distance, w->workspace) ||
+                 SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, NULL, NULL, w->distance, w->workspace) ||
                  get(w, w->host_distance, w->distance, count * (size_t)w->rows * sizeof(float))
              ? -1
              : 0;
@@ -205,7 +216,7 @@ static int find_least_shift(wave *w) {
     return -1;
   for (int h = 0; h < w->hidden; h++) w->host_centres[h] = (float)(w->host_sums[h] / (double)w->rows);
   if (put(w, w->centres, w->host_centres, of_centre(w) * sizeof(float)) ||
-      SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, NULL, w->distance, w->workspace) ||
+      SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, NULL, NULL, w->distance, w->workspace) ||
       get(w, w->host_distance, w->distance, (size_t)w->rows * sizeof(float)))
     return -1;
   double sum = 0;
@@ -214,47 +225,52 @@ static int find_least_shift(wave *w) {
   return 0;
 }
 
-/* Group g has come to its end: kept where it is the best so far. */
+/* Group g has come to its end; the last group takes its place. */
 static int finish(wave *w, int g) {
-  const size_t rows = (size_t)w->rows;
-  const start *s = &w->starts[g];
-  double inertia = 0;
-  if (get(w, w->host_distance, w->distance + g * w->rows, rows * sizeof(float)) || get(w, w->host_label, w->label[1] + g * w->rows, rows * sizeof(int32_t)))
-    return -1;
-  for (size_t i = 0; i < rows; i++) {
-    if (w->host_label[i] < 0) return sw_fail("vector %zu has no finite distance to any other: its numbers are too large", i + 1);
-    inertia += (double)w->host_distance[i];
-  }
-  sw_kmeans *best = w->best;
-  if (best->label && !(inertia < best->inertia || (inertia == best->inertia && s->number < best->start))) return 0;
-  if (!best->label && (!(best->label = sw_alloc_array(rows, sizeof *best->label)) || !(best->distance = sw_alloc_array(rows, sizeof *best->distance)) ||
-                       !(best->centres = sw_alloc_array(of_group(w), sizeof *best->centres))))
-    return -1;
-  memcpy(best->label, w->host_label, rows * sizeof *best->label);
-  memcpy(best->distance, w->host_distance, rows * sizeof *best->distance);
-  memcpy(best->centres, w->host_centres + (size_t)g * of_group(w), of_group(w) * sizeof *best->centres);
-  best->inertia = inertia, best->start = s->number, best->iterations = s->passes;
-  return 0;
-}
-
-/* The last group takes the place of group g. */
-static int drop(wave *w, int g) {
-  const int last = --w->active;
+  const int last = --w->active, place = w->starts[g].number - w->first;
   const size_t rows = (size_t)w->rows, k = (size_t)w->o.k, group = of_group(w);
+  w->passes[place] = w->starts[g].passes;
+  memcpy(w->done_centres + (size_t)place * group, w->host_centres + (size_t)g * group, group * sizeof(float));
   if (g == last) return 0;
   w->starts[g] = w->starts[last];
-  w->host_changed[g] = w->host_changed[last];
+  memcpy(w->host_drift + (size_t)g * k, w->host_drift + (size_t)last * k, k * sizeof(float));
   memcpy(w->host_counts + (size_t)g * k, w->host_counts + (size_t)last * k, k * sizeof(int64_t));
+  memcpy(w->host_sums + (size_t)g * group, w->host_sums + (size_t)last * group, group * sizeof(double));
   memcpy(w->host_centres + (size_t)g * group, w->host_centres + (size_t)last * group, group * sizeof(float));
   return get(w, w->host_label, w->label[1] + last * w->rows, rows * sizeof(int32_t)) ||
                  put(w, w->label[1] + g * w->rows, w->host_label, rows * sizeof(int32_t)) ||
-                 get(w, w->host_distance, w->distance + last * w->rows, rows * sizeof(float)) ||
-                 put(w, w->distance + g * w->rows, w->host_distance, rows * sizeof(float)) ||
-                 get(w, w->host_sums, w->sums + (size_t)last * group, group * sizeof(double)) ||
-                 put(w, w->sums + (size_t)g * group, w->host_sums, group * sizeof(double)) ||
+                 get(w, w->host_distance, w->bound + last * w->rows, rows * sizeof(float)) ||
+                 put(w, w->bound + g * w->rows, w->host_distance, rows * sizeof(float)) ||
+                 put(w, w->sums + (size_t)g * group, w->host_sums + (size_t)g * group, group * sizeof(double)) ||
                  put(w, w->counts + (size_t)g * k, w->host_counts + (size_t)g * k, k * sizeof(int64_t))
              ? -1
              : 0;
+}
+
+/* Where rows are after a wave of `count` starts; the best is kept. */
+static int compare_starts(wave *w, int count) {
+  const sw_kmeans_desc d = shape(w, count, w->o.k);
+  const size_t rows = (size_t)w->rows, group = of_group(w);
+  sw_kmeans *best = w->best;
+  if (put(w, w->centres, w->done_centres, (size_t)count * group * sizeof(float)) ||
+      SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, NULL, w->label[1], w->distance, w->workspace) ||
+      get(w, w->host_distance, w->distance, (size_t)count * rows * sizeof(float)))
+    return -1;
+  if (!best->label && (!(best->label = sw_alloc_array(rows, sizeof *best->label)) || !(best->distance = sw_alloc_array(rows, sizeof *best->distance)) ||
+                       !(best->centres = sw_alloc_array(group, sizeof *best->centres))))
+    return -1;
+  for (int s = 0; s < count; s++) {
+    const float *distance = w->host_distance + (size_t)s * rows;
+    double inertia = 0;
+    for (size_t i = 0; i < rows; i++) inertia += (double)distance[i];
+    if (!isfinite(inertia)) return sw_fail("the vectors' distances are not finite: their numbers are too large");
+    if (!(inertia < best->inertia)) continue;
+    best->inertia = inertia, best->start = w->first + s, best->iterations = w->passes[s];
+    memcpy(best->distance, distance, rows * sizeof *distance);
+    memcpy(best->centres, w->done_centres + (size_t)s * group, group * sizeof(float));
+    if (get(w, best->label, w->label[1] + (size_t)s * rows, rows * sizeof(int32_t))) return -1;
+  }
+  return 0;
 }
 
 /* Puts the centres of group g that have lost all rows on those that are farthest from their own. */
@@ -267,6 +283,7 @@ static int fill_empty(wave *w, int g) {
   for (size_t c = 0; c < k; c++) empty += count[c] == 0;
   if (!empty) return 0;
   if (get(w, w->host_label, now, rows * sizeof(int32_t)) || put(w, before, w->host_label, rows * sizeof(int32_t)) ||
+      SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres + (size_t)g * of_group(w), NULL, NULL, w->distance + g * w->rows, w->workspace) ||
       get(w, w->host_distance, w->distance + g * w->rows, rows * sizeof(float)))
     return -1;
   for (int32_t c = 0; c < w->o.k; c++) {
@@ -284,46 +301,63 @@ static int fill_empty(wave *w, int g) {
              : 0;
 }
 
-/* Centres to the mean of their rows. */
-static void move_centres(wave *w, int g) {
-  double shift = 0;
-  for (size_t c = (size_t)g * (size_t)w->o.k, end = c + (size_t)w->o.k; c < end; c++)
-    for (size_t h = c * of_centre(w); h < (c + 1) * of_centre(w) && w->host_counts[c]; h++) {
-      const float mean = (float)(w->host_sums[h] / (double)w->host_counts[c]);
+/* Centres to the mean of their rows; 1 where that was the last time. */
+static int move_centres(wave *w, int g) {
+  const size_t k = (size_t)w->o.k, hidden = of_centre(w);
+  const int64_t *count = w->host_counts + (size_t)g * k;
+  float *drift = w->host_drift + (size_t)g * k;
+  double all = 0, first = 0, second = 0; /* the two largest moves */
+  size_t farthest = 0;
+  for (size_t c = 0; c < k; c++) {
+    double squares = 0;
+    for (size_t h = ((size_t)g * k + c) * hidden, end = h + hidden; h < end && count[c]; h++) {
+      const float mean = (float)(w->host_sums[h] / (double)count[c]);
       const double step = (double)mean - (double)w->host_centres[h];
-      shift += step * step;
+      squares += step * step;
       w->host_centres[h] = mean;
     }
-  start *s = &w->starts[g];
-  s->last = shift <= w->least_shift || s->passes >= w->o.max_iterations;
+    const double moved = sqrt(squares);
+    all += squares;
+    drift[c] = (float)(moved * 1.000001); /* never less */
+    second = moved > first ? first : moved > second ? moved : second;
+    if (moved > first) first = moved, farthest = c;
+  }
+  for (size_t c = 0; c < k; c++) drift[c] = (float)(((double)drift[c] + (c == farthest ? second : first)) * 1.000001);
+  return all <= w->least_shift || w->starts[g].passes >= w->o.max_iterations;
+}
+
+static int pass(wave *w, sw_progress *progress) {
+  const sw_kmeans_desc d = shape(w, w->active, w->o.k);
+  const size_t starts = (size_t)w->active, k = (size_t)w->o.k;
+  const sw_kmeans_bounds bounds = {w->label[0], w->drift, w->bound};
+  if (put(w, w->centres, w->host_centres, starts * of_group(w) * sizeof(float)) || put(w, w->drift, w->host_drift, starts * k * sizeof(float)) ||
+      SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, &bounds, w->label[1], w->distance, w->workspace) ||
+      SW_RUN(w->stream, kmeans_update, &d, w->x, w->label[0], w->label[1], w->sums, w->counts, w->changed) ||
+      w->device->copy_out(w->stream, w->host_counts, w->counts, starts * k * sizeof(int64_t)) ||
+      get(w, w->host_changed, w->changed, starts * sizeof(int64_t)))
+    return -1;
+  for (int g = 0; g < w->active; g++)
+    if (w->host_changed[g] && fill_empty(w, g)) return -1;
+  if (get(w, w->host_sums, w->sums, starts * of_group(w) * sizeof(double))) return -1;
+  for (int g = w->active - 1; g >= 0; g--) { /* what takes the place of one that is done has been looked at */
+    w->starts[g].passes++;
+    if (w->host_changed[g] && !move_centres(w, g)) continue;
+    if (finish(w, g)) return -1;
+    sw_progress_show(progress, ++w->done, NULL);
+  }
+  int32_t *before = w->label[0];
+  w->label[0] = w->label[1], w->label[1] = before;
+  return 0;
 }
 
 static int run_wave(wave *w, sw_progress *progress) {
-  const size_t k = (size_t)w->o.k;
+  const int count = w->active;
+  const size_t starts = (size_t)count;
   if (choose_centres(w) || empty_sums(w)) return -1;
-  while (w->active) {
-    const sw_kmeans_desc d = shape(w, w->active, w->o.k);
-    const size_t starts = (size_t)w->active;
-    if (put(w, w->centres, w->host_centres, starts * of_group(w) * sizeof(float)) ||
-        SW_RUN(w->stream, kmeans_assign, &d, w->x, w->centres, w->label[1], w->distance, w->workspace) ||
-        SW_RUN(w->stream, kmeans_update, &d, w->x, w->label[0], w->label[1], w->sums, w->counts, w->changed) ||
-        w->device->copy_out(w->stream, w->host_counts, w->counts, starts * k * sizeof(int64_t)) ||
-        get(w, w->host_changed, w->changed, starts * sizeof(int64_t)))
-      return -1;
-    for (int g = w->active - 1; g >= 0; g--) {
-      w->starts[g].passes += !w->starts[g].last;
-      if (!w->starts[g].last && w->host_changed[g]) continue;
-      if (finish(w, g) || drop(w, g)) return -1;
-      sw_progress_show(progress, ++w->done, NULL);
-    }
-    for (int g = 0; g < w->active; g++)
-      if (fill_empty(w, g)) return -1;
-    if (get(w, w->host_sums, w->sums, (size_t)w->active * of_group(w) * sizeof(double))) return -1;
-    for (int g = 0; g < w->active; g++) move_centres(w, g);
-    int32_t *before = w->label[0];
-    w->label[0] = w->label[1], w->label[1] = before;
-  }
-  return 0;
+  memset(w->host_drift, 0, starts * (size_t)w->o.k * sizeof(float));
+  for (int n = 0; w->active; n++)
+    if ((n % BOUND_PASSES == 0 && w->device->zero(w->stream, w->bound, starts * (size_t)w->rows * sizeof(float))) || pass(w, progress)) return -1;
+  return compare_starts(w, count);
 }
 
 /* --- the result --- */
@@ -361,18 +395,18 @@ static int arrange(sw_kmeans *m, int64_t rows, int hidden, int k) {
 }
 
 int sw_kmeans_fit(sw_stream *stream, const sw_kmeans_options *o, int64_t rows, int hidden, const float *x, int quiet, sw_kmeans *out) {
-  *out = (sw_kmeans){.k = o->k};
+  *out = (sw_kmeans){.k = o->k, .inertia = INFINITY};
   if (sw_kmeans_check(o)) return -1;
   if (rows < o->k) return sw_fail("%lld vector%s cannot make %d clusters: ask for %lld or fewer", (long long)rows, SW_S(rows), o->k, (long long)rows);
   wave w = {.o = *o, .stream = stream, .device = stream->device, .rows = rows, .hidden = hidden, .x = x, .best = out, .trials = 2 + (int)log(o->k)};
-  const int64_t fitting = WAVE_BYTES / (rows * (4 * w.trials + 8)), together = SW_KMEANS_MOST_CENTRES / (o->k > w.trials ? o->k : w.trials);
+  const int64_t fitting = WAVE_BYTES / (rows * (4 * w.trials + 12)), together = SW_KMEANS_MOST_CENTRES / (o->k > w.trials ? o->k : w.trials);
   w.most = (int)(fitting < 1 ? 1 : fitting < together ? fitting : together);
   if (w.most > o->starts) w.most = o->starts;
   sw_progress progress;
   sw_progress_open(&progress, "k-means", o->starts, quiet);
   int status = open_wave(&w) || find_least_shift(&w) ? -1 : 0;
   for (int first = 0; first < o->starts && !status; first += w.most) {
-    w.active = o->starts - first < w.most ? o->starts - first : w.most;
+    w.first = first, w.active = o->starts - first < w.most ? o->starts - first : w.most;
     for (int s = 0; s < w.active; s++) w.starts[s] = (start){.number = first + s};
     status = run_wave(&w, &progress);
   }

@@ -53,7 +53,7 @@ static int measure(sw_stream *stream, int hidden, const float *x, sw_silhouette_
     status = device->copy_out(stream, host + i * width, x + s->row[i] * hidden, width * sizeof *host);
   if (!status)
     status = device->synchronize(stream) || device->copy_in(stream, rows, host, count * width * sizeof *rows) ||
-                     SW_RUN(stream, kmeans_assign, &d, rows, rows, NULL, distance, workspace) ||
+                     SW_RUN(stream, kmeans_assign, &d, rows, rows, NULL, NULL, distance, workspace) ||
                      device->copy_out(stream, s->distance, distance, pairs * sizeof *distance) || device->synchronize(stream)
                  ? -1
                  : 0;

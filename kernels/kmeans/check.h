@@ -1,4 +1,4 @@
-/* What every backend refuses. */
+/* What every backend refuses, and what they have in common. */
 #ifndef SW_KMEANS_CHECK_H
 #define SW_KMEANS_CHECK_H
 #include "base/error.h"
@@ -10,4 +10,6 @@ static inline int kmeans_check(const sw_kmeans_desc *d) {
                    (long long)d->rows, d->hidden, d->groups, d->k, SW_KMEANS_MOST_CENTRES);
   return 0;
 }
+/* What distances of fp32 chains can be off by, relative to them, and 512 roundings of bounds more. */
+static inline float kmeans_rounding(const sw_kmeans_desc *d) { return (float)(d->hidden + 520) * 0x1p-24f; }
 #endif

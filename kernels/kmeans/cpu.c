@@ -1,7 +1,12 @@
 /* k-means on the CPU: see kmeans.h.
  *
- * A panel of TILE_COLUMNS rows is transposed, so that a lane is a row, and goes by all centres, a tile of TILE_ROWS of them at a time. The nearest
- * is then found lane by lane, with nothing to do across lanes. */
+ * TILE_COLUMNS rows that are not passed over are transposed to a panel, so that a lane is a row, and go by all centres, a tile of TILE_ROWS of them
+ * at a time. The nearest is then found lane by lane, with nothing to do across lanes.
+ *
+ * Bounds: with s1 and s2 the computed squares of the distances to the nearest centre and the next, and e what their roots may be off by, a row's
+ * centre is nearer than any other by sqrt(s2) (1 - e) - sqrt(s1) (1 + e) at least. Moves of the centres take from that. What is left must be more than 2 e
+ * times the distance to the own centre, or rounding could show another centre as the nearest; until the bound is used up that distance is below
+ * sqrt(s2) (1 + e), so 3 e sqrt(s2) are taken off at once. */
 #include "kernels/isa.h"
 #include "kernels/kmeans/check.h"
 #include "kernels/tile_products.h"
@@ -13,7 +18,10 @@ sw_kmeans_workspace_fn SW_CPU(kmeans_workspace);
 sw_kmeans_assign_fn SW_CPU(kmeans_assign);
 sw_kmeans_update_fn SW_CPU(kmeans_update);
 
-enum { UPDATE_ROWS = 256 /* whose columns stay in the cache for all groups */, UPDATE_COLUMNS = 16 };
+enum {
+  BLOCK = 256, /* rows that are looked at together; in updates their columns stay in the cache for all groups */
+  UPDATE_COLUMNS = 16
+};
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t tiles_of(const sw_kmeans_desc *d) { return ((int64_t)d->groups * d->k + TILE_ROWS - 1) / TILE_ROWS; }
@@ -22,50 +30,70 @@ static int64_t panel_floats(const sw_kmeans_desc *d) { return (int64_t)d->hidden
 
 int SW_CPU(kmeans_workspace)(sw_stream *stream, const sw_kmeans_desc *desc, size_t *bytes) {
   if (kmeans_check(desc)) return -1;
-  *bytes = (size_t)(tiles_of(desc) * tile_floats(desc) + stream->threads * panel_floats(desc)) * sizeof(float);
+  *bytes = (size_t)(tiles_of(desc) * tile_floats(desc) + stream->threads * 2 * panel_floats(desc)) * sizeof(float);
   return 0;
 }
 
-/* The nearest so far of the panel's rows, of one group. */
+/* One call. */
 typedef struct {
-  vf least[2];
+  sw_kmeans_desc d;
+  const float *x, *tiles;
+  sw_kmeans_bounds bounds; /* zeroed where there are none */
+  float rounding;
+  int32_t *label;
+  float *distance;
+} job;
+/* Rows on their way: a panel of them, and of one group the nearest so far and the next. */
+typedef struct {
+  float *panel, *rows; /* [hidden, TILE_COLUMNS]; [TILE_COLUMNS, hidden] */
+  int count;
+  int64_t row[TILE_COLUMNS];
+  vf least[2], next[2];
   vi label[2];
-} nearest;
-SW_INLINE void start(nearest *n) {
-  for (int v = 0; v < 2; v++) n->least[v] = vf_set(INFINITY), n->label[v] = vi_set(-1);
+} batch;
+
+SW_INLINE void begin_group(batch *b) {
+  for (int v = 0; v < 2; v++) b->least[v] = b->next[v] = vf_set(INFINITY), b->label[v] = vi_set(-1);
 }
-/* To label and distance from `at` on. */
-static void put(const nearest *n, int64_t rows, int64_t at, int32_t *label, float *distance) {
-  for (int v = 0; v < 2 && rows > 0; v++, rows -= SW_LANES, at += SW_LANES) {
-    const size_t bytes = (size_t)smaller(rows, SW_LANES) * 4;
-    if (label) memcpy(label + at, &n->label[v], bytes);
-    memcpy(distance + at, &n->least[v], bytes);
+static void end_group(const job *j, const batch *b, int64_t group) {
+  float least[TILE_COLUMNS], bound[TILE_COLUMNS];
+  int32_t label[TILE_COLUMNS];
+  const float e = j->rounding;
+  for (int v = 0; v < 2; v++) {
+    vf_store(least + v * SW_LANES, b->least[v]);
+    memcpy(label + v * SW_LANES, &b->label[v], sizeof b->label[v]);
+    if (j->bounds.bound) vf_store(bound + v * SW_LANES, vf_sqrt(b->next[v]) * (1 - 4 * e) - vf_sqrt(b->least[v]) * (1 + e) - 1e-18f);
+  }
+  for (int r = 0; r < b->count; r++) {
+    const int64_t at = group * j->d.rows + b->row[r];
+    j->distance[at] = least[r];
+    if (j->label) j->label[at] = label[r];
+    if (j->bounds.bound) j->bounds.bound[at] = bound[r];
   }
 }
 
 /* One tile of centres, from `first` of all groups' on; `rows` is a constant where this is inlined. */
-SW_INLINE void pass_tile(const sw_kmeans_desc *d, int rows, const float *tile, const float *panel, int first, int count, nearest *n, int64_t row,
-                         int32_t *label, float *distance) {
+SW_INLINE void pass_tile(const job *j, batch *b, int rows, const float *tile, int first, int count) {
   vf sum[TILE_ROWS][2] = {0};
-  tile_multiply(tile, panel, TILE_COLUMNS, d->hidden, rows, 1, sum);
-  int group = first / d->k, centre = first % d->k;
+  tile_multiply(tile, b->panel, TILE_COLUMNS, j->d.hidden, rows, 1, sum);
+  int group = first / j->d.k, centre = first % j->d.k;
   for (int r = 0; r < rows; r++) {
     if (r >= count) break;
-    if (centre == 0) start(n);
+    if (centre == 0) begin_group(b);
     for (int v = 0; v < 2; v++) {
-      const vi less = sum[r][v] < n->least[v];
-      n->least[v] = vf_select(less, sum[r][v], n->least[v]);
-      n->label[v] = (less & vi_set(centre)) | (~less & n->label[v]);
+      const vi less = sum[r][v] < b->least[v];
+      b->next[v] = vf_min(b->next[v], vf_select(less, b->least[v], sum[r][v]));
+      b->least[v] = vf_select(less, sum[r][v], b->least[v]);
+      b->label[v] = (less & vi_set(centre)) | (~less & b->label[v]);
     }
-    if (++centre < d->k) continue;
-    put(n, d->rows - row, group * d->rows + row, label, distance);
-    centre = 0, group++;
+    if (++centre < j->d.k) continue;
+    end_group(j, b, group++);
+    centre = 0;
   }
 }
 #define PASS(rows)                                                                                                               \
-  static void pass_##rows(const sw_kmeans_desc *d, const float *tile, const float *panel, int first, int count, nearest *n, int64_t row,     \
-                          int32_t *label, float *distance) {                                                                     \
-    pass_tile(d, rows < TILE_ROWS ? rows : TILE_ROWS, tile, panel, first, count, n, row, label, distance);                       \
+  static void pass_##rows(const job *j, batch *b, const float *tile, int first, int count) {                                     \
+    pass_tile(j, b, rows < TILE_ROWS ? rows : TILE_ROWS, tile, first, count);                                                    \
   }
 PASS(12)
 PASS(6)
@@ -73,28 +101,67 @@ PASS(4)
 PASS(2)
 PASS(1)
 
-int SW_CPU(kmeans_assign)(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const float *centres, int32_t *label, float *distance,
-                          void *workspace) {
+/* Finds the centres of the batch's rows, and empties it. */
+static void pass_batch(const job *j, batch *b) {
+  const int64_t hidden = j->d.hidden;
+  const int all = j->d.groups * j->d.k;
+  if (!b->count) return;
+  if (b->row[b->count - 1] - b->row[0] == b->count - 1) {
+    tile_pack_panel(j->x + b->row[0] * hidden, (int)hidden, b->count, b->panel);
+  } else {
+    for (int r = 0; r < b->count; r++) memcpy(b->rows + r * hidden, j->x + b->row[r] * hidden, (size_t)hidden * sizeof(float));
+    tile_pack_panel(b->rows, (int)hidden, b->count, b->panel);
+  }
+  for (int first = 0; first < all; first += TILE_ROWS) {
+    const int count = (int)smaller(all - first, TILE_ROWS);
+    (count == 1 ? pass_1 : count <= 2 ? pass_2 : count <= 4 ? pass_4 : count <= 6 ? pass_6 : pass_12)(j, b, j->tiles + first / TILE_ROWS * tile_floats(&j->d),
+                                                                                                    first, count);
+  }
+  b->count = 0;
+}
+
+/* Which of the rows [first, last), at most BLOCK, may have another centre than before; labels of all become those before. */
+static void look_through(const job *j, int64_t first, int64_t last, uint8_t *open) {
+  for (int64_t g = 0; g < j->d.groups; g++) {
+    const int64_t at = g * j->d.rows + first;
+    const float *drift = j->bounds.drift + g * j->d.k;
+    const int32_t *before = j->bounds.before + at;
+    float *bound = j->bounds.bound + at;
+    for (int64_t i = 0; i < last - first; i++) {
+      const float left = before[i] < 0 ? 0 : bound[i] - drift[before[i]];
+      bound[i] = left;
+      open[i] |= !(left > 0);
+    }
+    if (j->label) memcpy(j->label + at, before, (size_t)(last - first) * sizeof *before);
+  }
+}
+
+int SW_CPU(kmeans_assign)(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const float *centres, const sw_kmeans_bounds *bounds,
+                          int32_t *label, float *distance, void *workspace) {
   if (kmeans_check(desc)) return -1;
   const sw_kmeans_desc d = *desc;
   const int all = d.groups * d.k;
   float *tiles = workspace, *panels = tiles + tiles_of(&d) * tile_floats(&d);
+  const job j = {.d = d, .x = x, .tiles = tiles, .bounds = bounds ? *bounds : (sw_kmeans_bounds){0}, .rounding = kmeans_rounding(&d), .label = label,
+                 .distance = distance};
   for (int first = 0; first < all; first += TILE_ROWS)
     tile_pack(centres + (int64_t)first * d.hidden, d.hidden, smaller(all - first, TILE_ROWS), tiles + first / TILE_ROWS * tile_floats(&d), SW_LANES);
 #pragma omp parallel num_threads(stream->threads) if (d.rows * d.hidden * all >= 1 << 20)
   {
-    float *panel = panels + omp_get_thread_num() * panel_floats(&d);
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < d.rows; row += TILE_COLUMNS) {
-      nearest n;
-      start(&n);
-      tile_pack_panel(x + row * d.hidden, d.hidden, d.rows - row, panel);
-      for (int first = 0; first < all; first += TILE_ROWS) {
-        const int count = (int)smaller(all - first, TILE_ROWS);
-        (count == 1 ? pass_1 : count <= 2 ? pass_2 : count <= 4 ? pass_4 : count <= 6 ? pass_6 : pass_12)(
-            &d, tiles + first / TILE_ROWS * tile_floats(&d), panel, first, count, &n, row, label, distance);
+    const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num(), blocks = (d.rows + BLOCK - 1) / BLOCK;
+    batch b;
+    b.panel = panels + thread * 2 * panel_floats(&d), b.rows = b.panel + panel_floats(&d), b.count = 0;
+    for (int64_t block = blocks * thread / threads; block < blocks * (thread + 1) / threads; block++) {
+      const int64_t first = block * BLOCK, last = smaller(first + BLOCK, d.rows);
+      uint8_t open[BLOCK] = {0};
+      if (bounds) look_through(&j, first, last, open);
+      for (int64_t i = first; i < last; i++) {
+        if (bounds && !open[i - first]) continue;
+        b.row[b.count++] = i;
+        if (b.count == TILE_COLUMNS) pass_batch(&j, &b);
       }
     }
+    pass_batch(&j, &b);
   }
   return 0;
 }
@@ -138,9 +205,9 @@ int SW_CPU(kmeans_update)(sw_stream *stream, const sw_kmeans_desc *desc, const f
 #pragma omp for schedule(static)
     for (int64_t part = 0; part < parts; part++) {
       const int from = (int)(d.hidden * part / parts), to = (int)(d.hidden * (part + 1) / parts);
-      for (int64_t first = 0; first < d.rows; first += UPDATE_ROWS)
+      for (int64_t first = 0; first < d.rows; first += BLOCK)
         for (int64_t g = 0; g < d.groups; g++)
-          move_rows(&d, x, before + g * d.rows, label + g * d.rows, first, smaller(first + UPDATE_ROWS, d.rows), from, to, sums + g * size);
+          move_rows(&d, x, before + g * d.rows, label + g * d.rows, first, smaller(first + BLOCK, d.rows), from, to, sums + g * size);
     }
   }
   return 0;

@@ -13,13 +13,30 @@ namespace {
 constexpr int ROWS = 128, MINE = ROWS / 16, COLUMNS = SW_TILE_COLUMNS, STRIDE = COLUMNS + 1, UPDATE_THREADS = 64;
 
 static __global__ void __launch_bounds__(SW_TILE_THREADS, 1)
-    assign(const sw_kmeans_desc d, const float *x, const float *centres, int32_t *label, float *distance) {
+    assign(const sw_kmeans_desc d, const float *x, const float *centres, const sw_kmeans_bounds bounds, float e, int32_t *label, float *distance) {
   SW_DYNAMIC_SHARED(float, shared); /* slices; distances [ROWS][STRIDE] */
+  SW_SHARED(int, open, SW_TILE_THREADS / SW_WARP); /* of each warp: whether one of its rows may have another centre than before */
   float *tile = shared + SW_TILE_SHARED<ROWS>;
   const int64_t first_row = (int64_t)blockIdx.x * ROWS, row = first_row + threadIdx.x;
   const bool mine = threadIdx.x < ROWS && row < d.rows;
   const int all = d.groups * d.k;
-  float least = INFINITY;
+  if (bounds.bound) {
+    bool near = false;
+    for (int64_t g = 0; g < d.groups && mine; g++) {
+      const int before = bounds.before[g * d.rows + row];
+      const float left = before < 0 ? 0 : bounds.bound[g * d.rows + row] - bounds.drift[g * d.k + before];
+      bounds.bound[g * d.rows + row] = left;
+      if (label) label[g * d.rows + row] = before;
+      near = near || !(left > 0);
+    }
+    const bool any = __any_sync(SW_ALL_LANES, near);
+    if (threadIdx.x % SW_WARP == 0) open[threadIdx.x / SW_WARP] = any;
+    __syncthreads();
+    int all_open = 0;
+    for (int w = 0; w < SW_TILE_THREADS / SW_WARP; w++) all_open |= open[w];
+    if (!all_open) return; /* the whole block */
+  }
+  float least = INFINITY, next = INFINITY;
   int best = -1, centre = 0;
   int64_t at = row; /* of the group and the row */
   for (int first = 0; first < all; first += COLUMNS) {
@@ -33,11 +50,13 @@ static __global__ void __launch_bounds__(SW_TILE_THREADS, 1)
     if (!mine) continue;
     for (int c = 0; c < COLUMNS && first + c < all; c++) {
       const float to = tile[threadIdx.x * STRIDE + c];
+      next = fminf(next, to < least ? least : to);
       if (to < least) least = to, best = centre;
       if (++centre < d.k) continue;
       if (label) label[at] = best;
       distance[at] = least;
-      at += d.rows, centre = 0, best = -1, least = INFINITY;
+      if (bounds.bound) bounds.bound[at] = sqrtf(next) * (1 - 4 * e) - sqrtf(least) * (1 + e) - 1e-18f; /* see cpu.c */
+      at += d.rows, centre = 0, best = -1, least = next = INFINITY;
     }
   }
 }
@@ -72,11 +91,12 @@ int sw_cuda_kmeans_workspace(sw_stream *stream, const sw_kmeans_desc *desc, size
   return kmeans_check(desc);
 }
 
-int sw_cuda_kmeans_assign(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const float *centres, int32_t *label, float *distance,
-                          void *workspace) {
+int sw_cuda_kmeans_assign(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const float *centres, const sw_kmeans_bounds *bounds,
+                          int32_t *label, float *distance, void *workspace) {
   if (kmeans_check(desc)) return -1;
   const size_t shared = (SW_TILE_SHARED<ROWS> + ROWS * STRIDE) * sizeof(float);
-  return sw_launch(stream, "kmeans_assign", assign, dim3(sw_blocks(desc->rows, ROWS)), dim3(SW_TILE_THREADS), shared, *desc, x, centres, label, distance);
+  return sw_launch(stream, "kmeans_assign", assign, dim3(sw_blocks(desc->rows, ROWS)), dim3(SW_TILE_THREADS), shared, *desc, x, centres,
+                   bounds ? *bounds : sw_kmeans_bounds{nullptr, nullptr, nullptr}, kmeans_rounding(desc), label, distance);
 }
 
 int sw_cuda_kmeans_update(sw_stream *stream, const sw_kmeans_desc *desc, const float *x, const int32_t *before, const int32_t *label, double *sums,

@@ -40,6 +40,9 @@ if check(len(found) == 2 and found["cpu"] == found["cuda-emulated"], "the same w
     check(work["gru_backward", "-", "32 x 5, 9 cells", "fp32"] == (4 * 33 + 4 * 160 * 9 * (2 * 3 + 2 + 1 + 1) + 4 * 27 * (9 + 2 * 9 + 2), 2 * 160 * 27 * 9), "its gradient")
     check(work["contrastive", "-", "6 x 12 x 8", "fp32"] == (4 * (2 * 18 * 8 + 6) + 2 * 8, 4 * 6 * 12 * 8), "contrastive")
     check(work["neighbours", "-", "5 of 30 x 8, k 3, distances", "fp32"] == (4 * 35 * 8 + 12 * 15, 5 * 30 * 8), "neighbours")
+    # 40 rows of 8, 2 starts of 3 centres; in an update every row comes to a first centre
+    check(work["kmeans_assign", "-", "40 x 8, 2 starts of 3", "fp32"] == (4 * (40 * 8 + 6 * 8 + 2 * 80), 40 * 6 * 8), "k-means")
+    check(work["kmeans_update", "-", "40 x 8, 2 starts of 3", "fp32"] == (4 * (40 * 8 + 2 * 80) + 8 * (2 * 2 * 8 + 2 * 2 + 2), 0), "its sums")
     check(work["training step", "tiny", "2 sequences, 24 tokens", "fp32"] == (0, 3 * (t * (4 * h * h + 2 * h * 64) + 2 * h * 2 * 12 * 12)), "a step")
 for args, part in ((["--kernels", "--sequences", "0"], "--sequences"), (["--quick"], "-m is missing"), (["--kernels", "--titles", "x"], "-m is missing")):
     check.refused(program("bench", *args), part, str(args), status=(2,))

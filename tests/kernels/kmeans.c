@@ -15,7 +15,8 @@ typedef struct {
 } job;
 
 static int try_assign(kt *t, job *j) {
-  return SW_RUN(&t->stream, kmeans_assign, &j->desc, j->x->data, j->centres->data, j->label->data, j->distance->data, j->workspace->data);
+  return SW_RUN(&t->stream, kmeans_assign, &j->desc, j->x->data, j->centres->data, NULL, j->label->data, j->distance->data,
+                j->workspace->data);
 }
 static void assign(kt *t, void *argument) { kt_ok(t, try_assign(t, argument)); }
 static int try_update(kt *t, job *j) {
@@ -112,7 +113,7 @@ static void assigning(kt *t, int64_t rows, int hidden, int groups, int k, data k
   compare_labels(t, &j, label);
   kt_compare(t, "distance", j.distance, distance, 0, 0);
   kt_tensor *only = kt_new(t, "distance only", SW_F32, groups * rows);
-  kt_ok(t, SW_RUN(&t->stream, kmeans_assign, &j.desc, j.x->data, j.centres->data, NULL, only->data, j.workspace->data));
+  kt_ok(t, SW_RUN(&t->stream, kmeans_assign, &j.desc, j.x->data, j.centres->data, NULL, NULL, only->data, j.workspace->data));
   kt_same_bits(t, "distance without labels", only, j.distance);
   if (rows > 2 && groups > 1) { /* a row and a group alone */
     const int64_t row = rows / 2, g = groups - 1, centres = (int64_t)k * hidden;
@@ -124,6 +125,52 @@ static void assigning(kt *t, int64_t rows, int hidden, int groups, int k, data k
     compare_labels(t, &one, label + g * rows + row);
     kt_same_bits_at(t, "distance alone", one.distance, 0, j.distance, g * rows + row, 1);
   }
+  kt_clear(t);
+}
+
+/* Centres that move less and less, with bounds: the labels without. */
+static void with_bounds(kt *t, int64_t rows, int hidden, int groups, int k, data kind) {
+  kt_case(t, "bounds, %s, %lld x %d, %d groups of %d", data_names[kind], (long long)rows, hidden, groups, k);
+  job j = make(t, rows, hidden, groups, k, kind);
+  const int64_t count = groups * rows;
+  kt_tensor *drift = kt_new(t, "drift", SW_F32, groups * k), *bound = kt_new(t, "bound", SW_F32, count), *stale = kt_new(t, "stale", SW_F32, count);
+  const sw_kmeans_bounds bounds = {j.before->data, drift->data, bound->data};
+  double *moved = kt_doubles(t, groups * k);
+  int64_t passed_over = 0;
+  kt_fill(t, drift, 0), kt_fill(t, bound, 0);
+  if (t->device->zero(&t->stream, j.before->data, j.before->bytes)) exit(1);
+  for (int pass = 0; pass < 12; pass++) {
+    for (int64_t c = 0; c < groups * k && pass; c++) {
+      double *centre = j.centres->host + c * hidden, squares = 0;
+      for (int h = 0; h < hidden; h++) {
+        const double old = centre[h];
+        centre[h] = (float)(old + kt_random_normal(t) * 0.3 / (1 << pass));
+        squares += (centre[h] - old) * (centre[h] - old);
+      }
+      moved[c] = sqrt(squares);
+    }
+    kt_upload(t, j.centres);
+    for (int64_t c = 0; c < groups * k; c++) {
+      double others = 0;
+      for (int64_t o = c / k * k; o < c / k * k + k; o++) others = o != c && moved[o] > others ? moved[o] : others;
+      drift->host[c] = (moved[c] + others) * (1 + 1e-6);
+    }
+    kt_upload(t, drift);
+    kt_fill(t, stale, -1);
+    kt_ok(t, SW_RUN(&t->stream, kmeans_assign, &j.desc, j.x->data, j.centres->data, &bounds, j.label->data, stale->data, j.workspace->data));
+    const int32_t *got = download(t, j.label);
+    assign(t, &j);
+    compare_labels(t, &j, got);
+    upload(t, j.before, got);
+    kt_download(t, stale), kt_download(t, j.distance);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < count; i++) {
+      passed_over += stale->host[i] == -1;
+      wrong += stale->host[i] != -1 && !(stale->host[i] == j.distance->host[i]);
+    }
+    kt_check(t, wrong == 0, "pass %d: %lld distances are neither left alone nor right", pass, (long long)wrong);
+  }
+  if (kind == NORMAL && rows < 100 && groups == 1 && k > 1) kt_check(t, passed_over > 0, "no row was ever passed over");
   kt_clear(t);
 }
 
@@ -213,6 +260,15 @@ static void tests(kt *t) {
     assigning(t, 3000, 40, 10, 5, NORMAL);
     updating(t, 20000, 33, 3, 5, NORMAL);
   }
+  static const int group_counts[] = {1, 3};
+  for (int g = 0; g < 2; g++)
+    for (int k = 1; k <= 5; k += 2) {
+      with_bounds(t, 5, 2, group_counts[g], k, NORMAL); /* few rows: a GPU's block of them can be passed over */
+      with_bounds(t, small ? 140 : 1000, 24, group_counts[g], k, NORMAL);
+      with_bounds(t, 70, 3, group_counts[g], k, INTEGERS);
+    }
+  with_bounds(t, 70, 7, 2, 4, EQUAL);
+  with_bounds(t, 70, 7, 2, 4, NOT_FINITE);
   bad_input(t);
 }
 

@@ -58,6 +58,7 @@ struct op_case {
     sw_loss_desc loss;
     sw_contrastive_desc contrastive;
     sw_neighbours_desc neighbours;
+    sw_kmeans_desc kmeans;
     sw_adamw_rows_desc rows;
     sw_dropout_desc dropout;
     sw_add_rows_desc add;
@@ -571,6 +572,50 @@ MAKE(neighbours) {
   return 1;
 }
 
+/* Several starts of k-means; in updates every row moves to its first centre. */
+static int make_kmeans_case(const sw_bench *b, op_case *c) {
+  const int rows = b->quick ? 40 : 20000, hidden = b->quick ? 8 : 384, groups = b->quick ? 2 : 10, k = b->quick ? 3 : 5;
+  c->any_model = 1;
+  c->kmeans = (sw_kmeans_desc){.rows = rows, .hidden = hidden, .groups = groups, .k = k};
+  input(c, SW_F32, (int64_t)rows * hidden);
+  SHAPE("%d x %d, %d starts of %d", rows, hidden, groups, k);
+  return 1;
+}
+RUN(kmeans_assign) { return SW_RUN(stream, kmeans_assign, &c->kmeans, t[0], t[1], NULL, t[2], t[3], t[4]); }
+MAKE(kmeans_assign) {
+  sw_stream stream = b->stream;
+  size_t bytes;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  make_kmeans_case(b, c);
+  const sw_kmeans_desc *d = &c->kmeans;
+  const int64_t centres = (int64_t)d->groups * d->k;
+  if (SW_RUN(&stream, kmeans_workspace, d, &bytes)) return -1;
+  input(c, SW_F32, centres * d->hidden);
+  output(c, SW_F32, d->groups * d->rows); /* labels, as wide */
+  output(c, SW_F32, d->groups * d->rows);
+  workspace(c, bytes);
+  c->macs = (double)d->rows * (double)centres * d->hidden;
+  c->run = run_kmeans_assign;
+  return 1;
+}
+RUN(kmeans_update) { return SW_RUN(stream, kmeans_update, &c->kmeans, t[0], t[1], t[2], t[3], t[4], t[5]); }
+MAKE(kmeans_update) {
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  make_kmeans_case(b, c);
+  const sw_kmeans_desc *d = &c->kmeans;
+  const size_t labels = (size_t)(d->groups * d->rows) * sizeof(int32_t), centres = (size_t)d->groups * (size_t)d->k;
+  int32_t *none = own(c, labels);
+  if (!none) return -1;
+  for (int64_t i = 0; i < d->groups * d->rows; i++) none[i] = -1;
+  given(c, none, labels);
+  add(c, labels, (double)labels, ZERO, SW_F32, 0, NULL, IN);
+  add(c, centres * (size_t)d->hidden * 8, (double)d->groups * d->hidden * 8, ZERO, SW_F32, 0, NULL, IN | OUT);
+  add(c, centres * 8, (double)d->groups * 8, ZERO, SW_F32, 0, NULL, IN | OUT);
+  add(c, (size_t)d->groups * 8, (double)d->groups * 8, NOTHING, SW_F32, 0, NULL, OUT);
+  c->run = run_kmeans_update;
+  return 1;
+}
+
 /* --- parameters, fp32: all of a model's but the word table, and the word table by rows --- */
 static void parameters_of(const sw_bench_shape *s, op_case *c) {
   const int64_t h = s->hidden, i = s->intermediate;
@@ -696,6 +741,7 @@ MAKE(dropout) {
 #define make_gru_workspace NULL
 #define make_contrastive_workspace NULL
 #define make_neighbours_workspace NULL
+#define make_kmeans_workspace NULL
 static const struct {
   const char *name;
   make *make;
