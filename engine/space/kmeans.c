@@ -182,7 +182,7 @@ static int choose_centres(wave *w) {
 #pragma omp parallel for num_threads(w->stream->threads) schedule(static) reduction(+ : on_centres)
     for (int s = 0; s < w->active; s++) on_centres += !draw(w, s);
     if (on_centres)
-      return sw_fail("there are only %d different vectors, too few for %d clusters: ask for %d or fewer", c, w->o.k, c);
+      return sw_fail("there %s only %d different vector%s, too few for %d clusters: ask for %d or fewer", c == 1 ? "is" : "are", c, SW_S(c), w->o.k, c);
     if (distances_to_chosen(w, w->trials)) return -1;
 #pragma omp parallel for num_threads(w->stream->threads) schedule(static)
     for (int s = 0; s < w->active; s++) {
