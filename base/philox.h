@@ -32,6 +32,10 @@ static inline uint32_t sw_random_u32(sw_random *r) {
   sw_philox(r->seed, counter, out);
   return out[r->next++ & 3];
 }
+static inline uint64_t sw_random_u64(sw_random *r) {
+  const uint64_t high = sw_random_u32(r);
+  return high << 32 | sw_random_u32(r);
+}
 /* Uniform in [0, n), n > 0, by rejection: no modulo bias. */
 static inline uint32_t sw_random_below(sw_random *r, uint32_t n) {
   uint32_t limit = (uint32_t)(0x100000000ull / n * n - 1), v;
@@ -41,4 +45,6 @@ static inline uint32_t sw_random_below(sw_random *r, uint32_t n) {
 }
 /* Uniform in [0, 1), 24 bits. */
 static inline float sw_random_float(sw_random *r) { return (float)(sw_random_u32(r) >> 8) * 0x1p-24f; }
+/* The same with 53 bits. */
+static inline double sw_random_double(sw_random *r) { return (double)(sw_random_u64(r) >> 11) * 0x1p-53; }
 #endif

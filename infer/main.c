@@ -15,6 +15,7 @@ static const struct {
     {"classify", sw_infer_classify, "gives texts the most probable of a model's labels"},
     {"search", sw_infer_search, "the nearest of a corpus for each text, exactly"},
     {"select", sw_infer_select, "postings that are similar to anchors: a regular expression, or a file of texts"},
+    {"cluster", sw_infer_cluster, "groups vectors, or the points of a map, by k-means; names the groups"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
     {"topics", sw_infer_topics, "gives texts their topics, with probabilities"},
 };

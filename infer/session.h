@@ -90,6 +90,7 @@ void sw_infer_close(sw_infer_session *session);
 int sw_infer_ends_in(const char *name, const char *suffix);
 
 int sw_infer_classify(int argc, char **argv);
+int sw_infer_cluster(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
 int sw_infer_map(int argc, char **argv);
 int sw_infer_multilabel(int argc, char **argv);

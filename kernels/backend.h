@@ -42,6 +42,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/gru/gru.h"
+#include "kernels/kmeans/kmeans.h"
 #include "kernels/layernorm/layernorm.h"
 #include "kernels/lda/lda.h"
 #include "kernels/linear/linear.h"
@@ -64,7 +65,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
   X(neighbours_workspace) X(neighbours)                                                                                          \
   X(umap_weights) X(umap_multiply) X(umap_layout_workspace) X(umap_layout) X(umap_ranks_workspace) X(umap_ranks)                  \
-  X(lda_workspace) X(lda_beta) X(lda_documents) X(lda_update)
+  X(lda_workspace) X(lda_beta) X(lda_documents) X(lda_update) X(kmeans_workspace) X(kmeans_assign) X(kmeans_update)
 
 typedef struct {
 #define X(name) sw_##name##_fn *name;

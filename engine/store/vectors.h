@@ -47,6 +47,8 @@ int sw_vectors_open(const char *path, sw_vectors *out);
 int sw_vectors_read(sw_vectors *vectors, uint64_t first, uint64_t rows, float *out);
 /* Their ids: ids[i] is allocated, free() each. A .npy without its ids.txt gives the row numbers, from 1. */
 int sw_vectors_read_ids(sw_vectors *vectors, uint64_t first, uint64_t rows, char **ids);
+/* 1 where the file holds a map. */
+int sw_vectors_is_map(const sw_vectors *vectors);
 /* The map that a file holds: *coordinates [rows, *components] and *json, both to be freed. Fails where it holds none. */
 int sw_vectors_read_map(sw_vectors *vectors, int *components, float **coordinates, char **json);
 void sw_vectors_close(sw_vectors *vectors);

@@ -243,11 +243,19 @@ int sw_vectors_read_ids(sw_vectors *v, uint64_t first, uint64_t rows, char **ids
   return status;
 }
 
+int sw_vectors_is_map(const sw_vectors *v) {
+  const handle *h = v->handle;
+  sw_hdf_enter();
+  const int holds = !h->npy && H5Aexists(h->file, "map") > 0;
+  sw_hdf_leave();
+  return holds;
+}
+
 int sw_vectors_read_map(sw_vectors *v, int *components, float **coordinates, char **json) {
   const handle *h = v->handle;
   *coordinates = NULL, *json = NULL;
+  int status = sw_vectors_is_map(v) ? 0 : sw_fail("%s holds no map; 'skillwatch infer map' makes them", h->path);
   sw_hdf_enter();
-  int status = h->npy || H5Aexists(h->file, "map") <= 0 ? sw_fail("%s holds no map; 'skillwatch infer map' makes them", h->path) : 0;
   hsize_t size[2] = {0};
   hid_t dataset = status || get_text(h, "map", json) ? -1 : open_dataset(h, "coordinates", 2, H5T_FLOAT, size);
   if (dataset < 0) {

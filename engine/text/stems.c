@@ -1,12 +1,11 @@
 #include "engine/text/stems.h"
-#include "base/buffer.h"
 #include "base/error.h"
 #include "engine/text/unicode.h"
+#include "engine/text/word_table.h"
 
 #include <libstemmer.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unicode/uchar.h>
 
 /* clang-format off */
 const char *const sw_stop_words[] = {
@@ -31,55 +30,10 @@ const char *const sw_stop_words[] = {
 /* clang-format on */
 const size_t sw_num_stop_words = sizeof sw_stop_words / sizeof *sw_stop_words;
 
-/* --- a table of texts, each with a number --- */
-
-typedef struct {
-  char *text; /* owned */
-  uint64_t value;
-} entry;
-typedef struct {
-  size_t count, capacity; /* capacity: a power of two, at least twice as large as count */
-  entry *entries;
-} table;
-
-static void close_table(table *t) {
-  for (size_t i = 0; i < t->capacity; i++) free(t->entries[i].text);
-  free(t->entries);
-  *t = (table){0};
-}
-
-/* The text's entry, or the free place for it. There is always one. */
-static entry *find(const table *t, const char *text, size_t bytes) {
-  uint64_t hash = 14695981039346656037u; /* FNV-1a */
-  for (size_t i = 0; i < bytes; i++) hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
-  for (size_t at = (size_t)(hash ^ hash >> 32);; at++) {
-    entry *e = &t->entries[at & (t->capacity - 1)];
-    if (!e->text || (!strncmp(e->text, text, bytes) && !e->text[bytes])) return e;
-  }
-}
-
-static entry *find_or_add(table *t, const char *text, size_t bytes) {
-  if (2 * t->count >= t->capacity) {
-    table larger = {.count = t->count, .capacity = t->capacity ? 2 * t->capacity : 256};
-    if (!(larger.entries = sw_alloc_array(larger.capacity, sizeof *larger.entries))) return NULL;
-    for (size_t i = 0; i < t->capacity; i++)
-      if (t->entries[i].text) *find(&larger, t->entries[i].text, strlen(t->entries[i].text)) = t->entries[i];
-    free(t->entries);
-    *t = larger;
-  }
-  entry *e = find(t, text, bytes);
-  if (e->text) return e;
-  if (!(e->text = sw_strndup(text, bytes))) return NULL;
-  t->count++;
-  return e;
-}
-
-/* --- */
-
 struct sw_stems {
   struct sb_stemmer *stemmer; /* NULL: none */
-  table stop_words;
-  table stems; /* value: the count, or the id */
+  sw_word_table stop_words;
+  sw_word_table stems; /* value: the count, or the id */
   int32_t *ids;
   size_t count, capacity;
   const char **vocab; /* of sw_stems_vocabulary and sw_stems_names */
@@ -88,8 +42,8 @@ struct sw_stems {
 void sw_stems_close(sw_stems *s) {
   if (!s) return;
   if (s->stemmer) sb_stemmer_delete(s->stemmer);
-  close_table(&s->stop_words);
-  close_table(&s->stems);
+  sw_word_table_close(&s->stop_words);
+  sw_word_table_close(&s->stems);
   free(s->ids);
   free(s->vocab);
   free(s);
@@ -99,16 +53,15 @@ static int open_stems(sw_stems *s, const char *algorithm, const char *const *sto
                       const size_t *bytes, size_t count) {
   if (strcmp(algorithm, SW_STEM_NONE) && !(s->stemmer = sb_stemmer_new(algorithm, "UTF_8"))) return sw_fail("libstemmer has no stemmer '%s'", algorithm);
   for (size_t i = 0; i < num_stop_words; i++)
-    if (!find_or_add(&s->stop_words, stop_words[i], strlen(stop_words[i]))) return -1;
+    if (!sw_word_table_add(&s->stop_words, stop_words[i], strlen(stop_words[i]))) return -1;
   if (count && strcmp(vocab[0], SW_STEM_UNKNOWN_NAME)) return sw_fail("the first stem of the vocabulary is not %s", SW_STEM_UNKNOWN_NAME);
   for (size_t i = 1; i < count; i++) {
-    entry *e = find_or_add(&s->stems, vocab[i], bytes ? bytes[i] : strlen(vocab[i]));
+    sw_word_entry *e = sw_word_table_add(&s->stems, vocab[i], bytes ? bytes[i] : strlen(vocab[i]));
     if (!e) return -1;
     if (e->value) return sw_fail("the stem '%s' stands twice in the vocabulary", e->text);
     e->value = i;
   }
-  /* find needs a table */
-  return find_or_add(&s->stop_words, "", 0) && find_or_add(&s->stems, "", 0) ? sw_unicode_open() : -1;
+  return sw_unicode_open();
 }
 
 int sw_stems_open(const char *algorithm, const char *const *stop_words, size_t num_stop_words, const char *const *vocab, const size_t *bytes,
@@ -124,46 +77,14 @@ int sw_stems_open(const char *algorithm, const char *const *stop_words, size_t n
   return 0;
 }
 
-/* A word of a text, lower-cased; `bytes` above SW_STEM_WORD_BYTES where it is too long. */
-typedef struct {
-  const uint8_t *at, *begin, *end;
-  char word[SW_STEM_WORD_BYTES + 8];
-  size_t bytes;
-} words;
-
-/* 1: there is a word; 0: the end; -1: failure. */
-static int next_word(words *w) {
-  w->bytes = 0;
-  while (w->at < w->end) {
-    uint32_t c, lower[2];
-    if (*w->at < 0x80) { /* most texts: the same without the tables of Unicode */
-      const uint8_t ascii = *w->at++ | 0x20;
-      const int is_ascii_letter = ascii >= 'a' && ascii <= 'z' && (w->at[-1] & 0x40);
-      if (!is_ascii_letter && w->bytes) return 1;
-      if (is_ascii_letter && w->bytes <= SW_STEM_WORD_BYTES) w->word[w->bytes++] = (char)ascii;
-      continue;
-    }
-    const size_t length = sw_utf8_decode(w->at, w->end, &c);
-    if (!length) return sw_fail("byte %zu (0x%02X) is not UTF-8: convert the text to UTF-8", (size_t)(w->at - w->begin), *w->at);
-    w->at += length;
-    const int is_letter = u_isUAlphabetic((UChar32)c) || (w->bytes && (U_GET_GC_MASK((UChar32)c) & U_GC_M_MASK));
-    if (!is_letter && w->bytes) return 1;
-    if (!is_letter) continue;
-    const size_t letters = sw_char_lower(c, lower);
-    for (size_t i = 0; i < letters; i++) /* the room is that of two letters more than the limit */
-      if (w->bytes <= SW_STEM_WORD_BYTES) w->bytes += sw_utf8_encode(lower[i], (uint8_t *)w->word + w->bytes);
-  }
-  return w->bytes != 0;
-}
-
 /* The next word that is no stop word, as a stem: it is valid until the next call, and empty where the word is too long. 0: the end; -1: failure */
-static int next_stem(sw_stems *s, words *w, const char **stem, size_t *bytes) {
+static int next_stem(sw_stems *s, sw_words *w, const char **stem, size_t *bytes) {
   int status;
-  while ((status = next_word(w)) > 0) {
+  while ((status = sw_words_next(w)) > 0) {
     *stem = "";
     *bytes = 0;
-    if (w->bytes > SW_STEM_WORD_BYTES) return 1;
-    if (find(&s->stop_words, w->word, w->bytes)->text) continue;
+    if (w->bytes > SW_WORD_BYTES) return 1;
+    if (sw_word_table_find(&s->stop_words, w->word, w->bytes)) continue;
     *stem = w->word;
     *bytes = w->bytes;
     if (!s->stemmer) return 1;
@@ -176,13 +97,13 @@ static int next_stem(sw_stems *s, words *w, const char **stem, size_t *bytes) {
 }
 
 int sw_stems_count(sw_stems *s, const char *text, size_t bytes) {
-  words w = {.at = (const uint8_t *)text, .begin = (const uint8_t *)text, .end = (const uint8_t *)text + bytes};
+  sw_words w = sw_words_of(text, bytes);
   const char *stem;
   size_t length;
   int status;
   while ((status = next_stem(s, &w, &stem, &length)) > 0) {
     if (!length) continue;
-    entry *e = find_or_add(&s->stems, stem, length);
+    sw_word_entry *e = sw_word_table_add(&s->stems, stem, length);
     if (!e) return -1;
     e->value++;
   }
@@ -190,13 +111,13 @@ int sw_stems_count(sw_stems *s, const char *text, size_t bytes) {
 }
 
 static int by_frequency(const void *a, const void *b) {
-  const entry *x = *(const entry *const *)a, *y = *(const entry *const *)b;
+  const sw_word_entry *x = *(const sw_word_entry *const *)a, *y = *(const sw_word_entry *const *)b;
   return x->value != y->value ? (x->value > y->value ? -1 : 1) : strcmp(x->text, y->text);
 }
 
 int sw_stems_vocabulary(sw_stems *s, uint64_t min_count, size_t limit, const char *const **vocab, size_t *count) {
   size_t found = 0;
-  const entry **kept = sw_alloc_array(s->stems.count + 1, sizeof *kept);
+  const sw_word_entry **kept = sw_alloc_array(s->stems.count + 1, sizeof *kept);
   free(s->vocab);
   s->vocab = sw_alloc_array(s->stems.count + 1, sizeof *s->vocab);
   if (!kept || !s->vocab) {
@@ -204,7 +125,7 @@ int sw_stems_vocabulary(sw_stems *s, uint64_t min_count, size_t limit, const cha
     return -1;
   }
   for (size_t i = 0; i < s->stems.capacity; i++) {
-    const entry *e = &s->stems.entries[i];
+    const sw_word_entry *e = &s->stems.entries[i];
     if (e->text && e->value && e->value >= min_count) kept[found++] = e;
   }
   qsort(kept, found, sizeof *kept, by_frequency);
@@ -229,7 +150,7 @@ static int add_id(sw_stems *s, int32_t id) {
 }
 
 int sw_stems_encode(sw_stems *s, const char *text, size_t bytes, size_t limit, const int32_t **ids, size_t *count, int *truncated) {
-  words w = {.at = (const uint8_t *)text, .begin = (const uint8_t *)text, .end = (const uint8_t *)text + bytes};
+  sw_words w = sw_words_of(text, bytes);
   const char *stem;
   size_t length;
   int status, more = 0;
@@ -237,7 +158,8 @@ int sw_stems_encode(sw_stems *s, const char *text, size_t bytes, size_t limit, c
   while (!more && (status = next_stem(s, &w, &stem, &length)) != 0) {
     if (status < 0) return -1;
     more = s->count == limit;
-    if (!more && add_id(s, (int32_t)find(&s->stems, stem, length)->value)) return -1;
+    const sw_word_entry *known = more ? NULL : sw_word_table_find(&s->stems, stem, length);
+    if (!more && add_id(s, known ? (int32_t)known->value : SW_STEM_UNKNOWN)) return -1;
   }
   if (!s->count && add_id(s, SW_STEM_UNKNOWN)) return -1;
   if (truncated) *truncated = more;
@@ -247,13 +169,13 @@ int sw_stems_encode(sw_stems *s, const char *text, size_t bytes, size_t limit, c
 }
 
 int sw_stems_number(sw_stems *s, const char *text, size_t bytes, const int32_t **numbers, size_t *count) {
-  words w = {.at = (const uint8_t *)text, .begin = (const uint8_t *)text, .end = (const uint8_t *)text + bytes};
+  sw_words w = sw_words_of(text, bytes);
   const char *stem;
   size_t length;
   int status;
   s->count = 0;
   while ((status = next_stem(s, &w, &stem, &length)) > 0) {
-    entry *e = find_or_add(&s->stems, stem, length);
+    sw_word_entry *e = sw_word_table_add(&s->stems, stem, length);
     if (!e) return -1;
     if (length && !e->value) e->value = s->stems.count - 1; /* the first is the empty stem */
     if (add_id(s, (int32_t)e->value)) return -1;

@@ -1,14 +1,13 @@
-/* English words as stems: lower-cased runs of letters, without stop words, cut down by a Snowball stemmer ("porter": Porter, "An algorithm
+/* English words as stems: lower-cased runs of letters (word_table.h), without stop words, cut down by a Snowball stemmer ("porter": Porter, "An algorithm
  * for suffix stripping", 1980). A vocabulary of the most frequent stems gives them ids; id 0 is for every other word.
  *
- * A letter is what Unicode calls alphabetic, or a mark on one; "don't" is "don" and "t", "C++" is "c". A word of more than
- * SW_STEM_WORD_BYTES is unknown. */
+ * A word of more than SW_WORD_BYTES is unknown. */
 #ifndef SW_TEXT_STEMS_H
 #define SW_TEXT_STEMS_H
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SW_STEM_WORD_BYTES = 256, SW_STEM_UNKNOWN = 0 };
+enum { SW_STEM_UNKNOWN = 0 };
 #define SW_STEM_UNKNOWN_NAME "[UNK]"
 #define SW_STEM_ALGORITHM "porter"
 #define SW_STEM_NONE "none" /* words stay as they are, in lower case */

@@ -40,10 +40,18 @@ if check(len(found) == 2 and found["cpu"] == found["cuda-emulated"], "the same w
     check(work["gru_backward", "-", "32 x 5, 9 cells", "fp32"] == (4 * 33 + 4 * 160 * 9 * (2 * 3 + 2 + 1 + 1) + 4 * 27 * (9 + 2 * 9 + 2), 2 * 160 * 27 * 9), "its gradient")
     check(work["contrastive", "-", "6 x 12 x 8", "fp32"] == (4 * (2 * 18 * 8 + 6) + 2 * 8, 4 * 6 * 12 * 8), "contrastive")
     check(work["neighbours", "-", "5 of 30 x 8, k 3, distances", "fp32"] == (4 * 35 * 8 + 12 * 15, 5 * 30 * 8), "neighbours")
+    # 40 points, 14 neighbours, 20 edges
+    check(work["umap_weights", "-", "40 x 14", "fp32"] == (4 * 2 * 40 * 14, 0), "weights of neighbours")
+    check(work["umap_multiply", "-", "40 rows of 20 edges", "fp32"] == (8 * 41 + 4 * (2 * 800 + 2 * 40 * 8), 800 * 8), "a product of the graph")
+    check(work["umap_layout", "-", "an epoch of 40 points, 20 edges each", "fp32"] == (8 * 41 + 4 * (2 * 800 + 2 * 40 * 2), 0), "a layout's epoch")
+    check(work["umap_ranks", "-", "5 of 30 x 8, k 14", "fp32"] == (4 * 35 * 8 + 8 * 5 + 12 * 70, 5 * 30 * 8), "ranks")
     # 4 documents of 64 words, 3 topics in rows of 16, 2 iterations; 100 words
     check(work["lda_beta", "-", "100 words, 3 topics", "fp32"] == (4 * 2 * 100 * 16, 0), "beta")
     check(work["lda_documents", "-", "4 of 64 words, 3 topics, 2 iterations", "fp32"] == (8 * 5 + 4 * 3 * 256 + 4 * 16 * (100 + 3 * 4), 2 * 2 * 256 * 3), "documents")
     check(work["lda_update", "-", "256 entries, 100 words, 3 topics", "fp32"] == (8 * (101 + 256) + 4 * 2 * 256 + 4 * 16 * (4 + 3 * 100), 256 * 3), "update")
+    # 40 rows of 8, 2 starts of 3 centres; in an update every row comes to a first centre
+    check(work["kmeans_assign", "-", "40 x 8, 2 starts of 3", "fp32"] == (4 * (40 * 8 + 6 * 8 + 2 * 80), 40 * 6 * 8), "k-means")
+    check(work["kmeans_update", "-", "40 x 8, 2 starts of 3", "fp32"] == (4 * (40 * 8 + 2 * 80) + 8 * (2 * 2 * 8 + 2 * 2 + 2), 0), "its sums")
     check(work["training step", "tiny", "2 sequences, 24 tokens", "fp32"] == (0, 3 * (t * (4 * h * h + 2 * h * 64) + 2 * h * 2 * 12 * 12)), "a step")
 for args, part in ((["--kernels", "--sequences", "0"], "--sequences"), (["--quick"], "-m is missing"), (["--kernels", "--titles", "x"], "-m is missing")):
     check.refused(program("bench", *args), part, str(args), status=(2,))

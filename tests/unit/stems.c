@@ -1,6 +1,7 @@
 /* Words, stems, vocabularies and ids. */
 #include "base/error.h"
 #include "engine/text/stems.h"
+#include "engine/text/word_table.h"
 
 #include <stdarg.h>
 #include <setjmp.h>
@@ -54,7 +55,7 @@ static void ids(void **state) {
   encode(s, "plan zebra plan", 2, (int32_t[]){1, 3}, 2, 1);
   encode(s, "", 2, (int32_t[]){0}, 1, 0);
   encode(s, "the 12 of", 2, (int32_t[]){0}, 1, 0);
-  char longest[SW_STEM_WORD_BYTES + 100];
+  char longest[SW_WORD_BYTES + 100];
   memset(longest, 'a', sizeof longest - 1);
   longest[sizeof longest - 1] = 0;
   encode(s, longest, 2, (int32_t[]){0}, 1, 0);
