@@ -14,6 +14,7 @@ static const struct {
     {"classify", sw_infer_classify, "gives texts the most probable of a model's labels"},
     {"search", sw_infer_search, "the nearest of a corpus for each text, exactly"},
     {"select", sw_infer_select, "postings that are similar to anchors: a regular expression, or a file of texts"},
+    {"link", sw_infer_link, "tagged spans to the skills of a taxonomy"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };

@@ -82,6 +82,7 @@ int sw_infer_ends_in(const char *name, const char *suffix);
 
 int sw_infer_classify(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
+int sw_infer_link(int argc, char **argv);
 int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_search(int argc, char **argv);
 int sw_infer_select(int argc, char **argv);
