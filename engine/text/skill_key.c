@@ -298,9 +298,10 @@ const char *sw_skill_key(sw_skill_keys *k, int number, sw_key_kind kind) {
       continue;
     }
     if (spell(k, k->words[i], kind == SW_KEY_JOINED)) return NULL;
-    if (i + 1 == f.end) make_singular(&k->word);
+    if (i + 1 == f.end && kind == SW_KEY_SINGULAR) make_singular(&k->word);
     if (sw_buffer_append(&k->key, k->word.data, k->word.size)) return NULL;
   }
+  if (kind == SW_KEY_JOINED) make_singular(&k->key);
   return k->key.data;
 }
 
