@@ -485,7 +485,7 @@ static int check(link_options *o, const sw_list *inputs) {
 }
 
 int sw_infer_link(int argc, char **argv) {
-  link_options o = {.infer = SW_INFER_DEFAULTS, .threshold = 0.8, .margin = 0.05, .similarity = 0.7};
+  link_options o = {.infer = SW_INFER_DEFAULTS, .threshold = 0.75, .margin = 0.1, .similarity = 0.7};
   const sw_option options[] = {
       {"output", 'o', SW_OPTION_TEXT, &o.infer.output, "FILE", "linked.jsonl, or - (to stdout)"},
       {"taxonomy", 't', SW_OPTION_TEXT, &o.taxonomy, "FILE", "CSV or TSV: ESCO's, O*NET's, or with columns id, label, alternatives, parent"},

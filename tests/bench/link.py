@@ -34,8 +34,8 @@ def score(rows):
 if __name__ == "__main__":
     arguments = [a for a in sys.argv[2:] if a != "--tune"]
     if "--tune" in sys.argv:
-        for threshold in (0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
-            for margin in (0, 0.02, 0.05, 0.1):
+        for threshold in (0.65, 0.7, 0.75, 0.8):
+            for margin in (0.0, 0.05, 0.1, 0.15):
                 print(threshold, margin, "right %.4f precision %.4f" % score(link(sys.argv[1], "--threshold", str(threshold), "--margin", str(margin), *arguments)[::2]))
         sys.exit()
     rows, labels = link(sys.argv[1], *arguments), {r["id"]: r["label"] for r in read(TAXONOMY)}
