@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 1024, NEIGHBOURS = 32, FEWEST_CHARACTERS = 3 };
+enum { BLOCK = 1024, NEIGHBOURS = 32, FEWEST_BYTES = 3 };
 
 typedef struct {
   sw_infer_options infer;
@@ -30,7 +30,7 @@ typedef struct {
   sw_link_reason reason;
   uint32_t term; /* of the taxonomy, where there is a link */
   float score;
-  int64_t query; /* where there is none after the keys; -1: it has no letter or digit */
+  int64_t query; /* where there is none after the keys; -1: it is too long for a skill, or has no letter or digit */
 } text_facts;
 
 /* Unlinked texts with the same key: they are embedded, and go into the candidates, as one. */
@@ -235,7 +235,7 @@ static int collect_terms(link_job *job, term_texts *out) {
       const int forms = sw_skill_keys_read(job->keys, SW_FORMS_TERM, t->terms[i].text, strlen(t->terms[i].text));
       const char *words = forms > 0 ? sw_skill_key(job->keys, sw_skill_keys_plain(job->keys), SW_KEY_WORDS) : "";
       if (forms < 0 || !words) return -1;
-      if (strlen(words) < FEWEST_CHARACTERS) continue; /* "R" says nothing to an encoder */
+      if (strlen(words) < FEWEST_BYTES) continue; /* "R" says nothing to an encoder */
       const size_t before = out->words.count;
       const int64_t at = sw_table_add(&out->words, words);
       if (at < 0) return -1;
@@ -258,7 +258,7 @@ static void choose(link_job *job, query *q, const term_texts *terms, const int64
     if (best < 0) best = n;
     else if (all[terms->term[index[n]]].skill != all[terms->term[index[best]]].skill) break;
   }
-  if (best < 0 || q->reason == SW_LINK_AMBIGUOUS || strlen(q->plain) < FEWEST_CHARACTERS) return;
+  if (best < 0 || q->reason == SW_LINK_AMBIGUOUS || strlen(q->plain) < FEWEST_BYTES) return;
   if (n < NEIGHBOURS && index[n] >= 0) rival = (double)score[n];
   else if (n == NEIGHBOURS) rival = (double)score[n - 1]; /* of another skill no term is nearer than that */
   if ((double)score[best] < job->options->threshold || (double)score[best] - rival < job->options->margin) return;
@@ -311,7 +311,7 @@ static int link_by_meaning(link_job *job) {
   sw_stream stream;
   int status = texts && !sw_stream_open(job->session.device, job->options->infer.threads, &stream) ? collect_terms(job, &terms) : -1;
   for (size_t i = 0; i < count && !status; i++) texts[i] = job->queries[i].plain;
-  if (!status && !terms.words.count) status = sw_fail("%s: no label has %d characters or more; use --exact-only", job->options->taxonomy, FEWEST_CHARACTERS);
+  if (!status && !terms.words.count) status = sw_fail("%s: every label is shorter than %d letters; use --exact-only", job->options->taxonomy, FEWEST_BYTES);
   if (!status) status = sw_corpus_embed_texts(&job->session, (const char *const *)terms.words.keys, terms.words.count, &corpus);
   if (!status) status = sw_corpus_embed_texts(&job->session, texts, count, &queries);
   if (!status) status = find_nearest(job, &stream, &queries, &corpus, &terms);

@@ -146,7 +146,8 @@ static int add_form(sw_skill_keys *k, form f) {
 }
 
 static int is_version(const char *word) {
-  word += *word == 'v' && word[1];
+  word += *word == 'v';
+  if (!(*word >= '0' && *word <= '9')) return 0;
   for (; *word; word++)
     if (!(*word >= '0' && *word <= '9') && *word != '.' && *word != 'x') return 0;
   return 1;
@@ -156,7 +157,7 @@ static int is_version(const char *word) {
 static size_t without_digits(const char *word) {
   size_t n = strlen(word);
   while (n && word[n - 1] >= '0' && word[n - 1] <= '9') n--;
-  return word[n] && n >= 3 && !(word[n - 1] >= '0' && word[n - 1] <= '9') && word[n - 1] != '.' ? n : 0;
+  return word[n] && n >= 3 && word[n - 1] != '.' ? n : 0;
 }
 
 /* Versions and words that say how well or what kind of thing are taken off, one at a time. */
@@ -188,16 +189,15 @@ static int trim(sw_skill_keys *k, form f) {
   return 0;
 }
 
-/* "SEO": one word of capitals and digits. */
+/* "SEO", "K8s", "LLMs": one short word with a capital, at least half of it capitals and digits. */
 static int is_abbreviation(const char *text, size_t bytes) {
-  int capitals = 0;
+  size_t capitals = 0, digits = 0;
   for (size_t i = 0; i < bytes; i++) {
-    if (!(text[i] >= 'A' && text[i] <= 'Z') && !(text[i] >= '0' && text[i] <= '9') && text[i] != '/' && text[i] != '&') {
-      if (!(i + 1 == bytes && text[i] == 's') && !(capitals && text[i] >= 'a' && text[i] <= 'z')) return 0;
-    }
+    if (text[i] == ' ') return 0;
     capitals += text[i] >= 'A' && text[i] <= 'Z';
+    digits += text[i] >= '0' && text[i] <= '9';
   }
-  return capitals >= 1 && bytes <= 10;
+  return capitals && 2 * (capitals + digits) >= bytes && bytes <= 8;
 }
 
 int sw_skill_keys_read(sw_skill_keys *k, sw_form_kind kind, const char *text, size_t bytes) {

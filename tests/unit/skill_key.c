@@ -57,6 +57,7 @@ static void forms(void **state) {
   forms_are(k, SW_FORMS_TEXT, "Kubernetes (K8s)", "kubernetes k8s|kubernetes|k8s");
   forms_are(k, SW_FORMS_TERM, "search engine optimisation (SEO)", "search engine optimisation seo|search engine optimisation|seo");
   forms_are(k, SW_FORMS_TERM, "Python (computer programming)", "python computer programming|python");
+  forms_are(k, SW_FORMS_TERM, "law (German)", "law german|law"); /* no abbreviation */
   forms_are(k, SW_FORMS_TERM, "ISO 9001", "iso 9001"); /* else ISO 14001 would be the same */
   forms_are(k, SW_FORMS_TEXT, "ISO 9001", "iso 9001|iso");
   forms_are(k, SW_FORMS_TEXT, "good knowledge of Python 3", "good knowledge of python 3|knowledge of python 3|python 3|python");
