@@ -164,17 +164,30 @@ static int keep(void *context, const sw_item *items, size_t count, const sw_buff
   return 0;
 }
 
+static int embed_postings(sw_infer_session *s, sw_postings *postings, job *j) {
+  const sw_pipeline_job pipeline = {.context = j, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = sw_embed_run_vectors,
+                                    .write = keep};
+  const sw_pipeline_options options = {.threads = s->threads, .batch_tokens = s->runs.batch_tokens, .max_batch = s->runs.max_batch,
+                                       .dedup = s->options->dedup, .progress = s->options->quiet ? NULL : j->pattern ? "anchors" : "corpus"};
+  return sw_pipeline_run(postings, &pipeline, &options, NULL);
+}
+
+int sw_corpus_embed_texts(sw_infer_session *s, const char *const *texts, size_t count, sw_corpus *out) {
+  *out = (sw_corpus){.name = "texts", .hidden = s->model->config.hidden_size};
+  job j = {.corpus = out};
+  sw_postings *postings;
+  if (sw_embedder_open(&j.embedder, &s->runs, s->tokenizer, "", -1) || sw_postings_open_texts(texts, count, &postings)) return -1;
+  const int status = embed_postings(s, postings, &j);
+  return sw_postings_close(postings) || status ? -1 : 0;
+}
+
 int sw_corpus_embed(sw_infer_session *s, const char *const *paths, size_t count, const sw_postings_options *reading, const char *prefix,
                     const char *pattern, int quietly, sw_corpus *out) {
   *out = (sw_corpus){.name = paths[0], .hidden = s->model->config.hidden_size};
   job j = {.pattern = pattern, .corpus = out};
   sw_postings *postings;
   if (sw_embedder_open(&j.embedder, &s->runs, s->tokenizer, prefix, -1) || sw_postings_open(paths, count, reading, &postings)) return -1;
-  const sw_pipeline_job pipeline = {.context = &j, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = sw_embed_run_vectors,
-                                    .write = keep};
-  const sw_pipeline_options options = {.threads = s->threads, .batch_tokens = s->runs.batch_tokens, .max_batch = s->runs.max_batch,
-                                       .dedup = s->options->dedup, .progress = s->options->quiet ? NULL : pattern ? "anchors" : "corpus"};
-  int status = sw_pipeline_run(postings, &pipeline, &options, NULL);
+  int status = embed_postings(s, postings, &j);
   const unsigned long long rejected = sw_postings_rejected(postings);
   const char *reason = sw_postings_reason(postings, 0);
   if (!status && !out->rows && pattern)

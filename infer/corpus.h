@@ -24,6 +24,8 @@ int sw_corpus_open(const sw_infer_session *session, const char *path, sw_corpus 
  * `quietly`. Fails where no text is left. */
 int sw_corpus_embed(sw_infer_session *session, const char *const *paths, size_t count, const sw_postings_options *reading, const char *prefix,
                     const char *pattern, int quietly, sw_corpus *out);
+/* Embeds texts in memory (valid UTF-8, not empty): one row each, in order; ids are empty. */
+int sw_corpus_embed_texts(sw_infer_session *session, const char *const *texts, size_t count, sw_corpus *out);
 void sw_corpus_close(sw_corpus *corpus);
 /* For sw_search_run; borrowed. */
 sw_search_corpus sw_corpus_rows(sw_corpus *corpus);

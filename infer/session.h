@@ -93,6 +93,7 @@ int sw_infer_classify(int argc, char **argv);
 int sw_infer_cluster(int argc, char **argv);
 int sw_infer_embed(int argc, char **argv);
 int sw_infer_map(int argc, char **argv);
+int sw_infer_link(int argc, char **argv);
 int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_search(int argc, char **argv);
 int sw_infer_select(int argc, char **argv);

@@ -2,7 +2,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
+#include "base/table.h"
 #include "engine/store/config_file.h"
+#include "engine/text/skill_key.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -16,7 +18,7 @@
 enum { MAX_LINE = 64 << 20, MAX_DATES = 4096, SHOWN_DATES = 8 };
 
 typedef struct {
-  char *key;       /* folded: compared */
+  const char *key; /* compared; the table's */
   char *name;      /* as first seen: printed */
   int *by_date;    /* [dates] postings */
   int dates;       /* room in by_date */
@@ -25,12 +27,15 @@ typedef struct {
 } skill;
 
 typedef struct {
-  skill *skills;
-  int *slots; /* open addressing: index into skills, or -1 */
-  int count, capacity, num_slots;
+  sw_table keys;
+  skill *skills; /* [count], as keys */
+  int count, capacity;
   char **dates;
   int num_dates, *postings_of; /* [num_dates] */
   long postings, rejected;
+  long linked, spans;  /* spans that count, and those of them that are linked to a taxonomy's skill */
+  int any_linked;      /* infer link made one of the inputs */
+  sw_skill_keys *unify; /* of unlinked spans of such an input */
   json_t *layers; /* the keys: layers of the spans seen */
 } counts;
 
@@ -74,56 +79,36 @@ static int has_letter(const char *text) {
   return 0;
 }
 
-static unsigned hash(const char *s) {
-  unsigned h = 2166136261u; /* FNV-1a */
-  while (*s) h = (h ^ (unsigned char)*s++) * 16777619u;
-  return h;
+/* What tells one skill from another: of a linked span its label; of the others of a linked input the key of skill_key.h; otherwise the folded text. */
+static char *make_key(counts *c, const char *text, int linked, int unified) {
+  char *folded = tidy(text, 1), *key = NULL;
+  sw_buffer out = {0};
+  if (!folded || !unified) return folded;
+  const int forms = linked ? 1 : sw_skill_keys_read(c->unify, SW_FORMS_TEXT, text, strlen(text));
+  const char *words = linked ? folded : forms > 0 ? sw_skill_key(c->unify, sw_skill_keys_plain(c->unify), SW_KEY_JOINED) : forms ? NULL : folded;
+  if (words && !sw_buffer_print(&out, "%s:%s", linked ? "linked" : "words", words)) key = sw_buffer_take(&out);
+  sw_buffer_close(&out);
+  free(folded);
+  return key;
 }
 
-static int grow_slots(counts *c) {
-  int n = c->num_slots ? 2 * c->num_slots : 1024;
-  int *slots = sw_realloc_array(NULL, (unsigned long)n, sizeof *slots);
-  if (!slots) return -1;
-  for (int i = 0; i < n; i++) slots[i] = -1;
-  for (int k = 0; k < c->count; k++) {
-    unsigned at = hash(c->skills[k].key) & (unsigned)(n - 1);
-    while (slots[at] >= 0) at = (at + 1) & (unsigned)(n - 1);
-    slots[at] = k;
-  }
-  free(c->slots);
-  c->slots = slots;
-  c->num_slots = n;
-  return 0;
-}
-
-static skill *find_skill(counts *c, const char *text) {
-  if (2 * (c->count + 1) > c->num_slots && grow_slots(c)) return NULL;
-  char *key = tidy(text, 1);
-  if (!key) return NULL;
-  unsigned at = hash(key) & (unsigned)(c->num_slots - 1);
-  for (; c->slots[at] >= 0; at = (at + 1) & (unsigned)(c->num_slots - 1))
-    if (!strcmp(c->skills[c->slots[at]].key, key)) {
-      free(key);
-      return &c->skills[c->slots[at]];
-    }
+static skill *find_skill(counts *c, const char *text, int linked, int unified) {
+  char *key = make_key(c, text, linked, unified);
+  const int64_t at = key ? sw_table_add(&c->keys, key) : -1;
+  free(key);
+  if (at < 0) return NULL;
+  if (at < c->count) return &c->skills[at];
   if (c->count == c->capacity) {
     int capacity = c->capacity ? 2 * c->capacity : 256;
     skill *skills = sw_realloc_array(c->skills, (unsigned long)capacity, sizeof *skills);
-    if (!skills) {
-      free(key);
-      return NULL;
-    }
+    if (!skills) return NULL;
     c->skills = skills;
     c->capacity = capacity;
   }
-  skill *s = &c->skills[c->count];
-  *s = (skill){.key = key, .name = tidy(text, 0), .last_posting = -1};
-  if (!s->name) {
-    free(key);
-    return NULL;
-  }
-  c->slots[at] = c->count++;
-  return s;
+  skill *s = &c->skills[at];
+  *s = (skill){.key = c->keys.keys[at], .name = tidy(text, 0), .last_posting = -1};
+  c->count++;
+  return s->name ? s : NULL;
 }
 
 static int find_date(counts *c, const char *date) {
@@ -156,7 +141,12 @@ static int count_posting(counts *c, const json_t *row, const char *layer) {
     const char *text = json_string_value(json_object_get(span, "text")), *of = json_string_value(json_object_get(span, "layer"));
     if (of && json_object_set_new(c->layers, of, json_true())) return sw_fail("out of memory");
     if (!text || !has_letter(text) || (layer && (!of || strcmp(of, layer)))) continue;
-    skill *s = find_skill(c, text);
+    const json_t *link = json_object_get(span, "skill"); /* null: linked to none */
+    const char *label = json_string_value(json_object_get(link, "label"));
+    c->spans++;
+    c->linked += label != NULL;
+    c->any_linked |= link != NULL;
+    skill *s = find_skill(c, label ? label : text, label != NULL, link != NULL);
     if (!s) return -1;
     if (s->last_posting == posting) continue;
     s->last_posting = posting;
@@ -275,7 +265,7 @@ static int body(int argc, char **argv) {
                                {0}};
   const sw_command command = {"skillwatch top TAGS.jsonl [...] [options]",
                               "Counts in how many postings of each date a skill was tagged; the latest 8 dates are shown, --json gives all. Spans without a\n"
-                              "letter or digit are no skills.",
+                              "letter or digit are no skills. Of tags that infer link linked, a taxonomy's skill counts once, however it is written, under its label.",
                               "skillwatch top tags.jsonl -k 10 --layer knowledge", options};
   sw_list inputs = {0};
   counts c = {.layers = json_object()};
@@ -283,6 +273,7 @@ static int body(int argc, char **argv) {
   if (!status && !inputs.count) status = sw_fail("which tags? skillwatch infer tag -m CKPT POSTINGS -o tags.jsonl writes them");
   if (!status && top < 1) status = sw_fail("-k must be at least 1");
   if (status) code = status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
+  if (!status) status = sw_skill_keys_open(&c.unify);
   for (int i = 0; !status && i < inputs.count; i++) status = read_tags(&c, inputs.items[i], layer);
   if (!status) status = check_layer(&c, layer);
   if (!status && !(order = sw_alloc_array((unsigned long)c.num_dates, sizeof *order))) status = -1;
@@ -296,19 +287,21 @@ static int body(int argc, char **argv) {
       status = print_json(&c, order, top);
     else
       print_table(&c, order, top);
+    if (c.any_linked)
+      fprintf(stderr, "%ld of %ld spans are linked to a taxonomy's skills, which count once; the others count by their normalised words\n", c.linked, c.spans);
     if (c.rejected == 1) fprintf(stderr, "1 line is no tagged posting and was skipped\n");
     if (c.rejected > 1) fprintf(stderr, "%ld lines are no tagged postings and were skipped\n", c.rejected);
     if (!status && !c.postings && c.rejected) status = sw_fail("no tagged posting was found: give the output of skillwatch infer tag");
   }
   if (status < 0 && code == SW_EXIT_DONE) code = sw_exit_message(SW_EXIT_FAILED);
   for (int i = 0; i < c.count; i++) {
-    free(c.skills[i].key);
     free(c.skills[i].name);
     free(c.skills[i].by_date);
   }
   for (int i = 0; i < c.num_dates; i++) free(c.dates[i]);
   free(c.skills);
-  free(c.slots);
+  sw_table_close(&c.keys);
+  sw_skill_keys_close(c.unify);
   free(c.dates);
   free(c.postings_of);
   free(order);

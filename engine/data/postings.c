@@ -21,6 +21,8 @@ struct sw_postings {
   char *parts[MOST_COLUMNS];               /* owned: the names in `column`; none where it has no comma */
   int num_parts;
   size_t max_text, max_row;
+  const char *const *texts; /* given in memory, or NULL */
+  size_t num_texts;
   sw_sources sources;
   size_t next;       /* sources.items[next] is opened next */
   sw_source *source; /* the one that is open, or NULL */
@@ -469,8 +471,26 @@ static int fail_for_good(sw_postings *p) {
   return -1;
 }
 
+int sw_postings_open_texts(const char *const *texts, size_t count, sw_postings **out) {
+  sw_postings *p = *out = sw_alloc(sizeof *p);
+  if (!p) return -1;
+  p->texts = texts;
+  p->num_texts = count;
+  return 0;
+}
+
+static int next_given(sw_postings *p, sw_posting *out) {
+  if (p->index == p->num_texts) return 0;
+  const char *text = p->texts[p->index];
+  *out = (sw_posting){.index = p->index++, .id = sw_strdup(""), .date = sw_strdup(""), .text = sw_strdup(text), .bytes = strlen(text)};
+  if (out->id && out->date && out->text) return 1;
+  sw_posting_close(out);
+  return -1;
+}
+
 int sw_postings_next(sw_postings *p, sw_posting *out) {
   *out = (sw_posting){0};
+  if (p->texts) return next_given(p, out);
   if (*p->failure) return sw_fail("%s", p->failure);
   for (;;) {
     if (!p->source) {

@@ -40,6 +40,8 @@ typedef struct sw_postings sw_postings;
 /* `options` (may be NULL: all defaults) is copied. Fails where an input is missing or a folder holds nothing to read; what is in the
  * files is looked at by sw_postings_next. */
 int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_options *options, sw_postings **out);
+/* The same of texts in memory (valid UTF-8, not empty), borrowed; their ids are empty. */
+int sw_postings_open_texts(const char *const *texts, size_t count, sw_postings **out);
 /* 1: `out` is filled (release with sw_posting_close); 0: the end; -1: failure: an unreadable or damaged file, or one without the
  * column or key of the text or the id (the message lists those it has). Bad rows are set aside and skipped. */
 int sw_postings_next(sw_postings *postings, sw_posting *out);
