@@ -18,9 +18,9 @@
 #include <string.h>
 
 enum { EVAL_TOKENS = 4096, EVAL_BATCH = 256 };
-enum { BERT_EPOCHS = 10, BERT_BATCH = 16 };
-#define BERT_RATE 1e-4
-#define BERT_DEFAULTS "10 epochs, rate 1e-4, batches of 16"
+enum { BERT_EPOCHS = 5, BERT_BATCH = 16 };
+#define BERT_RATE 2e-4
+#define BERT_DEFAULTS "5 epochs, rate 2e-4, batches of 16"
 #define HEAD "labels"
 
 /* Texts as ids, and their labels. */
