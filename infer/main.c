@@ -1,4 +1,6 @@
 /* skillwatch-infer: one verb a job. */
+#include "base/error.h"
+#include "base/launch.h"
 #include "infer/session.h"
 
 #include <stdio.h>
@@ -22,6 +24,14 @@ static const struct {
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 
+/* Jobs that several processes can do together (infer/shards.h). */
+static int shares(const char *name) {
+  static const char *const names[] = {"tag", "embed", "classify", "multilabel", "search", "select"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strcmp(name, names[i])) return 1;
+  return 0;
+}
+
 static void usage(FILE *to) {
   fprintf(to, "usage: skillwatch infer JOB [options]\n\njobs:\n");
   for (int i = 0; i < JOBS; i++) fprintf(to, "  %-10s %s\n", jobs[i].name, jobs[i].summary);
@@ -43,7 +53,11 @@ static int body(int argc, char **argv) {
     return SW_EXIT_DONE;
   }
   for (int i = 0; i < JOBS; i++)
-    if (!strcmp(argv[1], jobs[i].name)) return jobs[i].run(argc - 1, argv + 1);
+    if (!strcmp(argv[1], jobs[i].name)) {
+      if (sw_launched()->size == 1 || shares(argv[1])) return jobs[i].run(argc - 1, argv + 1);
+      sw_fail("infer %s runs in one process: start it without mpirun", argv[1]);
+      return sw_exit_message(SW_EXIT_USAGE);
+    }
   fprintf(stderr, "skillwatch: unknown job '%s' (see skillwatch infer --help)\n", argv[1]);
   return SW_EXIT_USAGE;
 }
