@@ -94,6 +94,20 @@ with tempfile.TemporaryDirectory() as tmp:
         maps.append(read(path("big.h5"))[0].tobytes())
     check(len(set(maps)) == 1, "the same bits with 1, 2 and 3 threads")
 
+    # the CUDA kernels, emulated: threads in any order
+    small = save("small.npy", x[:120])
+    maps = set()
+    for order in ("forward", "reversed", "random:1"):
+        done = program("infer", "map", small, "-o", path("emulated.h5"), "--device", "cuda-emulated", "--epochs", 10, "-q",
+                       env={**os.environ, "SW_CUDA_EMULATOR_ORDER": order})
+        check(done.returncode == 0, f"emulated, {order}: {done.stderr[-500:]}")
+        maps.add(read(path("emulated.h5"))[0].tobytes())
+        done = program("infer", "map", path("x.npy"), "--fit-on", path("emulated.h5"), "-o", path("emulated-new.h5"), "--device", "cuda-emulated", "-q",
+                       env={**os.environ, "SW_CUDA_EMULATOR_ORDER": order})
+        check(done.returncode == 0, f"emulated, {order}, new points: {done.stderr[-500:]}")
+        maps.add(read(path("emulated-new.h5"))[0].tobytes())
+    check(len(maps) == 2 and alike(read(path("emulated.h5"))[0], kinds[:120]) > 0.95, "emulated: the same bits in any order of threads")
+
     # new points: alone, in a batch, in another order, beside others
     new, new_kinds = points(40)
     before = open(path("map.h5"), "rb").read()
