@@ -445,7 +445,8 @@ static int link_tags(link_job *job, const sw_list *inputs) {
               SW_S(t->unknown_parents));
   }
   for (int i = 0; i < inputs->count && !status; i++) status = read_tags(job, inputs->items[i], count_row, NULL, 0);
-  if (!status && !job->postings) status = sw_fail("%s has no tagged posting: JSON lines with \"spans\" are wanted, as skillwatch infer tag -o tags.jsonl writes them", inputs->items[0]);
+  if (!status && !job->postings)
+    status = sw_fail("%s has no tagged posting: JSON lines with \"spans\" are wanted, as skillwatch infer tag -o tags.jsonl writes them", inputs->items[0]);
   if (!status) status = link_by_key(job);
   if (!status && !o->exact_only && job->query_keys.count) status = link_by_meaning(job);
   if (!status) status = write_linked(job, inputs);
