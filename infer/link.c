@@ -11,6 +11,7 @@
 #include "infer/corpus.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,7 +136,7 @@ static json_t *describe(const link_job *job, const text_facts *f) {
   const sw_taxonomy_term *term = &job->taxonomy.terms[f->term];
   const sw_taxonomy_skill *skill = &job->taxonomy.skills[term->skill];
   return json_pack("{s:s, s:s, s:s*, s:s, s:f, s:s}", "id", skill->id, "label", skill->label, "parent", *skill->parent ? skill->parent : NULL, "reason",
-                   sw_link_reasons[f->reason], "score", (double)f->score, "matched", term->text);
+                   sw_link_reasons[f->reason], "score", round((double)f->score * 1e6) / 1e6, "matched", term->text);
 }
 
 static int write_row(link_job *job, json_t *row, void *context, char reason[160]) {
@@ -445,7 +446,8 @@ static int link_tags(link_job *job, const sw_list *inputs) {
               SW_S(t->unknown_parents));
   }
   for (int i = 0; i < inputs->count && !status; i++) status = read_tags(job, inputs->items[i], count_row, NULL, 0);
-  if (!status && !job->postings) status = sw_fail("%s has no tagged posting: JSON lines with \"spans\" are wanted, as skillwatch infer tag -o tags.jsonl writes them", inputs->items[0]);
+  if (!status && !job->postings)
+    status = sw_fail("%s has no tagged posting: JSON lines with \"spans\" are wanted, as skillwatch infer tag -o tags.jsonl writes them", inputs->items[0]);
   if (!status) status = link_by_key(job);
   if (!status && !o->exact_only && job->query_keys.count) status = link_by_meaning(job);
   if (!status) status = write_linked(job, inputs);

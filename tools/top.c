@@ -265,7 +265,7 @@ static int body(int argc, char **argv) {
                                {0}};
   const sw_command command = {"skillwatch top TAGS.jsonl [...] [options]",
                               "Counts in how many postings of each date a skill was tagged; the latest 8 dates are shown, --json gives all. Spans without a\n"
-                              "letter or digit are no skills. Of tags that infer link linked, a taxonomy's skill counts once, however it is written, under its label.",
+                              "letter or digit are no skills. Of tags that infer link linked, a taxonomy's skill counts once under its label.",
                               "skillwatch top tags.jsonl -k 10 --layer knowledge", options};
   sw_list inputs = {0};
   counts c = {.layers = json_object()};

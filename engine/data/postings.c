@@ -545,8 +545,8 @@ void sw_postings_progress(const sw_postings *p, uint64_t *done, uint64_t *total)
   const sw_byte_stream *open = p->csv.window.stream    ? p->csv.window.stream
                                : p->rows.window.stream ? p->rows.window.stream
                                                        : p->lines.stream;
-  *done = p->done + (open ? sw_byte_stream_done(open) : 0);
-  *total = p->sources.bytes;
+  *done = p->texts ? p->index : p->done + (open ? sw_byte_stream_done(open) : 0);
+  *total = p->texts ? p->num_texts : p->sources.bytes;
 }
 
 int sw_postings_close(sw_postings *p) {

@@ -53,7 +53,7 @@ uint64_t sw_postings_rejected(const sw_postings *postings);
  * an index behind them. Valid until the postings are closed. */
 enum { SW_REASONS = 3 };
 const char *sw_postings_reason(const sw_postings *postings, size_t index);
-/* Bytes read so far and in total (0 = unknown), of the files as they lie on disk: for the progress bar. */
+/* Bytes read so far and in total (0 = unknown), of the files as they lie on disk, or texts in memory: for the progress bar. */
 void sw_postings_progress(const sw_postings *postings, uint64_t *done, uint64_t *total);
 /* Finishes the rejected file (absent when nothing was rejected) and frees everything, also on failure. */
 int sw_postings_close(sw_postings *postings);

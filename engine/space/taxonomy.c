@@ -113,8 +113,8 @@ static int find_columns(const sw_csv *csv, const sw_taxonomy_columns *asked, int
     if (wanted[i])
       sw_fail("%s has no column '%s'; its columns are: %s", csv->path, wanted[i], columns);
     else
-      sw_fail("%s: which column holds the skills' %s? Name it with --%s-column; the columns are: %s", csv->path, i == ID ? "ids" : "labels", i == ID ? "id" : "label",
-              columns);
+      sw_fail("%s: which column holds the skills' %ss? Name it with --%s-column; the columns are: %s", csv->path, i == ID ? "id" : "label",
+              i == ID ? "id" : "label", columns);
     free(columns);
     return -1;
   }
@@ -220,7 +220,8 @@ int sw_taxonomy_open(const char *path, const sw_taxonomy_columns *columns, sw_sk
   if (sw_csv_open(&csv, path, 0, 0)) return -1;
   int status = find_columns(&csv, columns, fields) || read_rows(t, keys, &csv, fields) ? -1 : 0;
   sw_csv_close(&csv);
-  if (!status && !t->num_skills) status = sw_fail("%s has no usable row%s%s: a taxonomy has an id and a label in every row", path, t->rejected ? "; " : "", t->reason);
+  if (!status && !t->num_skills)
+    status = sw_fail("%s has no usable row%s%s: a taxonomy has an id and a label in every row", path, t->rejected ? "; " : "", t->reason);
   for (size_t i = 0; i < t->num_skills && !status; i++) t->unknown_parents += *t->skills[i].parent && sw_table_find(&t->ids, t->skills[i].parent) < 0;
   if (status) sw_taxonomy_close(t);
   return status;
