@@ -40,13 +40,12 @@ typedef struct {
   int64_t *counts, *changed; /* [most, k], [most] */
   void *workspace;
   /* host */
-  float *host_centres, *done_centres, *candidates, *host_distance, *nearest; /* done_centres: as passes; candidates [most, trials, hidden];
-                                                                                nearest [most, rows] */
-  float *host_drift;
-  int32_t *host_label; /* [rows] */
+  float *host_centres, *done_centres, *host_drift; /* done_centres: in the order of numbers */
+  float *candidates, *host_distance, *nearest;     /* [most, trials, hidden], [most, trials, rows], [most, rows] */
+  int32_t *host_label;                             /* [rows] */
   double *host_sums;
-  int64_t *host_counts, *host_changed, *chosen; /* chosen [most, trials] */
-  sw_kmeans *best;                                            /* label is NULL before the first; distances squared */
+  int64_t *host_counts, *host_changed, *chosen;    /* chosen [most, trials] */
+  sw_kmeans *best;                                 /* label is NULL before the first; distances squared */
 } wave;
 
 int sw_kmeans_check(const sw_kmeans_options *o) {
@@ -294,6 +293,7 @@ static int fill_empty(wave *w, int g) {
     if (far < 0) break;
     count[w->host_label[far]]--, count[c]++;
     w->host_label[far] = c;
+    if (put(w, w->bound + g * w->rows + far, &(float){0}, sizeof(float))) return -1; /* it was of its old centre */
   }
   return put(w, now, w->host_label, rows * sizeof(int32_t)) ||
                  SW_RUN(w->stream, kmeans_update, &d, w->x, before, now, w->sums + (size_t)g * of_group(w), w->counts + (size_t)g * k, w->changed)
