@@ -340,7 +340,7 @@ int sw_infer_map(int argc, char **argv) {
       {"min-dist", 0, SW_OPTION_DOUBLE, &o.min_dist, "D", "how near points may come to each other on the map (else: 0.1)"},
       {"spread", 0, SW_OPTION_DOUBLE, &o.spread, "D", "scale of the map (else: 1)"},
       {"metric", 0, SW_OPTION_TEXT, &o.metric, "M", "distance of vectors: cosine or euclidean (else: cosine)"},
-      {"epochs", 0, SW_OPTION_INT, &o.epochs, "N", "of the layout: more untangle large maps (else: 0, which is 500)"},
+      {"epochs", 0, SW_OPTION_INT, &o.epochs, "N", "of the layout: more untangle large maps (else: 0: 500, or 1000 above 10,000 points)"},
       {"seed", 0, SW_OPTION_INT, &o.seed, "N", "of all that is random: the same seed, the same bits (else: 0)"},
       {"fit-on", 0, SW_OPTION_TEXT, &o.fit_on, "MAP", "places the vectors on this map.h5, which stays as it is"},
       {"quality", 0, SW_OPTION_FLAG, &o.quality, NULL, "measures how well neighbours were kept"},

@@ -11,7 +11,7 @@ typedef struct {
   int neighbours; /* of a point, itself among them: 2 to SW_MOST_NEIGHBOURS; fewer where there are fewer points */
   int components; /* 2 or 3 */
   int cosine;     /* 1: the distance is 1 - cosine; 0: Euclidean */
-  int epochs;     /* 0: 500 */
+  int epochs;     /* 0: 500 up to 10,000 points, 1,000 for more */
   double min_dist, spread;
   uint64_t seed;
 } sw_umap_options;
