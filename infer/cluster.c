@@ -1,6 +1,7 @@
 /* skillwatch infer cluster: vectors, or the points of a map, to clusters by k-means. */
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/table.h"
 #include "engine/data/csv.h"
 #include "engine/data/postings.h"
 #include "engine/data/rejects.h"
@@ -10,7 +11,6 @@
 #include "engine/store/config_file.h"
 #include "engine/store/json.h"
 #include "engine/store/vectors.h"
-#include "engine/text/word_table.h"
 #include "infer/session.h"
 
 #include <math.h>
@@ -144,14 +144,14 @@ static int find_clusters(cluster_job *job) {
 
 /* --- names --- */
 
-/* Rows by their id; those that share one follow each other by `next` (-1: the last). */
-static int index_rows(const cluster_job *job, sw_word_table *table, int64_t *next) {
+/* Rows by their id: `first` of the id's number, then those that share it by `next` (-1: the last). Both [rows]. */
+static int index_rows(const cluster_job *job, sw_table *ids, int64_t *first, int64_t *next) {
   for (int64_t i = job->rows - 1; i >= 0; i--) {
-    const size_t before = table->count;
-    sw_word_entry *e = sw_word_table_add(table, job->ids[i], strlen(job->ids[i]));
-    if (!e) return -1;
-    next[i] = table->count > before ? -1 : (int64_t)e->value;
-    e->value = (uint64_t)i;
+    const size_t before = ids->count;
+    const int64_t id = sw_table_add(ids, job->ids[i]);
+    if (id < 0) return -1;
+    next[i] = ids->count > before ? -1 : first[id];
+    first[id] = i;
   }
   return 0;
 }
@@ -159,18 +159,18 @@ static int index_rows(const cluster_job *job, sw_word_table *table, int64_t *nex
 static int read_texts(cluster_job *job, sw_names *names) {
   const cluster_options *o = job->o;
   const sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
-  sw_word_table table = {0};
-  int64_t *next = sw_alloc_array((size_t)job->rows, sizeof *next);
+  sw_table ids = {0};
+  int64_t *first = sw_alloc_array((size_t)job->rows, sizeof *first), *next = sw_alloc_array((size_t)job->rows, sizeof *next);
   sw_postings *postings = NULL;
   sw_posting posting;
-  int status = next ? index_rows(job, &table, next) : -1, more = 0;
+  int status = first && next ? index_rows(job, &ids, first, next) : -1, more = 0;
   if (!status) status = sw_postings_open(&o->texts, 1, &reading, &postings);
   while (!status && (more = sw_postings_next(postings, &posting)) > 0) {
-    sw_word_entry *e = sw_word_table_find(&table, posting.id, strlen(posting.id));
-    if (e) { /* the n-th text of an id is of the n-th row that has it */
-      const int64_t row = (int64_t)e->value;
+    const int64_t id = sw_table_find(&ids, posting.id);
+    if (id >= 0) { /* the n-th text of an id is of the n-th row that has it */
+      const int64_t row = first[id];
       status = sw_names_add(names, job->best.label[row], posting.text, posting.bytes);
-      if (next[row] >= 0) e->value = (uint64_t)next[row];
+      if (next[row] >= 0) first[id] = next[row];
       job->texts++;
     }
     sw_posting_close(&posting);
@@ -180,8 +180,8 @@ static int read_texts(cluster_job *job, sw_names *names) {
     job->texts_left_out = sw_postings_rows(postings) - job->texts;
     if (sw_postings_close(postings)) status = -1;
   }
-  sw_word_table_close(&table);
-  free(next);
+  sw_table_close(&ids);
+  free(first), free(next);
   if (!status && !job->texts)
     status = sw_fail("no row of --texts %s has the id of a vector in %s: it must be the file that was embedded (--id-column names the ids)", o->texts, job->path);
   return status;

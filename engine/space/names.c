@@ -1,9 +1,10 @@
 #include "engine/space/names.h"
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/table.h"
+#include "engine/text/letter_words.h"
 #include "engine/text/stems.h"
 #include "engine/text/unicode.h"
-#include "engine/text/word_table.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 
 struct sw_names {
   int clusters;
-  sw_word_table words, stop_words; /* value: the word's number */
+  sw_table words, stop_words;
   uint64_t *counts;                /* [words, clusters] */
   size_t capacity;                 /* words */
   uint64_t total;
@@ -19,8 +20,8 @@ struct sw_names {
 
 void sw_names_close(sw_names *n) {
   if (!n) return;
-  sw_word_table_close(&n->words);
-  sw_word_table_close(&n->stop_words);
+  sw_table_close(&n->words);
+  sw_table_close(&n->stop_words);
   free(n->counts);
   free(n);
 }
@@ -31,7 +32,7 @@ int sw_names_open(int clusters, sw_names **out) {
   n->clusters = clusters;
   int status = sw_unicode_open();
   for (size_t i = 0; i < sw_num_stop_words && !status; i++)
-    status = sw_word_table_add(&n->stop_words, sw_stop_words[i], strlen(sw_stop_words[i])) ? 0 : -1;
+    status = sw_table_add(&n->stop_words, sw_stop_words[i]) < 0 ? -1 : 0;
   if (!status) return 0;
   sw_names_close(n);
   *out = NULL;
@@ -54,13 +55,11 @@ int sw_names_add(sw_names *n, int cluster, const char *text, size_t bytes) {
   sw_words w = sw_words_of(text, bytes);
   int status;
   while ((status = sw_words_next(&w)) > 0) {
-    if (w.bytes > SW_WORD_BYTES || sw_word_table_find(&n->stop_words, w.word, w.bytes)) continue;
+    if (w.bytes > SW_WORD_BYTES || sw_table_find(&n->stop_words, w.word) >= 0) continue;
     if (grow(n)) return -1;
-    const size_t known = n->words.count;
-    sw_word_entry *e = sw_word_table_add(&n->words, w.word, w.bytes);
-    if (!e) return -1;
-    if (n->words.count > known) e->value = known;
-    n->counts[e->value * (size_t)n->clusters + (size_t)cluster]++;
+    const int64_t word = sw_table_add(&n->words, w.word);
+    if (word < 0) return -1;
+    n->counts[word * n->clusters + cluster]++;
     n->total++;
   }
   return status;
@@ -76,13 +75,12 @@ static int is_better(term a, term b) { return a.score > b.score || (a.score == b
 static int best_terms(const sw_names *n, int cluster, int terms, term *best) {
   const double mean = (double)n->total / n->clusters;
   int found = 0;
-  for (size_t i = 0; i < n->words.capacity; i++) {
-    const sw_word_entry *e = &n->words.entries[i];
-    const uint64_t *counts = e->text ? n->counts + e->value * (size_t)n->clusters : NULL;
-    if (!counts || !counts[cluster]) continue;
+  for (size_t i = 0; i < n->words.count; i++) {
+    const uint64_t *counts = n->counts + i * (size_t)n->clusters;
+    if (!counts[cluster]) continue;
     uint64_t all = 0;
     for (int c = 0; c < n->clusters; c++) all += counts[c];
-    const term t = {e->text, (double)counts[cluster] * log1p(mean / (double)all)};
+    const term t = {n->words.keys[i], (double)counts[cluster] * log1p(mean / (double)all)};
     if (found == terms && !is_better(t, best[found - 1])) continue;
     int at = found < terms ? found++ : terms - 1;
     for (; at > 0 && is_better(t, best[at - 1]); at--) best[at] = best[at - 1];

@@ -1,7 +1,8 @@
 #include "engine/text/stems.h"
 #include "base/error.h"
+#include "base/table.h"
+#include "engine/text/letter_words.h"
 #include "engine/text/unicode.h"
-#include "engine/text/word_table.h"
 
 #include <libstemmer.h>
 #include <stdlib.h>
@@ -32,8 +33,10 @@ const size_t sw_num_stop_words = sizeof sw_stop_words / sizeof *sw_stop_words;
 
 struct sw_stems {
   struct sb_stemmer *stemmer; /* NULL: none */
-  sw_word_table stop_words;
-  sw_word_table stems; /* value: the count, or the id */
+  sw_table stop_words;
+  sw_table stems;      /* their numbers are ids; 0: the empty stem, which stands for the unknown word */
+  uint64_t *counts;    /* [num_counts], of sw_stems_count */
+  size_t num_counts;
   int32_t *ids;
   size_t count, capacity;
   const char **vocab; /* of sw_stems_vocabulary and sw_stems_names */
@@ -42,8 +45,9 @@ struct sw_stems {
 void sw_stems_close(sw_stems *s) {
   if (!s) return;
   if (s->stemmer) sb_stemmer_delete(s->stemmer);
-  sw_word_table_close(&s->stop_words);
-  sw_word_table_close(&s->stems);
+  sw_table_close(&s->stop_words);
+  sw_table_close(&s->stems);
+  free(s->counts);
   free(s->ids);
   free(s->vocab);
   free(s);
@@ -53,13 +57,15 @@ static int open_stems(sw_stems *s, const char *algorithm, const char *const *sto
                       const size_t *bytes, size_t count) {
   if (strcmp(algorithm, SW_STEM_NONE) && !(s->stemmer = sb_stemmer_new(algorithm, "UTF_8"))) return sw_fail("libstemmer has no stemmer '%s'", algorithm);
   for (size_t i = 0; i < num_stop_words; i++)
-    if (!sw_word_table_add(&s->stop_words, stop_words[i], strlen(stop_words[i]))) return -1;
+    if (sw_table_add(&s->stop_words, stop_words[i]) < 0) return -1;
   if (count && strcmp(vocab[0], SW_STEM_UNKNOWN_NAME)) return sw_fail("the first stem of the vocabulary is not %s", SW_STEM_UNKNOWN_NAME);
+  if (sw_table_add(&s->stems, "") < 0) return -1;
   for (size_t i = 1; i < count; i++) {
-    sw_word_entry *e = sw_word_table_add(&s->stems, vocab[i], bytes ? bytes[i] : strlen(vocab[i]));
-    if (!e) return -1;
-    if (e->value) return sw_fail("the stem '%s' stands twice in the vocabulary", e->text);
-    e->value = i;
+    char *stem = sw_strndup(vocab[i], bytes ? bytes[i] : strlen(vocab[i]));
+    const int64_t number = stem ? sw_table_add(&s->stems, stem) : -1;
+    if (number >= 0 && number < (int64_t)i) sw_fail("the stem '%s' stands twice in the vocabulary", stem);
+    free(stem);
+    if (number != (int64_t)i) return -1;
   }
   return sw_unicode_open();
 }
@@ -84,7 +90,7 @@ static int next_stem(sw_stems *s, sw_words *w, const char **stem, size_t *bytes)
     *stem = "";
     *bytes = 0;
     if (w->bytes > SW_WORD_BYTES) return 1;
-    if (sw_word_table_find(&s->stop_words, w->word, w->bytes)) continue;
+    if (sw_table_find(&s->stop_words, w->word) >= 0) continue;
     *stem = w->word;
     *bytes = w->bytes;
     if (!s->stemmer) return 1;
@@ -96,6 +102,18 @@ static int next_stem(sw_stems *s, sw_words *w, const char **stem, size_t *bytes)
   return status;
 }
 
+/* A count for every stem. */
+static int grow_counts(sw_stems *s) {
+  if (s->stems.count <= s->num_counts) return 0;
+  const size_t larger = 2 * s->stems.count;
+  uint64_t *counts = sw_realloc_array(s->counts, larger, sizeof *counts);
+  if (!counts) return -1;
+  memset(counts + s->num_counts, 0, (larger - s->num_counts) * sizeof *counts);
+  s->counts = counts;
+  s->num_counts = larger;
+  return 0;
+}
+
 int sw_stems_count(sw_stems *s, const char *text, size_t bytes) {
   sw_words w = sw_words_of(text, bytes);
   const char *stem;
@@ -103,35 +121,37 @@ int sw_stems_count(sw_stems *s, const char *text, size_t bytes) {
   int status;
   while ((status = next_stem(s, &w, &stem, &length)) > 0) {
     if (!length) continue;
-    sw_word_entry *e = sw_word_table_add(&s->stems, stem, length);
-    if (!e) return -1;
-    e->value++;
+    const int64_t number = sw_table_add(&s->stems, stem);
+    if (number < 0 || grow_counts(s)) return -1;
+    s->counts[number]++;
   }
   return status;
 }
 
+typedef struct {
+  const char *stem;
+  uint64_t count;
+} counted;
 static int by_frequency(const void *a, const void *b) {
-  const sw_word_entry *x = *(const sw_word_entry *const *)a, *y = *(const sw_word_entry *const *)b;
-  return x->value != y->value ? (x->value > y->value ? -1 : 1) : strcmp(x->text, y->text);
+  const counted *x = a, *y = b;
+  return x->count != y->count ? (x->count > y->count ? -1 : 1) : strcmp(x->stem, y->stem);
 }
 
 int sw_stems_vocabulary(sw_stems *s, uint64_t min_count, size_t limit, const char *const **vocab, size_t *count) {
   size_t found = 0;
-  const sw_word_entry **kept = sw_alloc_array(s->stems.count + 1, sizeof *kept);
+  counted *kept = sw_alloc_array(s->stems.count, sizeof *kept);
   free(s->vocab);
-  s->vocab = sw_alloc_array(s->stems.count + 1, sizeof *s->vocab);
-  if (!kept || !s->vocab) {
+  s->vocab = sw_alloc_array(s->stems.count, sizeof *s->vocab);
+  if (!kept || !s->vocab || grow_counts(s)) {
     free(kept);
     return -1;
   }
-  for (size_t i = 0; i < s->stems.capacity; i++) {
-    const sw_word_entry *e = &s->stems.entries[i];
-    if (e->text && e->value && e->value >= min_count) kept[found++] = e;
-  }
+  for (size_t i = 1; i < s->stems.count; i++)
+    if (s->counts[i] && s->counts[i] >= min_count) kept[found++] = (counted){s->stems.keys[i], s->counts[i]};
   qsort(kept, found, sizeof *kept, by_frequency);
   s->vocab[0] = SW_STEM_UNKNOWN_NAME;
   *count = 1;
-  for (size_t i = 0; i < found && *count < limit; i++) s->vocab[(*count)++] = kept[i]->text;
+  for (size_t i = 0; i < found && *count < limit; i++) s->vocab[(*count)++] = kept[i].stem;
   free(kept);
   *vocab = s->vocab;
   return 0;
@@ -158,8 +178,8 @@ int sw_stems_encode(sw_stems *s, const char *text, size_t bytes, size_t limit, c
   while (!more && (status = next_stem(s, &w, &stem, &length)) != 0) {
     if (status < 0) return -1;
     more = s->count == limit;
-    const sw_word_entry *known = more ? NULL : sw_word_table_find(&s->stems, stem, length);
-    if (!more && add_id(s, known ? (int32_t)known->value : SW_STEM_UNKNOWN)) return -1;
+    const int64_t known = more ? -1 : sw_table_find(&s->stems, stem);
+    if (!more && add_id(s, known < 0 ? SW_STEM_UNKNOWN : (int32_t)known)) return -1;
   }
   if (!s->count && add_id(s, SW_STEM_UNKNOWN)) return -1;
   if (truncated) *truncated = more;
@@ -175,10 +195,8 @@ int sw_stems_number(sw_stems *s, const char *text, size_t bytes, const int32_t *
   int status;
   s->count = 0;
   while ((status = next_stem(s, &w, &stem, &length)) > 0) {
-    sw_word_entry *e = sw_word_table_add(&s->stems, stem, length);
-    if (!e) return -1;
-    if (length && !e->value) e->value = s->stems.count - 1; /* the first is the empty stem */
-    if (add_id(s, (int32_t)e->value)) return -1;
+    const int64_t number = sw_table_add(&s->stems, stem);
+    if (number < 0 || add_id(s, (int32_t)number)) return -1;
   }
   *numbers = s->ids;
   *count = s->count;
@@ -188,8 +206,7 @@ int sw_stems_number(sw_stems *s, const char *text, size_t bytes, const int32_t *
 int sw_stems_names(sw_stems *s, const char *const **names, size_t *count) {
   free(s->vocab);
   if (!(s->vocab = sw_alloc_array(s->stems.count, sizeof *s->vocab))) return -1;
-  for (size_t i = 0; i < s->stems.capacity; i++)
-    if (s->stems.entries[i].text) s->vocab[s->stems.entries[i].value] = s->stems.entries[i].text;
+  for (size_t i = 1; i < s->stems.count; i++) s->vocab[i] = s->stems.keys[i];
   s->vocab[0] = SW_STEM_UNKNOWN_NAME;
   *names = s->vocab;
   *count = s->stems.count;

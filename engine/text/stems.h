@@ -1,4 +1,4 @@
-/* English words as stems: lower-cased runs of letters (word_table.h), without stop words, cut down by a Snowball stemmer ("porter": Porter, "An algorithm
+/* English words as stems: lower-cased runs of letters (letter_words.h), without stop words, cut down by a Snowball stemmer ("porter": Porter, "An algorithm
  * for suffix stripping", 1980). A vocabulary of the most frequent stems gives them ids; id 0 is for every other word.
  *
  * A word of more than SW_WORD_BYTES is unknown. */

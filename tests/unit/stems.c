@@ -1,7 +1,7 @@
 /* Words, stems, vocabularies and ids. */
 #include "base/error.h"
 #include "engine/text/stems.h"
-#include "engine/text/word_table.h"
+#include "engine/text/letter_words.h"
 
 #include <stdarg.h>
 #include <setjmp.h>
