@@ -150,6 +150,29 @@ int sw_check_output(const char *output, const char *const *inputs, int count) {
   return 0;
 }
 
+/* An absolute name without links, also of a file that is not there yet; 0 where its folder is not. */
+static int resolve(const char *path, char full[PATH_MAX]) {
+  if (realpath(path, full)) return 1;
+  const char *name = strrchr(path, '/');
+  char *folder = folder_of(path);
+  const int found = folder && realpath(folder, full);
+  free(folder);
+  const size_t used = found ? strlen(full) : 0;
+  return found && snprintf(full + used, PATH_MAX - used, "/%s", name ? name + 1 : path) < (int)(PATH_MAX - used);
+}
+
+int sw_check_outputs(const char *const *outputs, int num_outputs, const char *const *inputs, int num_inputs) {
+  char one[PATH_MAX], other[PATH_MAX];
+  for (int i = 0; i < num_outputs; i++) {
+    if (!outputs[i] || !strcmp(outputs[i], "-")) continue;
+    if (sw_check_output(outputs[i], inputs, num_inputs)) return -1;
+    for (int k = 0; k < i; k++)
+      if (outputs[k] && strcmp(outputs[k], "-") && resolve(outputs[i], one) && resolve(outputs[k], other) && !strcmp(one, other))
+        return sw_fail("%s and %s are the same file, and both would be written: give one another name", outputs[k], outputs[i]);
+  }
+  return 0;
+}
+
 static int sync_folder_of(const char *path) {
   char *folder = folder_of(path);
   if (!folder) return -1;
@@ -162,12 +185,11 @@ static int sync_folder_of(const char *path) {
   return 0;
 }
 
-int sw_file_publish(const char *temporary, const char *path) {
+int sw_file_move(const char *temporary, const char *path) {
   char *target = target_of(path);
   if (!target || is_special(target)) {
     if (target) sw_fail("cannot write %s: it is a device or a pipe, a file name was expected", path);
     free(target);
-    unlink(temporary);
     return -1;
   }
   int fd = open(temporary, O_RDONLY | O_CLOEXEC);
@@ -176,14 +198,18 @@ int sw_file_publish(const char *temporary, const char *path) {
   if (fd >= 0) close(fd);
   errno = saved;
   if (status == 0) status = rename(temporary, target);
-  if (status) {
+  if (status)
     sw_fail("cannot write %s: %s", path, strerror(errno));
-    unlink(temporary);
-  } else {
+  else
     status = sync_folder_of(target);
-  }
   free(target);
   return status ? -1 : 0;
+}
+
+int sw_file_publish(const char *temporary, const char *path) {
+  if (!sw_file_move(temporary, path)) return 0;
+  unlink(temporary); /* it may have been renamed: then there is none */
+  return -1;
 }
 
 int sw_output_open(sw_output *output, const char *path) {

@@ -32,6 +32,8 @@ void sw_remove_folder(const char *folder);
 /* fsync of an existing file, then rename over `path` (or what it links to), then fsync of the folder; removes `temporary` on failure.
  * A destination that is no regular file is refused. */
 int sw_file_publish(const char *temporary, const char *path);
+/* The same, but `temporary` stays on failure. */
+int sw_file_move(const char *temporary, const char *path);
 /* mkdir -p */
 int sw_make_folders(const char *path);
 /* Joins with one '/'; free() it. */
@@ -41,6 +43,8 @@ int sw_is_inside(const char *path, const char *folder);
 /* Refuses an output that is one of the inputs (the same file on disk, by any name) or lies in one that is a folder, where the next run
  * would read it; "-" and NULL are skipped. */
 int sw_check_output(const char *output, const char *const *inputs, int count);
+/* The same for all outputs of a run, of which no two may be one file by any name. */
+int sw_check_outputs(const char *const *outputs, int num_outputs, const char *const *inputs, int num_inputs);
 /* Fails where a file of that name could not be written, so that a long run need not find out at its end. */
 int sw_check_writable(const char *output);
 int sw_is_folder(const char *path);

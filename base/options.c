@@ -25,6 +25,7 @@ void sw_list_close(sw_list *list) {
 static const char config_help[] = "options from a JSON object {\"option\": value, ...}; those of the command line win";
 
 static void print_default(const sw_option *o) {
+  if (strstr(o->help, "(else: ")) return; /* the text says it */
   if (o->type == SW_OPTION_INT) printf(" [%d]", *(int *)o->value);
   if (o->type == SW_OPTION_DOUBLE) printf(" [%g]", *(double *)o->value);
   if (o->type == SW_OPTION_TEXT && *(const char **)o->value) printf(" [%s]", *(const char **)o->value);

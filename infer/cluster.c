@@ -118,6 +118,8 @@ static int load(cluster_job *job) {
 static int find_clusters(cluster_job *job) {
   const cluster_options *o = job->o;
   sw_silhouette_sample sample = {0};
+  if (job->rows < o->last_k)
+    return sw_fail("%s: %lld row%s cannot make %d clusters: ask for fewer (-k)", job->path, (long long)job->rows, SW_S(job->rows), o->last_k);
   int status = sw_silhouette_open(&job->stream, job->rows, job->hidden, job->x, o->kmeans.seed, &sample);
   for (int k = o->first_k; k <= o->last_k && !status; k++) {
     sw_kmeans_options options = o->kmeans;
@@ -311,8 +313,8 @@ static int settle(cluster_options *o, const sw_list *inputs) {
   if (inputs->count != 1) return sw_fail("one file of vectors or one map is needed (see --help)");
   o->csv |= sw_infer_ends_in(o->output, ".csv");
   if (!o->csv && strcmp(o->output, "-") && !sw_infer_ends_in(o->output, ".jsonl")) return sw_fail("-o %s: the name must end in .csv or .jsonl", o->output);
-  if (sw_check_output(o->output, inputs->items, 1) || (o->texts && sw_check_output(o->output, &o->texts, 1)) ||
-      sw_check_output(o->rejected, inputs->items, 1) || sw_check_writable(o->output) || sw_device_check(o->device, o->threads) || parse_clusters(o))
+  if (sw_infer_check_outputs(o->output, o->rejected, NULL, (const char *const[]){inputs->items[0], o->texts}, 2) || sw_check_writable(o->output) ||
+      sw_device_check(o->device, o->threads) || parse_clusters(o))
     return -1;
   if ((o->column || o->id_column) && !o->texts) return sw_fail("--column and --id-column are for --texts, which is missing");
   if (o->seed < 0) return sw_fail("--seed is %d, must not be negative", o->seed);
@@ -330,10 +332,10 @@ int sw_infer_cluster(int argc, char **argv) {
       {"texts", 0, SW_OPTION_TEXT, &o.texts, "FILE", "the texts that were embedded, which give the clusters names"},
       {"column", 0, SW_OPTION_TEXT, &o.column, "NAME", "column or key of their text (else: description, text, the only one)"},
       {"id-column", 0, SW_OPTION_TEXT, &o.id_column, "NAME", "column or key of their id (else: id, job_id, number)"},
-      {"n-init", 0, SW_OPTION_INT, &o.kmeans.starts, "N", "starts, the best of which is kept (else: 10)"},
-      {"max-iterations", 0, SW_OPTION_INT, &o.kmeans.max_iterations, "N", "passes of a start (else: 300)"},
-      {"tolerance", 0, SW_OPTION_DOUBLE, &o.kmeans.tolerance, "T", "ends a start whose centres move less (else: 0.0001)"},
-      {"seed", 0, SW_OPTION_INT, &o.seed, "N", "of all that is random: the same seed, the same bits (else: 0)"},
+      {"n-init", 0, SW_OPTION_INT, &o.kmeans.starts, "N", "starts, the best of which is kept"},
+      {"max-iterations", 0, SW_OPTION_INT, &o.kmeans.max_iterations, "N", "passes of a start"},
+      {"tolerance", 0, SW_OPTION_DOUBLE, &o.kmeans.tolerance, "T", "ends a start whose centres move less"},
+      {"seed", 0, SW_OPTION_INT, &o.seed, "N", "of all that is random: the same seed, the same bits"},
       {"rejected", 0, SW_OPTION_TEXT, &o.rejected, "FILE", "unusable rows go here (else: OUTPUT.rejected.jsonl)"},
       {"device", 0, SW_OPTION_TEXT, &o.device, "D", "auto, cpu or cuda[:N]"},
       {"threads", 0, SW_OPTION_INT, &o.threads, "N", "worker threads; 0: one a core. Changes no result"},

@@ -467,17 +467,16 @@ static int link_tags(link_job *job, const sw_list *inputs) {
 }
 
 static int check(link_options *o, const sw_list *inputs) {
-  const char *outputs[] = {o->infer.output, o->infer.rejected, o->candidates};
   if (!o->taxonomy) return sw_fail("a taxonomy is needed: --taxonomy FILE, a CSV with id, label, alternatives and parent (see --help)");
   if (!o->infer.model && !o->exact_only) return sw_fail("a checkpoint is needed: -m FILE; or --exact-only, to link by words alone");
   o->infer.model_optional = o->exact_only;
   if (sw_infer_check(&o->infer, inputs)) return -1;
   for (int i = 0; i < inputs->count; i++)
     if (!strcmp(inputs->items[i], "-")) return sw_fail("the tags are read twice, and standard input can be read once: give a file");
-  for (int i = 0; i < 3; i++)
-    if (outputs[i] && (sw_check_output(outputs[i], &o->taxonomy, 1) || sw_check_output(outputs[i], inputs->items, inputs->count))) return -1;
-  if (o->candidates && (!strcmp(o->candidates, o->infer.output) || !strcmp(o->candidates, "-")))
-    return sw_fail("--candidates %s: a file of its own is wanted", o->candidates);
+  if (sw_infer_check_outputs(o->infer.output, o->infer.rejected, o->candidates, (const char *const[]){o->taxonomy, o->infer.model}, 2) ||
+      sw_check_output(o->candidates, inputs->items, inputs->count))
+    return -1;
+  if (o->candidates && !strcmp(o->candidates, "-")) return sw_fail("--candidates -: a file of its own is wanted");
   if (o->candidates && sw_check_writable(o->candidates)) return -1;
   if (strcmp(o->infer.output, "-") && !sw_infer_ends_in(o->infer.output, ".jsonl")) return sw_fail("-o %s: the name must end in .jsonl", o->infer.output);
   if (!(o->threshold >= -1 && o->threshold <= 1)) return sw_fail("--threshold is a cosine: from -1 to 1");

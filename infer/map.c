@@ -309,10 +309,9 @@ static int settle(const map_options *o, const sw_list *inputs, sw_umap_options *
   if (!o->output) return sw_fail("an output is needed: -o map.h5 or -o map.csv");
   if (!sw_infer_ends_in(o->output, ".h5") && !sw_infer_ends_in(o->output, ".hdf5") && !sw_infer_ends_in(o->output, ".csv"))
     return sw_fail("-o %s: the name must end in .h5 or .csv", o->output);
-  if (sw_check_output(o->output, inputs->items, 1) || (o->fit_on && sw_check_output(o->output, &o->fit_on, 1)) ||
-      sw_check_output(o->rejected, inputs->items, 1) || (o->fit_on && sw_check_output(o->rejected, &o->fit_on, 1)) || sw_check_writable(o->output) || sw_device_check(o->device, o->threads))
+  if (sw_infer_check_outputs(o->output, o->rejected, NULL, (const char *const[]){inputs->items[0], o->fit_on}, 2) || sw_check_writable(o->output) ||
+      sw_device_check(o->device, o->threads))
     return -1;
-  if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   if (o->memory < 0) return sw_fail("--memory cannot be negative");
   const int given = o->neighbours != -1 || o->components != -1 || o->epochs != -1 || o->seed != -1 || o->metric || o->min_dist != -1 || o->spread != -1;
   if (o->fit_on && given)

@@ -183,7 +183,7 @@ static int check(search_options *o, const sw_list *inputs) {
   for (int i = 0; i < inputs->count; i++) vectors += sw_corpus_is_store(inputs->items[i]);
   if (!o->corpus) return sw_fail("a corpus is needed: --corpus FILE, texts or vectors (.h5, .npy; see --help)");
   o->infer.model_optional = vectors && sw_corpus_is_store(o->corpus);
-  if (sw_infer_check(&o->infer, inputs) || sw_check_output(o->infer.output, &o->corpus, 1) || sw_check_output(o->infer.rejected, &o->corpus, 1)) return -1;
+  if (sw_infer_check(&o->infer, inputs) || sw_infer_check_outputs(o->infer.output, o->infer.rejected, NULL, &o->corpus, 1)) return -1;
   if (vectors && inputs->count > 1) return sw_fail("queries are texts, or one file of vectors");
   if (!strcmp(o->corpus, "-") || sw_is_folder(o->corpus)) return sw_fail("--corpus %s: a file is wanted", o->corpus);
   if (o->k < 1 || o->k > SW_MOST_NEIGHBOURS) return sw_fail("-k must be from 1 to %d", SW_MOST_NEIGHBOURS);

@@ -181,7 +181,7 @@ static int check(select_options *o, const sw_list *inputs) {
   sw_pattern *pattern = NULL;
   if (!o->anchors == !o->anchors_file) return sw_fail("anchors are needed: --anchors EXPRESSION, or --anchors-file FILE");
   if (sw_infer_check(&o->infer, inputs)) return -1;
-  if (o->anchors_file && (sw_check_output(o->infer.output, &o->anchors_file, 1) || sw_check_output(o->infer.rejected, &o->anchors_file, 1))) return -1;
+  if (sw_infer_check_outputs(o->infer.output, o->infer.rejected, NULL, &o->anchors_file, 1)) return -1;
   for (int i = 0; i < inputs->count && o->anchors; i++)
     if (!strcmp(inputs->items[i], "-")) return sw_fail("--anchors reads the postings twice, and standard input can be read once: give a file, or --anchors-file");
   if (o->anchors && sw_pattern_open(o->anchors, &pattern)) return -1;

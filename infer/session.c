@@ -27,21 +27,23 @@ static int parse_dtype(const char *name, sw_dtype *out) {
   return strcmp(name, "bf16") ? sw_fail("--dtype %s is not known: use fp32 or bf16", name) : 0;
 }
 
+int sw_infer_check_outputs(const char *output, const char *rejected, const char *more, const char *const *inputs, int count) {
+  sw_buffer own = {0};
+  int status = !rejected && strcmp(output, "-") ? sw_buffer_print(&own, "%s.rejected.jsonl", output) : 0;
+  const char *const outputs[] = {output, rejected ? rejected : own.data, more};
+  if (!status) status = sw_check_outputs(outputs, 3, inputs, count);
+  sw_buffer_close(&own);
+  return status;
+}
+
 int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
   sw_postings_format format;
   sw_dtype dtype;
   if (!o->model && !o->model_optional) return sw_fail("a checkpoint is needed: -m FILE (see --help)");
   if (inputs->count == 0) return sw_fail("inputs are needed: files, folders or - for standard input (see --help)");
-  if (sw_check_output(o->output, inputs->items, inputs->count) || sw_check_output(o->rejected, inputs->items, inputs->count) ||
-      (o->model && (sw_check_output(o->output, &o->model, 1) || sw_check_output(o->rejected, &o->model, 1))))
+  if (sw_infer_check_outputs(o->output, o->rejected, NULL, inputs->items, inputs->count) ||
+      sw_infer_check_outputs(o->output, o->rejected, NULL, &o->model, 1))
     return -1;
-  if (!o->rejected && strcmp(o->output, "-")) { /* the file that it goes to by itself */
-    sw_buffer aside = {0};
-    int status = sw_buffer_print(&aside, "%s.rejected.jsonl", o->output) || sw_check_output(aside.data, inputs->items, inputs->count) ? -1 : 0;
-    sw_buffer_close(&aside);
-    if (status) return -1;
-  }
-  if (o->rejected && !strcmp(o->rejected, o->output)) return sw_fail("--rejected and -o name the same file %s", o->output);
   int shard, shards;
   if (sw_shards_parse(o->shard, &shard, &shards)) return -1;
   if (shards > 1 && !strcmp(o->output, "-")) return sw_fail("several processes need -o FILE: there their parts are joined");

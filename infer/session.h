@@ -63,6 +63,9 @@ typedef struct {
 
 /* Checks the common options (usage errors: no inputs, no model, bad names, an output that is an input). Returns 0 or -1. */
 int sw_infer_check(const sw_infer_options *options, const sw_list *inputs);
+/* No output of a verb may be an input or another output: `rejected`, or where it is NULL the name that rejects have by themselves; `more` may be
+ * NULL, and so may inputs. */
+int sw_infer_check_outputs(const char *output, const char *rejected, const char *more, const char *const *inputs, int count);
 /* Loads the model; where there is none, only the device is opened. */
 int sw_infer_open(sw_infer_session *session, const char *verb, const sw_infer_options *options, const sw_list *inputs);
 /* The same for a model that may read stems: then tokenizer stays NULL, and workers open their own with sw_checkpoint_stems. */

@@ -51,7 +51,7 @@ int sw_shards_gather(sw_shards *s, int quiet) {
   sw_buffer names = {0};
   if (!(s->parts = sw_alloc_array((unsigned long)s->count, sizeof *s->parts))) return -1;
   for (int i = 0; i < s->count; i++) s->parts[i].file = -1;
-  int missing = open_parts(s, &names), held = 0;
+  int missing = open_parts(s, &names), held = missing > 0 && s->parts[s->index].file < 0; /* its own is gone: joined already */
   if (missing == 0) { /* before another one does: looked at again under the lock */
     sw_buffer path = {0};
     close_parts(s);

@@ -161,7 +161,7 @@ static int find_topics(topics_job *job, const sw_infer_options *options, const s
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && !job->session.to_stdout) status = sw_infer_publish(&job->session, job->csv ? head : "");
+  if (!status && job->session.publishes) status = sw_infer_publish(&job->session, job->csv ? head : "");
   if (!status) sw_infer_report(&job->session, &counts, rejected);
   sw_lda_close(&job->lda);
   pthread_mutex_destroy(&job->turn);

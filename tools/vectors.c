@@ -141,6 +141,11 @@ static int check_same_model(const char *path, const sw_vectors *store, const cha
   return 0;
 }
 
+/* A map's points would be lost with any change of its rows. */
+static int refuse_map(const char *path, const sw_vectors *v) {
+  return sw_vectors_is_map(v) ? sw_fail("%s is a map, whose points belong to its rows: place new ones with 'skillwatch infer map --fit-on %s', or change the vectors it was made of", path, path) : 0;
+}
+
 static int append(const vectors_options *o, const sw_list *paths) {
   const char *store = paths->items[0];
   id_set new = {0};
@@ -152,6 +157,7 @@ static int append(const vectors_options *o, const sw_list *paths) {
   for (int i = sw_exists(store) ? 0 : 1; i < paths->count && !status; i++)
     if (!(status = sw_vectors_open(paths->items[i], &all[open]))) open++;
   const int fresh = open < (size_t)paths->count;
+  if (!status && !fresh) status = refuse_map(store, &all[0]);
   for (size_t i = fresh ? 0 : 1; i < open && !status; i++) {
     const char *path = paths->items[i + (fresh ? 1 : 0)];
     status = check_same_model(paths->items[fresh ? 1 : 0], &all[0], path, &all[i]) || each_id(&all[i], list_id, &new) ? -1 : 0;
@@ -196,7 +202,7 @@ static int delete(const vectors_options *o, const sw_list *operands) {
   sw_vectors v = {0};
   uint64_t rows = 0;
   size_t found = 0;
-  int status = read_ids(o, operands, &gone) || sw_vectors_open(store, &v) ? -1 : 0;
+  int status = read_ids(o, operands, &gone) || sw_vectors_open(store, &v) || refuse_map(store, &v) ? -1 : 0;
   if (!status) sort_ids(&gone);
   if (!status && !(gone.found = sw_alloc_array(gone.count + 1, 1))) status = -1;
   const uint64_t before = v.rows;

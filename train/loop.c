@@ -535,6 +535,7 @@ static int open_loop(loop *l) {
     if (open_buffers(l)) return -1;
   }
   if (l->task->test && l->task->test(l->task->self, l->run, 0, &l->tests_before)) return -1;
+  if (sw_group_sum(l->group, &(double){0}, 1)) return -1; /* nothing is removed before all have agreed to start */
   if (can_resume) {
     if (resume(l)) return -1;
     l->saved_at = l->at.step;

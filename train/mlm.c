@@ -1,4 +1,5 @@
 /* skillwatch train mlm: a base adapted to a domain by masked language modelling on raw postings. */
+#include "base/launch.h"
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -148,7 +149,7 @@ static int check_output(const void *self, const char *output) {
 
 static int read_postings(const mlm_options *o, const sw_setup *setup, mlm *t) {
   const char *output = o->setup.loop.output;
-  const uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+  const uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2 / (uint64_t)sw_launched()->local_size;
   char *rejected = sw_loop_path(output, ".rejected.jsonl"), *dev_rejected = sw_loop_path(output, ".dev.rejected.jsonl");
   sw_text_options options = {.tokenizer = setup->tokenizer, .max_length = o->setup.max_length, .max_bytes = o->memory ? (uint64_t)o->memory << 20 : half,
                              .holdout = o->holdout, .postings = {.column = o->column, .rejected_path = sw_setup_rejected(setup, rejected)},
@@ -259,7 +260,7 @@ int sw_train_mlm(int argc, char **argv) {
       {"holdout", 0, SW_OPTION_DOUBLE, &o.holdout, "SHARE", "without --dev: the share of --data that is held out for it, by each text's hash"},
       {"mask", 0, SW_OPTION_DOUBLE, &o.mask, "SHARE", "of the tokens that are to be predicted"},
       {"whole-words", 0, SW_OPTION_FLAG, &o.whole_words, NULL, "mask all sub-words of a word or none"},
-      {"memory", 0, SW_OPTION_INT, &o.memory, "MB", "that the encoded postings may take, and no more; 0 = half of this machine's"},
+      {"memory", 0, SW_OPTION_INT, &o.memory, "MB", "that the encoded postings may take, and no more; 0 = half of this machine's, shared by its processes"},
       {0}};
   const sw_command command = {
       "skillwatch train mlm --base CKPT --data POSTINGS [--data POSTINGS ...] -o CKPT [options]",

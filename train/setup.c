@@ -216,10 +216,11 @@ void sw_setup_close(sw_setup *s) {
 }
 
 void sw_setup_tell(const sw_setup *s, int status) {
-  if (sw_group_rank(s->group)) {
+  const sw_launch *launch = sw_launched(); /* the group may not have come about */
+  if (launch->rank) {
     signal(SIGTERM, SIG_DFL);
     sleep(2); /* what fails everywhere is the first process's to tell: it ends this one meanwhile */
-    sw_fail_in("process %d of %d", sw_group_rank(s->group) + 1, sw_group_size(s->group));
+    sw_fail_in("process %d of %d", launch->rank + 1, launch->size);
   }
   sw_exit_message(status);
   sw_group_abort(s->group, status);

@@ -131,6 +131,7 @@ int sw_optimizer_open(sw_stream *stream, sw_model *model, const sw_optimizer_opt
 
 void sw_optimizer_close(sw_optimizer *o) {
   if (!o) return;
+  sw_group_wait(o->group); /* after a failure sums may be under way in what is released here */
   sw_device *device = o->stream.device;
   void *const owned[] = {o->m,       o->v,      o->anchor,       o->squares, o->gradients.values, o->last_step, o->gradients.word_rows,
                          o->touched, o->merged, o->device_slots, o->history};

@@ -139,6 +139,22 @@ static int scan(sw_journal *j, const char *identity, const char **why) {
   return status;
 }
 
+/* Takes the closing record of sw_journal_finish off again: 1; 0: there is none; -1: failure. */
+static int open_again(sw_journal *j) {
+  record r;
+  sw_buffer payload = {0};
+  const uint64_t bytes = sizeof r + sizeof closing;
+  int status = j->records && j->end - j->first >= bytes ? read_record(j, j->end - bytes, &r, &payload) : 0;
+  if (status > 0) status = payload.size == sizeof closing && !memcmp(payload.data, closing, sizeof closing);
+  if (status > 0) {
+    j->end -= bytes;
+    j->records--;
+    memcpy(j->totals, r.counters, sizeof j->totals);
+  }
+  sw_buffer_close(&payload);
+  return status;
+}
+
 /* Somebody's file of that name is left alone. */
 static int check_start(const sw_journal *j, uint64_t size) {
   char start[sizeof magic] = {0};
@@ -163,13 +179,14 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
   int status = j->file < 0 ? sw_fail("cannot write %s: %s", j->path, strerror(errno)) : 0;
   if (!status && flock(j->file, LOCK_EX | LOCK_NB))
     status = sw_fail("%s is in use: another run writes the same output", j->path);
-  struct stat info;
+  struct stat info, there;
   if (!status && fstat(j->file, &info)) status = sw_fail("cannot read %s: %s", j->path, strerror(errno));
-  if (!status && info.st_nlink == 0) /* the other run ended, and removed it, between our two steps */
+  if (!status && (stat(j->path, &there) || there.st_ino != info.st_ino)) /* the other run ended, and removed or renamed it, between our two steps */
     status = sw_fail("%s is in use: another run writes the same output", j->path);
   if (!status) status = check_start(j, (uint64_t)info.st_size);
   if (!status) {
     int fits = resume && info.st_size > 0 ? scan(j, identity, &reason) : 0;
+    if (fits > 0 && open_again(j) < 0) fits = -1; /* killed before it got its other name */
     if (fits > 0 && ftruncate(j->file, (off_t)j->end)) fits = sw_fail("cannot write %s: %s", j->path, strerror(errno));
     if (fits < 0) status = -1;
     if (fits == 0) {
@@ -206,7 +223,7 @@ int sw_journal_replay_in_turn(sw_journal *journals, int count, sw_journal_each *
 int sw_journal_replay(sw_journal *j, sw_journal_each *each, void *context) { return sw_journal_replay_in_turn(j, 1, each, context); }
 
 int sw_journal_finish(sw_journal *j, const char *path) {
-  if ((j->identity && begin(j)) || append(j, j->totals, closing, sizeof closing) || sw_file_publish(j->path, path)) return -1;
+  if ((j->identity && begin(j)) || append(j, j->totals, closing, sizeof closing) || sw_file_move(j->path, path)) return -1;
   j->removable = 0; /* it has another name now */
   sw_journal_close(j, 0);
   return 0;
@@ -218,24 +235,13 @@ int sw_journal_open_finished(const char *path, const char *identity, sw_journal 
   *j = (sw_journal){.file = open(path, O_RDONLY | O_CLOEXEC)};
   if (j->file < 0) return errno == ENOENT ? 0 : sw_fail("cannot read %s: %s", path, strerror(errno));
   int status = (j->path = sw_strdup(path)) ? read_all(j->file, start, sizeof start, 0) : -1;
+  if (status < 0 && j->path) sw_fail("cannot read %s: %s", path, strerror(errno));
   if (status == 0 || (status > 0 && memcmp(start, magic, sizeof start))) status = sw_fail("%s is no part of a run", path);
   if (status > 0) status = scan(j, identity, &why);
   if (status == 0 && !strcmp(why, DAMAGED)) status = sw_fail("%s is damaged: remove it, and run its shard again", path);
-  if (status > 0) { /* the last record closes it */
-    struct stat info;
-    record r;
-    sw_buffer payload = {0};
-    const uint64_t last = j->end - sizeof r - sizeof closing;
-    if (j->records == 0 || fstat(j->file, &info) || (uint64_t)info.st_size != j->end || read_record(j, last, &r, &payload) <= 0 ||
-        payload.size != sizeof closing || memcmp(payload.data, closing, sizeof closing)) {
-      status = sw_fail("%s is damaged: remove it, and run its shard again", path);
-    } else {
-      j->end = last;
-      j->records--;
-      memcpy(j->totals, r.counters, sizeof j->totals);
-    }
-    sw_buffer_close(&payload);
-  }
+  struct stat info;
+  if (status > 0 && (fstat(j->file, &info) || (uint64_t)info.st_size != j->end || open_again(j) <= 0))
+    status = sw_fail("%s is damaged: remove it, and run its shard again", path);
   if (status <= 0) sw_journal_close(j, 0);
   return status;
 }

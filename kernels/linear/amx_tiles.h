@@ -10,7 +10,7 @@
  * higher-precision computations", ARITH 2019): x = x1 + x2 + x3 exactly, each part having 8 bits. x1 and x2 are
  * rounded, which keeps the products left out (x2 w3, x3 w2, x3 w3) below 2^-24 of x w and gives them no preferred sign.
  * x1 is clamped to the largest bf16, so that it cannot round to infinity (x2 and x3 hold the rest). An infinity or NaN
- * becomes NaN in x3: what is not finite stays so, but an infinity comes out as NaN. The tile unit takes subnormal
+ * becomes NaN in x3 (of two parts: stays in x2): what is not finite stays so, but an infinity may come out as NaN. The tile unit takes subnormal
  * numbers for zeros: parts below 1.2e-38 are lost. */
 #ifndef SW_KERNELS_LINEAR_AMX_TILES_H
 #define SW_KERNELS_LINEAR_AMX_TILES_H
@@ -53,7 +53,12 @@ SW_INLINE void split_pairs(__m512 lo, __m512 hi, int parts, __m512i out[3]) {
       l = _mm512_castps_si512(_mm512_range_ps(lo, largest, 2));
       h = _mm512_castps_si512(_mm512_range_ps(hi, largest, 2));
     }
-    if (part < 2) l = _mm512_add_epi32(l, half), h = _mm512_add_epi32(h, half);
+    if (parts == 2 && part == 1) { /* a NaN must not be rounded to something else */
+      l = _mm512_mask_add_epi32(l, _mm512_cmp_ps_mask(lo, lo, _CMP_ORD_Q), l, half);
+      h = _mm512_mask_add_epi32(h, _mm512_cmp_ps_mask(hi, hi, _CMP_ORD_Q), h, half);
+    } else if (part < 2) {
+      l = _mm512_add_epi32(l, half), h = _mm512_add_epi32(h, half);
+    }
     out[part] = _mm512_ternarylogic_epi32(top, h, _mm512_srli_epi32(l, 16), 0xca); /* top ? h : l >> 16 */
     if (part == parts - 1) break;
     lo = _mm512_sub_ps(lo, _mm512_castsi512_ps(_mm512_and_si512(l, top)));

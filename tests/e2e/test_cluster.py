@@ -90,7 +90,9 @@ with tempfile.TemporaryDirectory() as tmp:
 
     # what cannot be done
     np.save(path("few.npy"), np.ones((9, 3), np.float32)), np.save(path("nan.npy"), np.full((9, 3), np.nan, np.float32))
-    for args, part, status in (([path("few.npy"), "-k", 2], "only 1 different vector, too few for 2 clusters", 1), ([path("few.npy"), "-k", 10], "9 vectors cannot make 10", 1),
+    for args, part, status in (([path("few.npy"), "-k", 2], "only 1 different vector, too few for 2 clusters", 1), ([path("few.npy"), "-k", 10], "9 rows cannot make 10", 1),
+                               ([path("x.npy"), "-k", 3, "--rejected", path("texts.csv"), "--texts", path("texts.csv")], "texts.csv would be overwritten", 2),
+                               ([path("x.npy"), "-k", 3, "-o", path("g.csv"), "--rejected", os.path.join(path("."), "g.csv")], "are the same file", 2),
                                ([path("nan.npy"), "-k", 2], "not finite", 1), ([path("x.npy")], "-k is missing", 2), ([path("x.npy"), "-k", "5..2"], "'5..2'", 2),
                                ([path("x.npy"), "-k", "1..3"], "from 2 on", 2), ([path("x.npy"), "-k", 3, "--n-init", 0], "at least 1", 2), ([], "one file of vectors", 2),
                                ([path("x.npy"), "-k", 3, "--texts", path("texts.csv"), "--column", "title"], "has the id of a vector", 1), ([path("x.npy"), "-k", 3, "--column", "a"], "--texts", 2),

@@ -77,6 +77,7 @@ with tempfile.TemporaryDirectory() as tmp:
     one_line(link("--exact-only", "-o", at("linked.csv")), 2, ".jsonl")
     one_line(link("--exact-only", "-o", tags), 2, "tags.jsonl")
     one_line(link("--exact-only", "--candidates", taxonomy), 2, "skills.csv")
+    one_line(link("--exact-only", "--candidates", at("r"), "--rejected", at("r")), 2, "are the same file")
     one_line(link("--exact-only", "--threshold", "2"), 2, "--threshold")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", write(at("bad.csv"), "a,b", "1,2"), tags), 1, "bad.csv", "--id-column", "a, b")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", at("missing.csv"), tags), 1, "missing.csv")

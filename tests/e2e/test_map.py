@@ -172,6 +172,9 @@ with tempfile.TemporaryDirectory() as tmp:
         check(one_line(infer(path("x.npy"), "-o", path("o.h5"), *options), 2, *words), f"{options}")
     check(one_line(infer(path("x.npy"), "-o", path("o.txt")), 2, ".h5 or .csv"), "the output's name")
     check(one_line(infer(path("x.npy"), "-o", path("x.npy")), 2), "the output is no input")
+    check(one_line(infer(path("x.npy"), "-o", path("o.h5"), "--rejected", path("./o.h5")), 2, "are the same file"), "two outputs that are one")
+    for change in (("append", path("bad.h5"), path("x.npy")), ("delete", path("bad.h5"), "b0")):
+        check(one_line(program("vectors", *change), 1, "is a map", "--fit-on"), f"{change}: the map would be lost")
     check(one_line(infer(path("no.npy"), "-o", path("o.h5")), 1, "no.npy"), "no such file")
     check(not os.path.exists(path("o.h5")), "nothing is left by what failed")
 check.close()

@@ -130,13 +130,13 @@ def test_scores(runs):
 
 def test_stop(runs):
     """A signal to mpirun or to one process: all stop after the same step, status 75 (that of mpirun itself after SIGTERM is 1); the resumed run ends in the bits of one that was not stopped."""
-    more = ("--batch-size=4", "--epochs=6")
+    more = ("--batch-size=4", "--epochs=24")
     if not os.path.exists(runs.path("whole.last.h5")): runs.finish(2, "ner", "whole", *more)
     total = runs.step("whole")
     for way, sent in (("mpirun", signal.SIGUSR1), (0, signal.SIGTERM), (1, signal.SIGUSR1), ("mpirun", signal.SIGTERM)):
         name = f"stopped {way} {sent}"
         run = runs.start(2, "ner", name, *more)
-        if not check(runs.wait(run, name, total // 3), f"{name}: ended before it could be stopped"): continue
+        if not check(runs.wait(run, name, total // 8), f"{name}: ended before it could be stopped"): continue
         os.kill(run.pid if way == "mpirun" else runs.processes(name)[way], sent)
         error = run.communicate(timeout=120)[1]
         at = read_json(runs.path(name + ".last.h5"), "training")["position"]["step"]
@@ -159,7 +159,7 @@ def test_stop(runs):
 
 def test_resume_elsewhere(runs):
     """Another number of processes goes on with the same batches, and says what that means."""
-    more = ("--batch-size=4", "--epochs=6")
+    more = ("--batch-size=4", "--epochs=12")
     run = runs.start(2, "ner", "moved", *more)
     runs.wait(run, "moved", 20)
     run.send_signal(signal.SIGUSR1)
@@ -173,13 +173,13 @@ def test_resume_elsewhere(runs):
 
 def test_death(runs):
     """A process that is killed ends the job; the last checkpoint is whole, and a resumed run ends in the same bits."""
-    more = ("--batch-size=4", "--epochs=6")
+    more = ("--batch-size=4", "--epochs=24")
     if not os.path.exists(runs.path("whole.last.h5")): runs.finish(2, "ner", "whole", *more)
     total = runs.step("whole")
     for rank in (0, 1):
         name = f"killed {rank}"
         run = runs.start(2, "ner", name, *more)
-        if not check(runs.wait(run, name, total // 3), f"{name}: ended before it could be killed"): continue
+        if not check(runs.wait(run, name, total // 8), f"{name}: ended before it could be killed"): continue
         pids = runs.processes(name)
         os.kill(pids[rank], signal.SIGKILL)
         run.communicate(timeout=120)

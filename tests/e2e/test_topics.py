@@ -107,6 +107,9 @@ with tempfile.TemporaryDirectory() as tmp:
     check([r["id"] for r in topics] == [str(i + 1) for i in range(300)] and all(r["words"] == 24 for r in topics), "ids and words")
     check(all(abs(sum(t["probability"] for t in r["topics"]) - 1) < 0.04 for r in topics), "probabilities add up to 1")
     for extra in (["--threads", "1", "--no-dedup"], ["--threads", "3"]): check(infer("u.jsonl", *extra) == plain, f"{extra}: the same bits")
+    part = lambda i: program("infer", "topics", "-m", path("a.h5"), path("data.txt"), "--format", "lines", "-o", path("parts.jsonl"), "--shard", f"{i}/2")
+    check(part(1).returncode == 0 and not os.path.exists(path("parts.jsonl")), "the first shard alone joins nothing")
+    check(part(2).returncode == 0 and open(path("parts.jsonl")).read() == plain, "two shards: the same bits")
     open(path("back.txt"), "w").write("".join(t + "\n" for _, t in reversed(rows)))
     back = [json.loads(l) for l in infer("v.jsonl", data=path("back.txt")).splitlines()]
     check([r["topics"] for r in reversed(back)] == [r["topics"] for r in topics], "the same bits in another order")
