@@ -122,14 +122,9 @@ static int classify(classify_job *job, const sw_infer_options *options, const ch
     json_t *settings = json_pack("{s:s,s:b,s:i}", "prefix", job->embedder.prefix, "csv", job->csv, "k", job->k);
     status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("--prefix is not valid UTF-8");
   }
-  if (!status && job->session.to_stdout && fputs(head, stdout) < 0) status = sw_fail("cannot write to standard output");
   sw_pipeline_job pipeline = {.context = job, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .finish = finish,
                               .write = write_record};
-  sw_pipeline_counts counts = {0};
-  uint64_t rejected = 0;
-  if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && job->session.publishes) status = sw_infer_publish(&job->session, head);
-  if (!status) sw_infer_report(&job->session, &counts, rejected);
+  if (!status) status = sw_infer_complete(&job->session, &pipeline, head, NULL);
   sw_infer_close(&job->session);
   return status;
 }

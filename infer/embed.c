@@ -85,7 +85,8 @@ static int copy_vectors(void *context, const uint64_t counters[SW_JOURNAL_COUNTE
   return sw_vectors_append(c->writer, (const float *)(const void *)vectors, c->ids, rows);
 }
 
-static int publish_vectors(embed_job *job) {
+static int publish_vectors(void *context) {
+  embed_job *job = context;
   static const char *const poolings[] = {[SW_POOL_MEAN] = "mean", [SW_POOL_CLS] = "cls", [SW_POOL_MAX] = "max"};
   sw_infer_session *s = &job->session;
   const sw_vectors_origin origin = {.model_sha256 = s->checkpoint.content_sha256,
@@ -124,11 +125,7 @@ static int embed(const sw_infer_options *options, const char *prefix, const sw_l
                               .run = sw_embed_run_vectors,
                               .finish = is_lines ? finish_line : NULL,
                               .write = write_record};
-  sw_pipeline_counts counts = {0};
-  uint64_t rejected = 0;
-  if (!status) status = sw_infer_run(&job.session, &pipeline, &counts, &rejected);
-  if (!status && job.session.publishes) status = is_lines ? sw_infer_publish(&job.session, "") : publish_vectors(&job);
-  if (!status) sw_infer_report(&job.session, &counts, rejected);
+  if (!status) status = sw_infer_complete(&job.session, &pipeline, "", is_lines ? NULL : publish_vectors);
   sw_buffer_close(&job.record);
   sw_infer_close(&job.session);
   return status;

@@ -144,7 +144,6 @@ static int label(label_job *job, const sw_infer_options *options, double thresho
     json_t *settings = json_pack("{s:b,s:b,s:f}", "csv", job->csv, "all", job->all, "threshold", threshold);
     status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
   }
-  if (!status && job->session.to_stdout && job->csv && fputs(head, stdout) < 0) status = sw_fail("cannot write the results");
   sw_pipeline_job pipeline = {.context = job,
                               .open_worker = open_worker,
                               .close_worker = close_worker,
@@ -152,11 +151,7 @@ static int label(label_job *job, const sw_infer_options *options, double thresho
                               .run = run,
                               .finish = finish,
                               .write = write_record};
-  sw_pipeline_counts counts = {0};
-  uint64_t rejected = 0;
-  if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && job->session.publishes) status = sw_infer_publish(&job->session, job->csv ? head : "");
-  if (!status) sw_infer_report(&job->session, &counts, rejected);
+  if (!status) status = sw_infer_complete(&job->session, &pipeline, job->csv ? head : "", NULL);
   free(job->thresholds);
   sw_infer_close(&job->session);
   return status;

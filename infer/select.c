@@ -155,15 +155,10 @@ static int run_select(select_job *job, const select_options *o, const sw_list *i
                                  o->prefix, "by", o->by, "cutoff", o->cutoff, "csv", job->csv);
     status = settings ? sw_infer_open_output(s, settings) : sw_fail("an option is not valid UTF-8");
   }
-  if (!status && s->to_stdout && fputs(head, stdout) < 0) status = sw_fail("cannot write to standard output");
   sw_pipeline_job pipeline = {.context = job, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker,
                               .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = write_chunk};
-  sw_pipeline_counts counts = {0};
-  uint64_t rejected = 0;
   const int resumed = s->before.rows > 0;
-  if (!status) status = sw_infer_run(s, &pipeline, &counts, &rejected);
-  if (!status && s->publishes) status = sw_infer_publish(s, head);
-  if (!status) sw_infer_report(s, &counts, rejected);
+  if (!status) status = sw_infer_complete(s, &pipeline, head, NULL);
   if (!status && !o->infer.quiet)
     fprintf(stderr, "select: %llu selected%s\n", (unsigned long long)job->selected, resumed ? " since the run was continued" : "");
   sw_search_close(job->search);

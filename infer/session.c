@@ -322,6 +322,16 @@ void sw_infer_report(sw_infer_session *s, const sw_pipeline_counts *c, uint64_t 
             seconds, rate);
 }
 
+int sw_infer_complete(sw_infer_session *s, sw_pipeline_job *job, const char *head, int (*publish)(void *context)) {
+  sw_pipeline_counts counts = {0};
+  uint64_t rejected = 0;
+  if (s->to_stdout && fputs(head, stdout) < 0) return sw_fail("cannot write to standard output");
+  if (sw_infer_run(s, job, &counts, &rejected)) return -1;
+  if (s->publishes && (publish ? publish(job->context) : sw_infer_publish(s, head))) return -1;
+  sw_infer_report(s, &counts, rejected);
+  return 0;
+}
+
 void sw_infer_close(sw_infer_session *s) {
   sw_journal_close(&s->journal, 0);
   sw_shards_close(&s->shards, 0);

@@ -78,6 +78,10 @@ int sw_infer_open_output(sw_infer_session *session, json_t *settings);
 /* Runs the job over the inputs, or over this process's part: what it finishes is written to stdout or appended to the journal. job->write may be
  * NULL: the output of finish as it is. *rejected: rows set aside. */
 int sw_infer_run(sw_infer_session *session, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected);
+/* From the opened output on, what the verbs that read texts do alike: `head` goes to standard output before the results, where they go there; the
+ * job is run, its results are published where session->publishes, by `publish` with job->context or, where that is NULL, by sw_infer_publish after
+ * `head`; and what was done is told. */
+int sw_infer_complete(sw_infer_session *session, sw_pipeline_job *job, const char *head, int (*publish)(void *context));
 /* One record of the results, from within job->write. */
 int sw_infer_put(sw_infer_session *session, const sw_pipeline_counts *counts, const void *payload, size_t bytes);
 /* Where session->publishes after sw_infer_run: all results in input order, as they were put. */

@@ -289,7 +289,6 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
         json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
     status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
   }
-  if (!status && job->session.to_stdout && fputs(sw_tags_head(job), stdout) < 0) status = sw_fail("cannot write to standard output");
   sw_pipeline_job pipeline = {.context = job,
                               .open_worker = open_worker,
                               .close_worker = close_worker,
@@ -297,11 +296,7 @@ static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *
                               .run = run,
                               .finish = finish,
                               .write = write_record};
-  sw_pipeline_counts counts = {0};
-  uint64_t rejected = 0;
-  if (!status) status = sw_infer_run(&job->session, &pipeline, &counts, &rejected);
-  if (!status && job->session.publishes) status = sw_tags_publish(job);
-  if (!status) sw_infer_report(&job->session, &counts, rejected);
+  if (!status) status = sw_infer_complete(&job->session, &pipeline, sw_tags_head(job), sw_tags_publish);
   for (size_t i = 0; i < job->num_layers; i++) sw_viterbi_rules_close(&job->layers[i].rules);
   free(job->layers);
   sw_infer_close(&job->session);

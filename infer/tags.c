@@ -1,6 +1,7 @@
 #include "infer/tags.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/table.h"
 #include "engine/data/csv.h"
 
 #include <errno.h>
@@ -116,33 +117,13 @@ const char *sw_tags_head(const sw_tag_job *job) { return job->format == SW_TAGS_
 typedef struct {
   const char *folder;
   char *temporary; /* a name within it */
-  char **slots;
-  size_t num_slots, used;
+  sw_table names;
 } file_set;
-
-static size_t slot_of(const file_set *set, const char *name) {
-  uint64_t hash = 14695981039346656037u;
-  for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
-  size_t i = (size_t)(hash ^ hash >> 32) & (set->num_slots - 1);
-  while (set->slots[i] && strcmp(set->slots[i], name)) i = (i + 1) & (set->num_slots - 1);
-  return i;
-}
 
 /* 1: added; 0: it is there already. */
 static int add_name(file_set *set, const char *name) {
-  if (2 * (set->used + 1) > set->num_slots) {
-    file_set larger = {.num_slots = set->num_slots ? 2 * set->num_slots : 1024};
-    if (!(larger.slots = sw_alloc_array(larger.num_slots, sizeof *larger.slots))) return -1;
-    for (size_t i = 0; i < set->num_slots; i++)
-      if (set->slots[i]) larger.slots[slot_of(&larger, set->slots[i])] = set->slots[i];
-    free(set->slots);
-    set->slots = larger.slots;
-    set->num_slots = larger.num_slots;
-  }
-  const size_t i = slot_of(set, name);
-  if (set->slots[i]) return 0;
-  set->used++;
-  return (set->slots[i] = sw_strdup(name)) ? 1 : -1;
+  const size_t before = set->names.count;
+  return sw_table_add(&set->names, name) < 0 ? -1 : set->names.count > before;
 }
 
 /* Renamed into place whole; the disk is told to keep all files once, at the end, and the journal stays until then. */
@@ -198,7 +179,8 @@ static int write_files(void *context, const uint64_t counters[SW_JOURNAL_COUNTER
   return 0;
 }
 
-int sw_tags_publish(sw_tag_job *job) {
+int sw_tags_publish(void *context) {
+  sw_tag_job *job = context;
   if (job->format != SW_TAGS_FOLDER) return sw_infer_publish(&job->session, sw_tags_head(job));
   file_set set = {.folder = job->session.output};
   char *name = sw_path_join(set.folder, "tags");
@@ -210,8 +192,7 @@ int sw_tags_publish(sw_tag_job *job) {
     if (syncfs(folder)) status = sw_fail("cannot write %s: %s", set.folder, strerror(errno));
     close(folder);
   }
-  for (size_t i = 0; i < set.num_slots; i++) free(set.slots[i]);
-  free(set.slots);
+  sw_table_close(&set.names);
   free(set.temporary);
   return status;
 }

@@ -40,5 +40,5 @@ int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags
 /* What comes before all results: the CSV header, or "". */
 const char *sw_tags_head(const sw_tag_job *job);
 /* From the journal to the destination: a file, or the files of a folder. */
-int sw_tags_publish(sw_tag_job *job);
+int sw_tags_publish(void *job);
 #endif

@@ -137,7 +137,7 @@ static void report(void *context, int iteration, double objective, double gradie
 }
 
 static int fit(sw_setup *setup, const sw_classify_options *o, const sw_labelled *train, float *weight, float *bias, sw_logistic_result *result) {
-  const sw_logistic_problem problem = {.rows = (int64_t)train->rows, .dim = setup->config.hidden_size, .classes = (int)train->num_names, .features = (const float *)train->values,
+  const sw_logistic_problem problem = {.rows = (int64_t)train->rows, .dim = setup->config.hidden_size, .classes = (int)train->names.count, .features = (const float *)train->values,
                                        .labels = train->labels};
   sw_progress progress;
   const sw_logistic_options options = {.c = o->c, .tolerance = o->tolerance, .max_iterations = o->max_iterations, .report = report, .context = &progress};
@@ -173,8 +173,8 @@ static int evaluate(sw_setup *setup, const sw_classify_options *o, const sw_labe
 
 static int add_head(sw_setup *setup, const sw_labelled *train, const float *weight, const float *bias) {
   sw_checkpoint *c = &setup->checkpoint;
-  const int64_t shape[2] = {(int64_t)train->num_names, setup->config.hidden_size};
-  if (sw_checkpoint_add_head(c, SW_CLASSIFY_HEAD, "sequence", (const char *const *)train->names, train->num_names)) return -1;
+  const int64_t shape[2] = {(int64_t)train->names.count, setup->config.hidden_size};
+  if (sw_checkpoint_add_head(c, SW_CLASSIFY_HEAD, "sequence", (const char *const *)train->names.keys, train->names.count)) return -1;
   sw_tensor *w = sw_tensors_add(&c->weights, "heads." SW_CLASSIFY_HEAD ".weight", SW_F32, 2, shape);
   if (!w) return -1;
   memcpy(w->data, weight, (size_t)(shape[0] * shape[1]) * sizeof *weight);
@@ -203,7 +203,7 @@ static int set_training(sw_setup *setup, const sw_classify_options *o, const sw_
 static void print_start(const sw_setup *setup, const sw_classify_options *o, const sw_labelled *train, const sw_labelled *dev, uint64_t truncated, size_t unseen) {
   if (o->setup.loop.quiet) return;
   sw_setup_print_device(setup);
-  fprintf(stderr, ": %zu row%s in %zu classes, %zu row%s to score by\n", train->rows, SW_S(train->rows), train->num_names, dev->rows, SW_S(dev->rows));
+  fprintf(stderr, ": %zu row%s in %zu classes, %zu row%s to score by\n", train->rows, SW_S(train->rows), train->names.count, dev->rows, SW_S(dev->rows));
   if (truncated)
     fprintf(stderr, "%llu texts were longer than %d tokens and were truncated\n", (unsigned long long)truncated, setup->config.max_seq_length);
   if (unseen)
@@ -211,7 +211,7 @@ static void print_start(const sw_setup *setup, const sw_classify_options *o, con
 }
 
 static int learn(sw_setup *setup, const sw_classify_options *o, sw_labelled *train, sw_labelled *dev, size_t unseen) {
-  const size_t classes = train->num_names;
+  const size_t classes = train->names.count;
   float *weight = sw_alloc_array(classes * (size_t)setup->config.hidden_size, sizeof *weight), *bias = sw_alloc_array(classes, sizeof *bias);
   sw_logistic_result result;
   json_t *metrics = json_object();

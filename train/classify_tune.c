@@ -80,7 +80,7 @@ static int64_t eval_tokens(const sw_model *model) {
 
 /* The set's scores, and its mean loss, as a JSON object. */
 static int score(tuner *t, sw_run *run, const sw_labelled *set, json_t **metrics, char *line) {
-  const size_t classes = t->train.num_names;
+  const size_t classes = t->train.names.count;
   sw_class_scores scores = {0};
   double loss = 0;
   *metrics = json_object();
@@ -176,7 +176,7 @@ static int read_data(tuner *t) {
   t->fresh = t->train.rows;
   if (read_list(t, (const char *const *)o->replay_files, o->replay.count, ".replay", &t->train, replayed) || sw_labelled_sort(&t->train)) return -1;
   for (int i = 0; i < o->replay.count; i++) json_object_set_new(replayed[i], "replay", json_real(o->parts[i]));
-  if (t->train.num_names < 2) return sw_fail("all rows have the label '%s': two classes are needed to tell apart", t->train.names[0]);
+  if (t->train.names.count < 2) return sw_fail("all rows have the label '%s': two classes are needed to tell apart", t->train.names.keys[0]);
   if (read_list(t, o->dev.items, o->dev.count, ".dev", &t->dev, NULL)) return -1;
   if (t->dev.rows) t->unseen = sw_labelled_adopt(&t->train, &t->dev);
   if (o->dev.count && !t->dev.rows) return sw_fail("no row of --dev has a label that the training data has");
@@ -195,9 +195,9 @@ static int read_data(tuner *t) {
 /* Whether the base's head has the same labels, and was trained with its encoder: then its weights stay. */
 static int keeps_head(const void *self, const sw_head *head) {
   const sw_labelled *train = self;
-  if (strcmp(head->task, "sequence") || strcmp(head->name, SW_CLASSIFY_HEAD) || head->num_labels != train->num_names) return 0;
+  if (strcmp(head->task, "sequence") || strcmp(head->name, SW_CLASSIFY_HEAD) || head->num_labels != train->names.count) return 0;
   for (size_t i = 0; i < head->num_labels; i++)
-    if (strcmp(head->labels[i], train->names[i])) return 0;
+    if (strcmp(head->labels[i], train->names.keys[i])) return 0;
   return 1;
 }
 
@@ -205,7 +205,7 @@ static int set_model(tuner *t, sw_setup *setup) {
   const int pooled = !setup->config.normalize; /* a head on vectors of length 1 knows another scale */
   for (size_t h = 0; h < setup->checkpoint.num_heads && pooled; h++) t->knows |= keeps_head(&t->train, &setup->checkpoint.heads[h]);
   sw_setup_drop_heads(setup, pooled ? keeps_head : NULL, &t->train);
-  if (sw_setup_add_head(setup, SW_CLASSIFY_HEAD, "sequence", (const char *const *)t->train.names, t->train.num_names, 0) ||
+  if (sw_setup_add_head(setup, SW_CLASSIFY_HEAD, "sequence", (const char *const *)t->train.names.keys, t->train.names.count, 0) ||
       sw_setup_set_pooled(setup) || sw_setup_set_prefix(setup, t->options->prefix) || sw_setup_model(setup, "classify"))
     return -1;
   t->model = setup->model;
@@ -227,7 +227,7 @@ static int open_task(tuner *t) {
   t->labels = sw_alloc_array(room, sizeof *t->labels);
   t->cu_seqlens = sw_alloc_array(room + 1, sizeof *t->cu_seqlens);
   t->vectors = sw_alloc_array(EVAL_BATCH, (size_t)t->model->config.hidden_size * sizeof *t->vectors);
-  t->log_probs = sw_alloc_array(EVAL_BATCH, t->train.num_names * sizeof *t->log_probs);
+  t->log_probs = sw_alloc_array(EVAL_BATCH, t->train.names.count * sizeof *t->log_probs);
   return t->ids && t->labels && t->cu_seqlens && t->vectors && t->log_probs ? 0 : -1;
 }
 
@@ -248,7 +248,7 @@ static void close_task(tuner *t) {
 
 static void print_start(const sw_setup *setup, const tuner *t) {
   sw_setup_print_device(setup);
-  fprintf(stderr, ": %zu row%s in %zu classes, %zu row%s to score by\n", t->fresh, SW_S(t->fresh), t->train.num_names, t->dev.rows, SW_S(t->dev.rows));
+  fprintf(stderr, ": %zu row%s in %zu classes, %zu row%s to score by\n", t->fresh, SW_S(t->fresh), t->train.names.count, t->dev.rows, SW_S(t->dev.rows));
   for (int i = 0; i < t->options->replay.count; i++)
     fprintf(stderr, "%g of every batch: %s, %zu rows\n", t->replays[i].part, t->options->replay_files[i], t->replays[i].count);
   sw_encoder_report(&t->encode);

@@ -14,37 +14,13 @@ enum { STREAM_HOLDOUT = 3 };
 /* --- rows --- */
 
 void sw_labelled_close(sw_labelled *s) {
-  for (size_t i = 0; i < s->num_names; i++) free(s->names[i]);
-  free(s->names);
-  free(s->slots);
+  sw_table_close(&s->names);
   free(s->values);
   free(s->labels);
   json_decref(s->files);
 }
 
-static size_t slot_of(const sw_labelled *s, const char *name) {
-  uint64_t hash = 14695981039346656037u; /* FNV-1a */
-  for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
-  size_t i = (size_t)(hash ^ hash >> 32) & (s->num_slots - 1);
-  while (s->slots[i] && strcmp(s->names[s->slots[i] - 1], name)) i = (i + 1) & (s->num_slots - 1);
-  return i;
-}
-
-static int grow_names(sw_labelled *s) {
-  const size_t larger = s->names_capacity ? 2 * s->names_capacity : 256;
-  char **names = sw_realloc_array(s->names, larger, sizeof *names);
-  if (!names) return -1;
-  s->names = names;
-  s->names_capacity = larger;
-  free(s->slots);
-  s->num_slots = 4 * larger;
-  if (!(s->slots = sw_alloc_array(s->num_slots, sizeof *s->slots))) return -1;
-  for (size_t i = 0; i < s->num_names; i++) s->slots[slot_of(s, s->names[i])] = (int32_t)i + 1;
-  return 0;
-}
-
 int sw_labelled_add(sw_labelled *s, const char *label, const void *value) {
-  if (s->num_names == s->names_capacity && grow_names(s)) return -1;
   if (s->rows == s->capacity) {
     const size_t larger = s->capacity ? 2 * s->capacity : 1024;
     char *values = sw_realloc_array(s->values, larger, s->row_bytes);
@@ -55,13 +31,10 @@ int sw_labelled_add(sw_labelled *s, const char *label, const void *value) {
     s->labels = labels;
     s->capacity = larger;
   }
-  const size_t slot = slot_of(s, label);
-  if (!s->slots[slot]) {
-    if (!(s->names[s->num_names] = sw_strdup(label))) return -1;
-    s->slots[slot] = (int32_t)++s->num_names;
-  }
+  const int64_t number = sw_table_add(&s->names, label);
+  if (number < 0) return -1;
   memcpy(sw_labelled_value(s, s->rows), value, s->row_bytes);
-  s->labels[s->rows++] = s->slots[slot] - 1;
+  s->labels[s->rows++] = (int32_t)number;
   return 0;
 }
 
@@ -96,38 +69,35 @@ int sw_labelled_read(sw_labelled *s, const char *path, const sw_postings_options
 
 /* --- classes --- */
 
-static int by_name(const void *a, const void *b) { return strcmp(**(char *const *const *)a, **(char *const *const *)b); }
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 int sw_labelled_sort(sw_labelled *s) {
-  char ***order = sw_alloc_array(s->num_names, sizeof *order), **names = sw_alloc_array(s->names_capacity, sizeof *names);
-  int32_t *number = sw_alloc_array(s->num_names, sizeof *number);
-  const int status = order && names && number ? 0 : -1;
-  if (!status) {
-    for (size_t i = 0; i < s->num_names; i++) order[i] = &s->names[i];
-    qsort(order, s->num_names, sizeof *order, by_name);
-    for (size_t i = 0; i < s->num_names; i++) {
-      names[i] = *order[i];
-      number[order[i] - s->names] = (int32_t)i;
-    }
-    for (size_t i = 0; i < s->rows; i++) s->labels[i] = number[s->labels[i]];
-    memset(s->slots, 0, s->num_slots * sizeof *s->slots);
-    memcpy(s->names, names, s->num_names * sizeof *names);
-    for (size_t i = 0; i < s->num_names; i++) s->slots[slot_of(s, s->names[i])] = (int32_t)i + 1;
-  }
+  const size_t count = s->names.count;
+  char **order = sw_alloc_array(count, sizeof *order);
+  sw_table sorted = {0};
+  int status = order ? 0 : -1;
+  if (!status) memcpy(order, s->names.keys, count * sizeof *order);
+  if (!status) qsort(order, count, sizeof *order, by_name);
+  for (size_t i = 0; i < count && !status; i++) status = sw_table_add(&sorted, order[i]) < 0 ? -1 : 0;
   free(order);
-  free(names);
-  free(number);
-  return status;
+  if (status) {
+    sw_table_close(&sorted);
+    return -1;
+  }
+  for (size_t i = 0; i < s->rows; i++) s->labels[i] = (int32_t)sw_table_find(&sorted, s->names.keys[s->labels[i]]);
+  sw_table_close(&s->names);
+  s->names = sorted;
+  return 0;
 }
 
 size_t sw_labelled_adopt(const sw_labelled *train, sw_labelled *dev) {
   const size_t rows = dev->rows;
   dev->rows = 0;
   for (size_t i = 0; i < rows; i++) {
-    const int32_t found = train->slots[slot_of(train, dev->names[dev->labels[i]])];
-    if (!found) continue;
+    const int64_t found = sw_table_find(&train->names, dev->names.keys[dev->labels[i]]);
+    if (found < 0) continue;
     memmove(sw_labelled_value(dev, dev->rows), sw_labelled_value(dev, i), dev->row_bytes);
-    dev->labels[dev->rows++] = found - 1;
+    dev->labels[dev->rows++] = (int32_t)found;
   }
   return rows - dev->rows;
 }
@@ -135,7 +105,7 @@ size_t sw_labelled_adopt(const sw_labelled *train, sw_labelled *dev) {
 int sw_labelled_hold_out(sw_labelled *train, sw_labelled *dev, double part, int seed) {
   const size_t rows = train->rows, wanted = (size_t)llround(part * (double)rows);
   sw_random random = {.seed = (uint64_t)seed, .stream = (uint64_t)STREAM_HOLDOUT << 32};
-  size_t *order = sw_alloc_array(rows, sizeof *order), *left = sw_alloc_array(train->num_names, sizeof *left), kept = 0;
+  size_t *order = sw_alloc_array(rows, sizeof *order), *left = sw_alloc_array(train->names.count, sizeof *left), kept = 0;
   char *held = sw_alloc(rows);
   int status = order && left && held ? 0 : -1;
   for (size_t i = 0; i < rows && !status; i++) {
@@ -155,7 +125,7 @@ int sw_labelled_hold_out(sw_labelled *train, sw_labelled *dev, double part, int 
     }
   for (size_t i = 0; i < rows && !status; i++) {
     if (held[i]) {
-      status = sw_labelled_add(dev, train->names[train->labels[i]], sw_labelled_value(train, i));
+      status = sw_labelled_add(dev, train->names.keys[train->labels[i]], sw_labelled_value(train, i));
     } else {
       memmove(sw_labelled_value(train, kept), sw_labelled_value(train, i), train->row_bytes);
       train->labels[kept++] = train->labels[i];

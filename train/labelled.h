@@ -1,6 +1,7 @@
 /* Rows with one label each, as train classify reads them, and how well labels are ranked. */
 #ifndef SW_TRAIN_LABELLED_H
 #define SW_TRAIN_LABELLED_H
+#include "base/table.h"
 #include "engine/data/postings.h"
 #include "engine/learn/ranking.h"
 
@@ -8,12 +9,11 @@
 
 /* Zero-initialise, with row_bytes. `names` are the distinct labels in the order they came, by name after sw_labelled_sort; labels [rows] count in it. */
 typedef struct {
-  size_t rows, capacity, num_names, names_capacity, num_slots;
+  size_t rows, capacity;
   size_t row_bytes;
   char *values; /* [rows][row_bytes] what is learned from: a vector, or a text's number */
   int32_t *labels;
-  char **names;
-  int32_t *slots; /* a hash table of names: index + 1, or 0 */
+  sw_table names;
   json_t *files;  /* the manifest */
 } sw_labelled;
 

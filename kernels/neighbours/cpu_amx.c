@@ -173,6 +173,12 @@ SW_INLINE vf chains(const float *query, const float *const *rows, int depth, int
   return sum;
 }
 
+/* Raises the limit of query q to the worst of its heap. */
+static void raise_to_worst(task *t, int64_t q) {
+  const float worst = t->key[q * t->s->d.k] * (t->squares ? 0.5f : 1) + t->half[q];
+  if (worst > t->limit[q]) t->limit[q] = worst;
+}
+
 /* Computes what waits of query q (of the group) and offers it to the heap. */
 static void compute_waiting(task *t, int64_t q) {
   const search *s = t->s;
@@ -188,8 +194,7 @@ static void compute_waiting(task *t, int64_t q) {
   }
   t->waiting[q] = 0;
   t->computed += count;
-  const float worst = t->key[q * k] * (t->squares ? 0.5f : 1) + t->half[q];
-  if (worst > t->limit[q]) t->limit[q] = worst;
+  raise_to_worst(t, q);
 }
 
 /* Whole numbers in the order of the floats. */
@@ -323,17 +328,13 @@ static void multiply(task *t, const char *queries, const char *rows, float *scor
 }
 
 static void search_tiles(const search *s, int64_t from, int64_t to, int64_t first, int64_t last, float *memory, float *key, int64_t *index) {
-  const int k = s->d.k;
   if (to - from < FEWEST_QUERIES) return search_plain(s, from, to, first, last, memory, key, index);
   float scores[2][BLOCK * BLOCK] __attribute__((aligned(64)));
   task t = {.s = s, .squares = s->d.metric == SW_SQUARED_DISTANCE, .rounding = (float)(s->d.hidden + 16) * 0x1p-22f, .first_query = from, .count = to - from,
             .key = key, .index = index};
   place(&t, &s->d, (char *)memory);
   pack_queries(&t, from, to);
-  for (int64_t q = 0; q < to - from; q++) { /* from pieces of the corpus that came before */
-    const float worst = key[q * k] * (t.squares ? 0.5f : 1) + t.half[q];
-    if (worst > t.limit[q]) t.limit[q] = worst;
-  }
+  for (int64_t q = 0; q < to - from; q++) raise_to_worst(&t, q); /* by pieces of the corpus that came before */
   const int64_t blocks = (to - from + BLOCK - 1) / BLOCK;
   const int pieces = t.z.steps * TILE;
   for (; first < last; first += t.z.chunk) {

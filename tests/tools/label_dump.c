@@ -8,20 +8,11 @@
 #include "engine/learn/label_reduction.h"
 #include "engine/learn/optimizer.h"
 #include "engine/model/gru.h"
-#include "engine/store/safetensors.h"
+#include "tests/support/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int add(sw_tensors *out, const char *prefix, const char *name, int rank, const int64_t *shape, const float *data) {
-  char full[400];
-  snprintf(full, sizeof full, "%s%s", prefix, name);
-  sw_tensor *t = sw_tensors_add(out, full, SW_F32, rank, shape);
-  if (!t) return -1;
-  memcpy(t->data, data, (size_t)sw_tensor_elements(t) * sizeof(float));
-  return 0;
-}
 
 /* {"sequences": [[id, ...], ...], "targets": [[0 or 1, ...], ...], "weights": the same or null} */
 static int read_batch(const char *path, int labels, sw_batch *batch, float **targets, float **weights) {
@@ -49,25 +40,6 @@ static int read_batch(const char *path, int labels, sw_batch *batch, float **tar
   return 0;
 }
 
-static int dump_gradients(sw_stream *stream, const sw_model *model, const sw_gradients *g, sw_tensors *out) {
-  const sw_parameter *words = &model->parameters[0];
-  const size_t columns = (size_t)words->shape[1];
-  float *values = sw_alloc_array(model->values_count, sizeof *values), *rows = sw_alloc_array((size_t)g->unique * columns, sizeof *rows);
-  float *dense = sw_alloc_array(words->count, sizeof *dense);
-  if (!values || !rows || !dense || model->device->copy_out(stream, values, g->values, model->values_count * sizeof *values) ||
-      model->device->copy_out(stream, rows, g->word_rows, (size_t)g->unique * columns * sizeof *rows) || model->device->synchronize(stream))
-    return -1;
-  for (int64_t u = 0; u < g->unique; u++) memcpy(dense + (size_t)g->word_ids[u] * columns, rows + (size_t)u * columns, columns * sizeof *dense);
-  for (size_t i = 0; i < model->num_parameters; i++) {
-    const sw_parameter *p = &model->parameters[i];
-    if (add(out, "grad/", p->name, p->rank, (int64_t[4]){p->shape[0], p->shape[1]}, i ? values + p->offset : dense)) return -1;
-  }
-  free(values);
-  free(rows);
-  free(dense);
-  return 0;
-}
-
 static int run(char **argv) {
   sw_checkpoint checkpoint;
   sw_device *device = NULL;
@@ -87,7 +59,7 @@ static int run(char **argv) {
   const int64_t shape[4] = {batch.batch, model->heads[0].num_labels};
   const float scale = 1 / ((float)shape[0] * (float)shape[1]);
   float *logits = sw_alloc_array((size_t)(shape[0] * shape[1]), sizeof *logits), *losses = sw_alloc_array((size_t)steps + 1, sizeof *losses);
-  if (!logits || !losses || sw_run_forward(run, &batch, NULL) || sw_run_label_logits(run, 0, logits) || add(&out, "", "logits", 2, shape, logits))
+  if (!logits || !losses || sw_run_forward(run, &batch, NULL) || sw_run_label_logits(run, 0, logits) || tensors_add(&out, "", "logits", 2, shape, logits))
     return -1;
   for (int s = 0; s <= steps; s++) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
@@ -97,10 +69,10 @@ static int run(char **argv) {
         sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
     losses[s] = (float)(loss[0] * (double)scale);
-    if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
+    if (s == 0 && tensors_add_gradients(&stream, model, g, NULL, &out)) return -1;
     if (sw_optimizer_step(optimizer, atof(argv[4]), &norm)) return -1;
   }
-  if (add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[2], &out)) return -1;
+  if (tensors_add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[2], &out)) return -1;
   free(logits);
   free(losses);
   free(targets);

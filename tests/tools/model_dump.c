@@ -5,7 +5,7 @@
  * masked-language-model head, whose log probabilities are those at the labelled tokens */
 #include "base/error.h"
 #include "engine/learn/optimizer.h"
-#include "engine/store/safetensors.h"
+#include "tests/support/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,51 +34,6 @@ static int read_batch(const char *path, sw_batch *batch, int32_t **labels, int *
   batch->ids = ids;
   batch->cu_seqlens = cu;
   return n ? 0 : sw_fail("%s: no batch", path);
-}
-
-static int add(sw_tensors *out, const char *prefix, const char *name, int rank, const int64_t *shape, const float *data) {
-  char full[400];
-  snprintf(full, sizeof full, "%s%s", prefix, name);
-  sw_tensor *t = sw_tensors_add(out, full, SW_F32, rank, shape);
-  if (!t) return -1;
-  memcpy(t->data, data, (size_t)sw_tensor_elements(t) * sizeof(float));
-  return 0;
-}
-
-/* Device memory in fp32 on the host; free() it. */
-static float *fetch(sw_stream *stream, const void *memory, sw_dtype dtype, int64_t count) {
-  float *values = sw_alloc_array((size_t)count + 1, sizeof *values);
-  sw_bf16 *halves = (sw_bf16 *)values;
-  if (!values || stream->device->copy_out(stream, values, memory, (size_t)count * sw_dtype_bytes(dtype)) || stream->device->synchronize(stream)) {
-    free(values);
-    return NULL;
-  }
-  for (int64_t i = count; dtype == SW_BF16 && i-- > 0;) values[i] = sw_bf16_to_f32(halves[i]); /* from the end: they share the memory */
-  return values;
-}
-
-static int dump_gradients(sw_stream *stream, const sw_model *model, const sw_gradients *g, sw_tensors *out) {
-  const int64_t hidden = model->config.hidden_size;
-  float *values = fetch(stream, g->values, SW_F32, (int64_t)model->values_count), *rows = fetch(stream, g->word_rows, SW_F32, g->unique * hidden);
-  if (!values || !rows) return -1;
-  for (size_t i = 0; i < model->num_parameters; i++) {
-    const sw_parameter *p = &model->parameters[i];
-    int64_t shape[4] = {p->shape[0], p->shape[1]};
-    if (!p->sparse_rows) {
-      if (add(out, "grad/", p->name, p->rank, shape, values + p->offset)) return -1;
-      continue;
-    }
-    float *dense = sw_alloc_array(p->count, sizeof *dense);
-    if (!dense) return -1;
-    for (int64_t u = 0; u < g->unique; u++)
-      memcpy(dense + g->word_ids[u] * p->shape[1], rows + u * p->shape[1], (size_t)p->shape[1] * sizeof(float));
-    int status = add(out, "grad/", p->name, p->rank, shape, dense);
-    free(dense);
-    if (status) return -1;
-  }
-  free(values);
-  free(rows);
-  return 0;
 }
 
 static int dump(const char *const *argv) {
@@ -116,11 +71,11 @@ static int dump(const char *const *argv) {
       positions[labelled] = (int32_t)i;
       masked[labelled++] = labels[i];
     }
-  if (!host || !losses || sw_run_forward(run, &batch, &states) || !(last = fetch(&stream, states, dtype, n * h))) return -1;
-  int failed = add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
+  if (!host || !losses || sw_run_forward(run, &batch, &states) || !(last = tensors_fetch(&stream, states, dtype, n * h))) return -1;
+  int failed = tensors_add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
   free(last);
   if (failed || (mlm ? sw_run_mlm_log_probs(run, positions, labelled, host) : sw_run_token_log_probs(run, 0, host)) ||
-      add(&out, "", "log_probs", 2, (int64_t[4]){mlm ? labelled : n, c}, host))
+      tensors_add(&out, "", "log_probs", 2, (int64_t[4]){mlm ? labelled : n, c}, host))
     return -1;
   for (int s = 0; s <= steps; s++) {
     sw_gradients *g = sw_optimizer_gradients(optimizer);
@@ -132,10 +87,10 @@ static int dump(const char *const *argv) {
         sw_optimizer_collect(optimizer) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
     losses[s] = (float)(sums[0] / (double)labelled);
-    if (s == 0 && dump_gradients(&stream, model, g, &out)) return -1;
+    if (s == 0 && tensors_add_gradients(&stream, model, g, NULL, &out)) return -1;
     if (sw_optimizer_step(optimizer, lr, &norm)) return -1;
   }
-  if (add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
+  if (tensors_add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
   free(host);
   free(losses);
   free(labels);

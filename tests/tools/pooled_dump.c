@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "engine/data/labels.h"
 #include "engine/learn/optimizer.h"
-#include "engine/store/safetensors.h"
+#include "tests/support/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,53 +123,10 @@ static int read_job(const char *path, job *j) {
   return 0;
 }
 
-static int add(sw_tensors *out, const char *prefix, const char *name, int rank, const int64_t *shape, const float *data) {
-  char full[400];
-  snprintf(full, sizeof full, "%s%s", prefix, name);
-  sw_tensor *t = sw_tensors_add(out, full, SW_F32, rank, shape);
-  if (!t) return -1;
-  memcpy(t->data, data, (size_t)sw_tensor_elements(t) * sizeof(float));
-  return 0;
-}
-
-/* Device memory in fp32 on the host; free() it. */
-static float *fetch(sw_stream *stream, const void *memory, sw_dtype dtype, int64_t count) {
-  float *values = sw_alloc_array((size_t)count + 1, sizeof *values);
-  sw_bf16 *halves = (sw_bf16 *)values;
-  if (!values || stream->device->copy_out(stream, values, memory, (size_t)count * sw_dtype_bytes(dtype)) || stream->device->synchronize(stream)) {
-    free(values);
-    return NULL;
-  }
-  for (int64_t i = count; dtype == SW_BF16 && i-- > 0;) values[i] = sw_bf16_to_f32(halves[i]); /* from the end: they share the memory */
-  return values;
-}
-
-/* Adds the word table's gradient of one backward to `words` [vocabulary, hidden]. */
-static int add_words(sw_stream *stream, const sw_gradients *g, int64_t hidden, float *words) {
-  float *rows = fetch(stream, g->word_rows, SW_F32, g->unique * hidden);
-  if (!rows) return -1;
-  for (int64_t u = 0; u < g->unique; u++)
-    for (int64_t h = 0; h < hidden; h++) words[g->word_ids[u] * hidden + h] += rows[u * hidden + h];
-  free(rows);
-  return 0;
-}
-
-static int dump_gradients(sw_stream *stream, const sw_model *model, const sw_gradients *g, const float *words, sw_tensors *out) {
-  float *values = fetch(stream, g->values, SW_F32, (int64_t)model->values_count);
-  int status = values ? 0 : -1;
-  for (size_t i = 0; i < model->num_parameters && !status; i++) {
-    const sw_parameter *p = &model->parameters[i];
-    int64_t shape[4] = {p->shape[0], p->shape[1]};
-    status = add(out, "grad/", p->name, p->rank, shape, p->sparse_rows ? words : values + p->offset);
-  }
-  free(values);
-  return status;
-}
-
 static int token_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *optimizer, float *words) {
   sw_gradients *g = sw_optimizer_gradients(optimizer);
   return sw_run_forward(run, &j->batch, NULL) || sw_run_token_loss(run, 0, j->labels, NULL, (float)(1 / j->weight), 1, g) ||
-                 sw_run_backward(run, g) || add_words(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer)
+                 sw_run_backward(run, g) || tensors_add_word_rows(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer)
              ? -1
              : 0;
 }
@@ -190,7 +147,7 @@ static int sequence_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *o
     free(weights);
     if (status) return -1;
   }
-  return sw_run_backward(run, g) || add_words(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer) ? -1 : 0;
+  return sw_run_backward(run, g) || tensors_add_word_rows(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer) ? -1 : 0;
 }
 
 /* The sum of the means over what each loss was summed over. */
@@ -219,7 +176,7 @@ static int pair_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *optim
       int status = pass && parts == 1 ? 0 : sw_run_forward_pairs(run, &b, (int)(next_q - q));
       if (!status)
         status = pass ? sw_run_unpool_pairs(run, j->vectors, (int64_t)q, (int64_t)c) || sw_run_backward(run, g) ||
-                            add_words(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer)
+                            tensors_add_word_rows(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer)
                       : sw_run_pool_pairs(run, j->vectors, (int64_t)q, (int64_t)c);
       free((void *)b.ids);
       free((void *)b.cu_seqlens);
@@ -255,13 +212,13 @@ static int dump(const char *const *argv) {
   const void *states;
   float *losses = sw_alloc_array((size_t)steps + 1, sizeof *losses), *last;
   double *sums = sw_alloc_array(model->num_heads + 1, sizeof *sums);
-  if (!losses || !sums || sw_run_forward(run, &j.batch, &states) || !(last = fetch(&stream, states, dtype, n * h))) return -1;
-  int failed = add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
+  if (!losses || !sums || sw_run_forward(run, &j.batch, &states) || !(last = tensors_fetch(&stream, states, dtype, n * h))) return -1;
+  int failed = tensors_add(&out, "", "states", 2, (int64_t[4]){n, h}, last);
   free(last);
   if (!failed && j.labels && !j.queries) {
     const int64_t c = model->heads[0].num_labels;
     float *host = sw_alloc_array((size_t)(n * c), sizeof *host);
-    failed = !host || sw_run_token_log_probs(run, 0, host) || add(&out, "", "log_probs", 2, (int64_t[4]){n, c}, host);
+    failed = !host || sw_run_token_log_probs(run, 0, host) || tensors_add(&out, "", "log_probs", 2, (int64_t[4]){n, c}, host);
     free(host);
   }
   if (failed) return -1;
@@ -272,11 +229,11 @@ static int dump(const char *const *argv) {
         sw_run_losses(run, sums) || sw_optimizer_measure(optimizer) || model->device->synchronize(&stream))
       return -1;
     losses[s] = (float)mean_loss(&j, sums, model->num_heads);
-    if (s == 0 && dump_gradients(&stream, model, sw_optimizer_gradients(optimizer), words, &out)) return -1;
+    if (s == 0 && tensors_add_gradients(&stream, model, sw_optimizer_gradients(optimizer), words, &out)) return -1;
     free(words);
     if (sw_optimizer_step(optimizer, lr, &norm)) return -1;
   }
-  if (add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
+  if (tensors_add(&out, "", "losses", 1, (int64_t[4]){steps + 1}, losses) || sw_safetensors_write(argv[3], &out)) return -1;
   free(losses);
   free(sums);
   free(j.labels);
