@@ -64,7 +64,7 @@ enum { SW_SUM_WORKSPACE = 8192 }; /* device memory for partial sums; its content
   X(cross_entropy) X(sigmoid_bce) X(log_softmax) X(contrastive_workspace) X(contrastive)                                         \
   X(adamw) X(adamw_rows) X(sum_squares) X(cast) X(dropout) X(add_rows)                                                           \
   X(neighbours_workspace) X(neighbours)                                                                                          \
-  X(umap_weights) X(umap_multiply) X(umap_layout_workspace) X(umap_layout) X(umap_ranks_workspace) X(umap_ranks)                  \
+  X(umap_weights) X(umap_multiply) X(umap_layout_workspace) X(umap_layout) X(umap_place) X(umap_ranks_workspace) X(umap_ranks)                  \
   X(lda_workspace) X(lda_beta) X(lda_documents) X(lda_update) X(kmeans_workspace) X(kmeans_assign) X(kmeans_update)
 
 typedef struct {

@@ -1,5 +1,6 @@
-/* Vectors of floats as wide as the instruction set this file is compiled for, in GCC/Clang vector extensions: the same source is
- * AVX-512, AVX2, SSE or NEON. Elementary functions are accurate to a few units in the last place over the range noted. */
+/* Vectors of floats as wide as the instruction set this file is compiled for, in GCC/Clang vector extensions: the same
+ * source is AVX-512, AVX2, SSE or NEON. Elementary functions are accurate to a few units in the last place over the
+ * range noted. */
 #ifndef SW_KERNELS_SIMD_H
 #define SW_KERNELS_SIMD_H
 #include "kernels/dtype.h"
@@ -24,16 +25,26 @@ typedef uint32_t vu __attribute__((vector_size(SW_LANES * 4)));
 typedef uint16_t vh __attribute__((vector_size(SW_LANES * 2)));
 #define SW_INLINE static inline __attribute__((always_inline, unused))
 
-SW_INLINE vf vf_set(float x) { return x - (vf){0}; }
-SW_INLINE vi vi_set(int32_t x) { return (vi)((uint32_t)x - (vu){0}); } /* unsigned: UBSan takes signed vectors apart */
-SW_INLINE vu vu_set(uint32_t x) { return x - (vu){0}; }
-SW_INLINE vf vf_zero(void) { return (vf){0}; }
+SW_INLINE vf vf_set(float x) {
+  return x - (vf){0};
+}
+SW_INLINE vi vi_set(int32_t x) {
+  return (vi)((uint32_t)x - (vu){0});
+} /* unsigned: UBSan takes signed vectors apart */
+SW_INLINE vu vu_set(uint32_t x) {
+  return x - (vu){0};
+}
+SW_INLINE vf vf_zero(void) {
+  return (vf){0};
+}
 SW_INLINE vf vf_load(const float *p) {
   vf v;
   memcpy(&v, p, sizeof v);
   return v;
 }
-SW_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+SW_INLINE void vf_store(float *p, vf v) {
+  memcpy(p, &v, sizeof v);
+}
 /* p[index], lane by lane */
 SW_INLINE vf vf_gather(const float *p, vi index) {
 #if defined(__AVX512F__)
@@ -44,6 +55,63 @@ SW_INLINE vf vf_gather(const float *p, vi index) {
   vf v;
   for (int i = 0; i < SW_LANES; i++) v[i] = p[index[i]];
   return v;
+#endif
+}
+/* p[index] of whole numbers */
+SW_INLINE vi vi_gather(const int32_t *p, vi index) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_i32gather_epi32((__m512i)index, p, 4);
+#elif defined(__AVX2__)
+  return (vi)_mm256_i32gather_epi32(p, (__m256i)index, 4);
+#else
+  vi v;
+  for (int i = 0; i < SW_LANES; i++) v[i] = p[index[i]];
+  return v;
+#endif
+}
+/* x and y of the points p[2 index], p[2 index + 1] */
+SW_INLINE void vf_gather_pairs(const float *p, vi index, vf *x, vf *y) {
+#if defined(__AVX512F__)
+  const __m512i i = (__m512i)index, evens = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512 low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(i), p, 8));
+  const __m512 high = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(i, 1), p, 8));
+  *x = (vf)_mm512_permutex2var_ps(low, evens, high);
+  *y = (vf)_mm512_permutex2var_ps(low, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), high);
+#else
+  *x = vf_gather(p, (vi)((vu)index * 2));
+  *y = vf_gather(p, (vi)((vu)index * 2 + 1));
+#endif
+}
+/* p[2 index] = x, p[2 index + 1] = y of the first n <= SW_LANES lanes, whose indices differ */
+SW_INLINE void vf_scatter_pairs(float *p, vi index, vf x, vf y, int n) {
+#if defined(__AVX512F__)
+  const __m512i i = (__m512i)index;
+  const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps((__m512)x, (__m512)y)),
+                high = _mm512_castps_pd(_mm512_unpackhi_ps((__m512)x, (__m512)y));
+  const __m512i first =
+      _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0); /* the unpacked quarters, in the order of the lanes */
+  const __mmask16 lanes = (__mmask16)((1u << n) - 1);
+  _mm512_mask_i32scatter_pd(p, (__mmask8)lanes, _mm512_castsi512_si256(i), _mm512_permutex2var_pd(low, first, high), 8);
+  _mm512_mask_i32scatter_pd(p, (__mmask8)(lanes >> 8), _mm512_extracti64x4_epi64(i, 1),
+                            _mm512_permutex2var_pd(low, _mm512_add_epi64(first, _mm512_set1_epi64(4)), high), 8);
+#else
+  for (int lane = 0; lane < n; lane++) p[2 * (int64_t)index[lane]] = x[lane], p[2 * (int64_t)index[lane] + 1] = y[lane];
+#endif
+}
+/* The lanes of v where a < b, one after the other from p on; up to SW_LANES numbers behind them may be overwritten.
+ * Returns how many. */
+SW_INLINE int vi_compress_below(int32_t *p, vi v, vu a, vu b) {
+#if defined(__AVX512F__)
+  const __mmask16 which = _mm512_cmplt_epu32_mask((__m512i)a, (__m512i)b);
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(which, (__m512i)v));
+  return __builtin_popcount(which);
+#else
+  int n = 0;
+  for (int i = 0; i < SW_LANES; i++) {
+    p[n] = v[i];
+    n += a[i] < b[i];
+  }
+  return n;
 #endif
 }
 /* the first n < SW_LANES elements; the rest are 0 / not written */
@@ -64,7 +132,9 @@ SW_INLINE void vf_store_n(float *p, vf v, int n) {
 #endif
 }
 
-SW_INLINE vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+SW_INLINE vf vf_select(vi mask, vf a, vf b) {
+  return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
 SW_INLINE vf vf_max(vf a, vf b) {
 #if defined(__AVX512F__)
   return (vf)_mm512_max_ps((__m512)a, (__m512)b);
@@ -100,8 +170,18 @@ SW_INLINE unsigned vf_at_least(vf a, vf b) {
   return bits;
 #endif
 }
-SW_INLINE vf vf_min(vf a, vf b) { return -vf_max(-a, -b); }
-SW_INLINE vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+SW_INLINE vf vf_min(vf a, vf b) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return vf_select(a < b, a, b);
+#endif
+}
+SW_INLINE vf vf_abs(vf a) {
+  return (vf)((vi)a & 0x7fffffff);
+}
 SW_INLINE vf vf_sqrt(vf a) {
 #if defined(__AVX512F__)
   return (vf)_mm512_sqrt_ps((__m512)a);
@@ -176,8 +256,8 @@ SW_INLINE void vf_put_n(void *p, sw_dtype dtype, int64_t i, vf v, int n) {
 }
 
 /* --- elementary functions --- */
-/* exp(x): 2^n e^r, |r| <= ln 2 / 2, degree-6 polynomial (Cephes' expf); below -87.3 it is 0 or the smallest normal, above 88.3 it is clamped.
- * NaN stays NaN. */
+/* exp(x): 2^n e^r, |r| <= ln 2 / 2, degree-6 polynomial (Cephes' expf); below -87.3 it is 0 or the smallest normal,
+ * above 88.3 it is clamped. NaN stays NaN. */
 SW_INLINE vf vf_exp(vf x) {
   vi is_nan = (x != x);
   vf c = vf_min(vf_max(x, vf_set(-87.33654f)), vf_set(88.37626f));
@@ -211,7 +291,8 @@ SW_INLINE vf vf_log(vf x) {
   p = p * f * s + e * -2.12194440e-4f;
   return e * 0.693359375f + (f + (p - 0.5f * s));
 }
-/* erf(x): odd rational minimax approximation on [-4, 4] (the coefficients are those of Eigen's generic float erf), +-1 beyond. */
+/* erf(x): odd rational minimax approximation on [-4, 4] (the coefficients are those of Eigen's generic float erf), +-1
+ * beyond. */
 SW_INLINE vf vf_erf(vf x) {
   vf c = vf_min(vf_max(x, vf_set(-4.0f)), vf_set(4.0f)), s = c * c;
   vf a = vf_set(-2.72614225801306e-10f);
@@ -232,10 +313,13 @@ SW_INLINE vf vf_tanh(vf x) {
   vf c = vf_min(vf_max(x, vf_set(-9.0f)), vf_set(9.0f));
   vf e = vf_exp(c + c);
   vf wide = (e - 1.0f) / (e + 1.0f);
-  vf s = c * c, narrow = c * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * -0.0539682540f))); /* Taylor, |x| < 0.1 */
+  vf s = c * c,
+     narrow = c * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * -0.0539682540f))); /* Taylor, |x| < 0.1 */
   return vf_select(x != x, x, vf_select(vf_abs(c) < 0.1f, narrow, wide));
 }
-SW_INLINE vf vf_gelu(vf x) { return x * (0.5f + 0.5f * vf_erf(x * 0.70710678118654752f)); }
+SW_INLINE vf vf_gelu(vf x) {
+  return x * (0.5f + 0.5f * vf_erf(x * 0.70710678118654752f));
+}
 /* d gelu / dx = Phi(x) + x phi(x) */
 SW_INLINE vf vf_gelu_gradient(vf x) {
   return 0.5f + 0.5f * vf_erf(x * 0.70710678118654752f) + x * 0.3989422804014327f * vf_exp(x * x * -0.5f);

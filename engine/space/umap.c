@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Parts of the points that move in turn; negative samples of an active edge (umap-learn's); epochs where nothing is said, twice as many above
- * 10,000 points. umap-learn takes 200 there: with 200, 500 and 1,000 a map of 20,000 titles had a trustworthiness of 0.954, 0.965 and 0.970. */
-enum { GROUPS = 8, NEGATIVES = 5, EPOCHS = 500 };
+/* Negative samples of an active edge (umap-learn's); epochs where nothing is said, up to MANY points and above
+ * (umap-learn: 500 and 200). */
+enum { NEGATIVES = 5, EPOCHS = 500, EPOCHS_OF_MANY = 300, MANY = 10000 };
 
 int sw_umap_check(const sw_umap_options *o) {
   if (o->neighbours < 2 || o->neighbours > SW_MOST_NEIGHBOURS)
@@ -19,7 +19,8 @@ int sw_umap_check(const sw_umap_options *o) {
   if (o->components != 2 && o->components != 3) return sw_fail("--components is %d, not 2 or 3", o->components);
   if (o->epochs < 0) return sw_fail("--epochs is %d, must not be negative (0: by the number of points)", o->epochs);
   if (!(o->spread > 0) || !(o->min_dist >= 0) || !(o->min_dist <= o->spread) || !isfinite(o->spread))
-    return sw_fail("--min-dist is %g and --spread %g: the spread must be positive, and --min-dist 0 to the spread", o->min_dist, o->spread);
+    return sw_fail("--min-dist is %g and --spread %g: the spread must be positive, and --min-dist 0 to the spread",
+                   o->min_dist, o->spread);
   return 0;
 }
 
@@ -52,16 +53,23 @@ int sw_umap_curve(double min_dist, double spread, double *a, double *b) {
     new_power = power + (jtr[1] * p - jtr[0] * jtj[1]) / determinant;
   }
   *a = exp(log_a), *b = power;
-  return isfinite(best) && isfinite(*a) && *b > 0 ? 0 : sw_fail("no curve fits --min-dist %g and --spread %g", min_dist, spread);
+  return isfinite(best) && isfinite(*a) && *b > 0
+             ? 0
+             : sw_fail("no curve fits --min-dist %g and --spread %g", min_dist, spread);
 }
 
 size_t sw_umap_bytes(const sw_umap_options *o, int64_t rows, int hidden, size_t *device) {
   const size_t n = (size_t)rows, found = n * (size_t)(o->neighbours - 1), edges = 2 * found; /* at most */
-  const size_t vectors = n * (size_t)hidden * sizeof(float), graph = edges * 8 + n * 8;
-  size_t neighbours = found * 12, merging = neighbours + found * 8 + graph;
-  size_t layout = 2 * graph + sw_spectral_bytes(rows, (int64_t)edges) + edges * 4 + n * (2 * SW_UMAP_BLOCK + 16) * 4;
+  const size_t vectors = n * (size_t)hidden * sizeof(float), graph = edges * 8 + n * 8,
+               coordinates = n * (size_t)o->components * 4;
+  const size_t merging = found * 12 + found * 8 + graph, start = 2 * graph + sw_spectral_bytes(rows, (int64_t)edges);
+  const size_t coloring = graph + edges * 8 + n * 8 + edges / 2 * 12,
+               layout = edges / 2 * (12 + 4 + 12) + 3 * coordinates;
+  size_t most = merging > start ? merging : start;
+  most = most > coloring ? most : coloring;
+  most = most > layout ? most : layout;
   *device = vectors + graph + sw_spectral_bytes(rows, (int64_t)edges);
-  return vectors + (merging > layout ? merging : layout);
+  return vectors + most + coordinates;
 }
 
 const char *sw_umap_normalize(const sw_umap_options *o, int hidden, float *row) {
@@ -79,19 +87,9 @@ const char *sw_umap_normalize(const sw_umap_options *o, int hidden, float *row) 
 
 /* --- the layout --- */
 
-typedef struct { /* in device memory */
-  int64_t *row_start;
-  int32_t *column, *order;
-  uint32_t *rate;
-  uint64_t *ids;
-  float *positions, *points;
-  void *workspace;
-} device_layout;
-
-static void release(sw_device *device, device_layout *l) {
-  void *const owned[] = {l->row_start, l->column, l->order, l->rate, l->ids, l->positions, l->points == l->positions ? NULL : l->points, l->workspace};
-  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
-    if (owned[i]) device->release(device, owned[i]);
+static void release(sw_device *device, void *const *memory, int count) {
+  for (int i = 0; i < count; i++)
+    if (memory[i]) device->release(device, memory[i]);
 }
 static void *to_device(sw_stream *stream, const void *host, size_t bytes) {
   void *memory = stream->device->alloc(stream->device, bytes ? bytes : 1);
@@ -108,16 +106,19 @@ static uint32_t rate_of(float weight, float largest) {
   return rate >= 0xffffffffu ? 0xffffffffu : (uint32_t)rate;
 }
 
-static int run_layout(sw_stream *stream, sw_umap_layout_desc *d, const device_layout *l, const char *what, int quiet) {
-  const int step = (d->epochs + 99) / 100;
+/* All epochs, some at a time: run() does those of `descent`. */
+typedef int run_epochs(sw_stream *stream, void *context);
+static int descend(sw_stream *stream, sw_umap_descent *descent, const char *what, int quiet, run_epochs *run,
+                   void *context) {
+  const int step = (descent->epochs + 99) / 100;
   sw_progress progress;
-  sw_progress_open(&progress, what, d->epochs, quiet);
+  sw_progress_open(&progress, what, descent->epochs, quiet);
   int status = 0;
-  for (int epoch = 0; epoch < d->epochs && !status; epoch += step) {
-    d->first_epoch = epoch, d->last_epoch = epoch + step < d->epochs ? epoch + step : d->epochs;
-    status = SW_RUN(stream, umap_layout, d, l->row_start, l->column, l->rate, l->ids, l->order, l->positions, l->points, l->workspace);
+  for (int epoch = 0; epoch < descent->epochs && !status; epoch += step) {
+    descent->first_epoch = epoch, descent->last_epoch = epoch + step < descent->epochs ? epoch + step : descent->epochs;
+    status = run(stream, context);
     if (!status && progress.enabled) status = stream->device->synchronize(stream);
-    sw_progress_show(&progress, d->last_epoch, NULL);
+    sw_progress_show(&progress, descent->last_epoch, NULL);
   }
   sw_progress_close(&progress);
   return status;
@@ -125,41 +126,9 @@ static int run_layout(sw_stream *stream, sw_umap_layout_desc *d, const device_la
 
 /* --- fit --- */
 
-typedef struct {
-  uint64_t activity;
-  int32_t row;
-} active_row;
-static int by_activity(const void *a, const void *b) {
-  const active_row *x = a, *y = b;
-  return x->activity != y->activity ? (x->activity < y->activity ? 1 : -1) : (x->row > y->row) - (x->row < y->row);
-}
-
-/* Rates of the edges, and the order of the rows: every GROUPS-th one to a part, and in a part by how much they have to do, so that rows
- * which are computed side by side take equally long. */
-static int schedule(const sw_graph *g, uint32_t *rate, int32_t *order, int groups) {
-  active_row *rows = sw_alloc_array((size_t)g->rows, sizeof *rows);
-  if (!rows) return -1;
-  float largest = 0;
-  int64_t at = 0;
-  for (int64_t e = 0; e < g->row_start[g->rows]; e++) largest = fmaxf(largest, g->weight[e]);
-  for (int64_t e = 0; e < g->row_start[g->rows]; e++) rate[e] = rate_of(g->weight[e], largest);
-  for (int64_t first = 0; first < groups; first++)
-    for (int64_t i = first; i < g->rows; i += groups, at++) {
-      rows[at].row = (int32_t)i;
-      for (int64_t e = g->row_start[i]; e < g->row_start[i + 1]; e++) rows[at].activity += rate[e];
-    }
-  for (int64_t part = 0; part < groups; part++) {
-    int64_t begin = g->rows * part / groups, end = g->rows * (part + 1) / groups;
-    qsort(rows + begin, (size_t)(end - begin), sizeof *rows, by_activity);
-  }
-  for (int64_t i = 0; i < g->rows; i++) order[i] = rows[i].row;
-  free(rows);
-  return 0;
-}
-
 /* Neighbours, their weights, and the graph. */
-static int make_graph(sw_stream *stream, const sw_umap_options *o, int64_t rows, int hidden, const float *vectors, int epochs, int quiet,
-                      sw_graph *graph) {
+static int make_graph(sw_stream *stream, const sw_umap_options *o, int64_t rows, int hidden, const float *vectors,
+                      int epochs, int quiet, sw_graph *graph) {
   const int k = (int)(rows < o->neighbours ? rows : o->neighbours) - 1;
   const sw_nearest_desc desc = {rows, rows, hidden, k, o->cosine, 1};
   int64_t *index = sw_alloc_array((size_t)rows * (size_t)k, sizeof *index);
@@ -172,46 +141,87 @@ static int make_graph(sw_stream *stream, const sw_umap_options *o, int64_t rows,
   return status;
 }
 
-int sw_umap_fit(sw_stream *stream, const sw_umap_options *o, int64_t rows, int hidden, const float *vectors, int quiet, float *coordinates) {
-  const int dims = o->components, epochs = o->epochs ? o->epochs : rows <= 10000 ? EPOCHS : 2 * EPOCHS;
-  const size_t bytes = (size_t)rows * (size_t)dims * sizeof *coordinates;
+typedef struct {
+  sw_umap_layout_desc desc;
+  int32_t *head, *tail; /* these and what follows: in device memory */
+  uint32_t *rate;
+  float *positions;
+  void *workspace;
+} layout;
+static int run_layout(sw_stream *stream, void *context) {
+  const layout *l = context;
+  return SW_RUN(stream, umap_layout, &l->desc, l->head, l->tail, l->rate, l->positions, l->workspace);
+}
+
+static int lay_out(sw_stream *stream, const sw_umap_descent *descent, const sw_colored_edges *edges,
+                   const int32_t *order, int quiet, float *coordinates) {
+  const int dims = descent->components;
+  const size_t count = (size_t)edges->edges, bytes = (size_t)(descent->points * dims) * sizeof *coordinates;
+  sw_device *device = stream->device;
+  float largest = 0;
+  uint32_t *rate = sw_alloc_array(count + 1, sizeof *rate);
+  float *ordered = sw_alloc(bytes);
+  for (size_t e = 0; e < count; e++) largest = fmaxf(largest, edges->weight[e]);
+  for (size_t e = 0; e < count && rate; e++) rate[e] = rate_of(edges->weight[e], largest);
+  layout l = {.desc = {*descent, edges->colors, edges->color_start}};
+  for (int64_t i = 0; i < descent->points && ordered; i++)
+    memcpy(ordered + i * dims, coordinates + (int64_t)order[i] * dims, (size_t)dims * sizeof *ordered);
+  size_t workspace = 0;
+  int status = rate && ordered ? SW_RUN(stream, umap_layout_workspace, &l.desc, &workspace) : -1;
+  if (!status) {
+    l.head = to_device(stream, edges->head, count * sizeof *l.head);
+    l.tail = to_device(stream, edges->tail, count * sizeof *l.tail);
+    l.rate = to_device(stream, rate, count * sizeof *l.rate);
+    l.positions = to_device(stream, ordered, bytes);
+    l.workspace = device->alloc(device, workspace);
+    status = l.head && l.tail && l.rate && l.positions && l.workspace
+                 ? descend(stream, &l.desc.descent, "layout", quiet, run_layout, &l)
+                 : -1;
+  }
+  if (!status) status = device->copy_out(stream, ordered, l.positions, bytes) || device->synchronize(stream) ? -1 : 0;
+  for (int64_t i = 0; i < descent->points && !status; i++)
+    memcpy(coordinates + (int64_t)order[i] * dims, ordered + i * dims, (size_t)dims * sizeof *ordered);
+  release(device, (void *const[]){l.head, l.tail, l.rate, l.positions, l.workspace}, 5);
+  free(rate), free(ordered);
+  return status;
+}
+
+int sw_umap_fit(sw_stream *stream, const sw_umap_options *o, int64_t rows, int hidden, const float *vectors, int quiet,
+                float *coordinates) {
+  const int dims = o->components, epochs = o->epochs ? o->epochs : rows <= MANY ? EPOCHS : EPOCHS_OF_MANY;
   double a, b;
   if (sw_umap_check(o) || sw_umap_curve(o->min_dist, o->spread, &a, &b)) return -1;
-  if (rows < 1 || rows > INT32_MAX / dims) return sw_fail("a map of %lld vectors: there must be some, and fewer than 2^31 coordinates", (long long)rows);
-  memset(coordinates, 0, bytes);
+  if (rows < 1 || rows > INT32_MAX / dims)
+    return sw_fail("a map of %lld vectors: there must be some, and fewer than 2^31 coordinates", (long long)rows);
+  memset(coordinates, 0, (size_t)rows * (size_t)dims * sizeof *coordinates);
   if (rows == 1) return 0;
   sw_graph graph = {0};
-  device_layout l = {0};
+  sw_colored_edges edges = {0};
   sw_device *device = stream->device;
   int status = make_graph(stream, o, rows, hidden, vectors, epochs, quiet, &graph);
-  const size_t edges = status ? 0 : (size_t)graph.row_start[rows];
   if (!status) {
-    l.row_start = to_device(stream, graph.row_start, ((size_t)rows + 1) * sizeof *l.row_start);
-    l.column = to_device(stream, graph.column, edges * sizeof *l.column);
+    int64_t *row_start = to_device(stream, graph.row_start, ((size_t)rows + 1) * sizeof *row_start);
+    int32_t *column = to_device(stream, graph.column, (size_t)graph.row_start[rows] * sizeof *column);
     const sw_start_desc start = {o->cosine, hidden, dims, o->seed, vectors};
-    status = l.row_start && l.column ? sw_start(stream, &start, &graph, l.row_start, l.column, coordinates) : -1;
+    status = row_start && column ? sw_start(stream, &start, &graph, row_start, column, coordinates) : -1;
+    release(device, (void *const[]){row_start, column}, 2);
   }
-  sw_umap_layout_desc d = {.rows = rows, .points = rows, .components = dims, .own = 1, .epochs = epochs, .groups = rows < GROUPS ? (int)rows : GROUPS,
-                           .negatives = NEGATIVES, .pulls = 2, .a = (float)a, .b = (float)b, .first_alpha = 1, .seed = o->seed};
-  if (!status) {
-    uint32_t *rate = sw_alloc_array(edges + 1, sizeof *rate);
-    int32_t *order = sw_alloc_array((size_t)rows, sizeof *order);
-    size_t workspace = 0;
-    status = rate && order && !schedule(&graph, rate, order, d.groups) && !SW_RUN(stream, umap_layout_workspace, &d, &workspace) ? 0 : -1;
-    if (!status) {
-      l.rate = to_device(stream, rate, edges * sizeof *rate);
-      l.order = to_device(stream, order, (size_t)rows * sizeof *order);
-      l.positions = l.points = to_device(stream, coordinates, bytes);
-      l.workspace = device->alloc(device, workspace ? workspace : 1);
-      status = l.rate && l.order && l.positions && l.workspace ? 0 : -1;
-    }
-    free(rate);
-    free(order);
-  }
-  if (!status) status = run_layout(stream, &d, &l, "layout", quiet);
-  if (!status) status = device->copy_out(stream, coordinates, l.positions, bytes) || device->synchronize(stream) ? -1 : 0;
-  release(device, &l);
+  int32_t *order = sw_alloc_array((size_t)rows, sizeof *order);
+  if (!order) status = -1;
+  if (!status) status = sw_graph_order(&graph, order);
+  if (!status) status = sw_graph_color(&graph, order, &edges);
   sw_graph_close(&graph);
+  const sw_umap_descent descent = {.points = rows,
+                                   .components = dims,
+                                   .epochs = epochs,
+                                   .negatives = NEGATIVES,
+                                   .a = (float)a,
+                                   .b = (float)b,
+                                   .first_alpha = 1,
+                                   .seed = o->seed};
+  if (!status) status = lay_out(stream, &descent, &edges, order, quiet, coordinates);
+  sw_colored_edges_close(&edges);
+  free(order);
   return status;
 }
 
@@ -237,10 +247,11 @@ static int hash_rows(sw_stream *stream, int64_t rows, int hidden, const float *v
   int status = block ? 0 : -1;
   for (int64_t first = 0; first < rows && !status; first += BLOCK) {
     const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
-    status = stream->device->copy_out(stream, block, vectors + first * hidden, (size_t)(count * hidden) * sizeof *block) ||
-                     stream->device->synchronize(stream)
-                 ? -1
-                 : 0;
+    status =
+        stream->device->copy_out(stream, block, vectors + first * hidden, (size_t)(count * hidden) * sizeof *block) ||
+                stream->device->synchronize(stream)
+            ? -1
+            : 0;
     for (int64_t i = 0; i < count && !status; i++) ids[first + i] = hash_row(block + i * hidden, hidden);
   }
   free(block);
@@ -248,7 +259,8 @@ static int hash_rows(sw_stream *stream, int64_t rows, int hidden, const float *v
 }
 
 /* The weighted mean of its neighbours: where a new point begins. */
-static void begin_at(const sw_umap_map *map, int dims, int k, const int64_t *index, const float *weights, float *place) {
+static void begin_at(const sw_umap_map *map, int dims, int k, const int64_t *index, const float *weights,
+                     float *place) {
   double sum = 0, mean[3] = {0};
   for (int j = 0; j < k; j++) {
     if (index[j] < 0) continue;
@@ -258,13 +270,27 @@ static void begin_at(const sw_umap_map *map, int dims, int k, const int64_t *ind
   for (int c = 0; c < dims; c++) place[c] = sum > 0 ? (float)(mean[c] / sum) : 0;
 }
 
-int sw_umap_place(sw_stream *stream, const sw_umap_options *o, const sw_umap_map *map, int64_t rows, int hidden, const float *vectors, int quiet,
-                  float *coordinates) {
+typedef struct {
+  sw_umap_place_desc desc;
+  int64_t *row_start; /* this and what follows: in device memory */
+  int32_t *column;
+  uint32_t *rate;
+  uint64_t *ids;
+  float *positions, *points;
+} placing;
+static int run_placing(sw_stream *stream, void *context) {
+  const placing *p = context;
+  return SW_RUN(stream, umap_place, &p->desc, p->row_start, p->column, p->rate, p->ids, p->positions, p->points);
+}
+
+int sw_umap_place(sw_stream *stream, const sw_umap_options *o, const sw_umap_map *map, int64_t rows, int hidden,
+                  const float *vectors, int quiet, float *coordinates) {
   const int dims = o->components, k = (int)(map->rows < o->neighbours ? map->rows : o->neighbours);
-  const int epochs = o->epochs ? (o->epochs + 2) / 3 : map->rows <= 10000 ? 100 : 30; /* umap-learn's */
+  const int epochs = o->epochs ? (o->epochs + 2) / 3 : map->rows <= MANY ? 100 : 30; /* umap-learn's */
   double a, b;
   if (sw_umap_check(o) || sw_umap_curve(o->min_dist, o->spread, &a, &b)) return -1;
-  if (map->rows < 1 || map->rows > INT32_MAX / dims) return sw_fail("a map of %lld points: there must be some, and fewer than 2^31 coordinates", (long long)map->rows);
+  if (map->rows < 1 || map->rows > INT32_MAX / dims)
+    return sw_fail("a map of %lld points: there must be some, and fewer than 2^31 coordinates", (long long)map->rows);
   if (rows < 1) return 0;
   const size_t n = (size_t)rows, edges = n * (size_t)k;
   sw_device *device = stream->device;
@@ -274,8 +300,10 @@ int sw_umap_place(sw_stream *stream, const sw_umap_options *o, const sw_umap_map
   int32_t *column = sw_alloc_array(edges, sizeof *column);
   uint32_t *rate = sw_alloc_array(edges, sizeof *rate);
   uint64_t *ids = sw_alloc_array(n, sizeof *ids);
-  int status = index && row_start && weights && column && rate && ids && !sw_nearest(stream, &desc, vectors, map->vectors, quiet, index, weights) &&
-                       !sw_nearest_weights(stream, rows, k, 0, log2(k), weights) && !hash_rows(stream, rows, hidden, vectors, ids)
+  int status = index && row_start && weights && column && rate && ids &&
+                       !sw_nearest(stream, &desc, vectors, map->vectors, quiet, index, weights) &&
+                       !sw_nearest_weights(stream, rows, k, 0, log2(k), weights) &&
+                       !hash_rows(stream, rows, hidden, vectors, ids)
                    ? 0
                    : -1;
   for (int64_t i = 0; i < rows && !status; i++) {
@@ -287,25 +315,32 @@ int sw_umap_place(sw_stream *stream, const sw_umap_options *o, const sw_umap_map
     row_start[i + 1] = at;
     begin_at(map, dims, k, index + i * k, weights + i * k, coordinates + i * dims);
   }
-  sw_umap_layout_desc d = {.rows = rows, .points = map->rows, .components = dims, .epochs = epochs, .groups = 1, .negatives = NEGATIVES, .pulls = 1,
-                           .a = (float)a, .b = (float)b, .first_alpha = 0.25f, .seed = o->seed};
-  device_layout l = {0};
-  size_t workspace = 0;
-  if (!status) status = SW_RUN(stream, umap_layout_workspace, &d, &workspace);
+  placing p = {.desc = {{.points = map->rows,
+                         .components = dims,
+                         .epochs = epochs,
+                         .negatives = NEGATIVES,
+                         .a = (float)a,
+                         .b = (float)b,
+                         .first_alpha = 0.25f,
+                         .seed = o->seed},
+                        rows}};
   if (!status) {
-    l.row_start = to_device(stream, row_start, (n + 1) * sizeof *row_start);
-    l.column = to_device(stream, column, edges * sizeof *column);
-    l.rate = to_device(stream, rate, edges * sizeof *rate);
-    l.ids = to_device(stream, ids, n * sizeof *ids);
-    l.positions = to_device(stream, coordinates, n * (size_t)dims * sizeof *coordinates);
-    l.points = to_device(stream, map->coordinates, (size_t)map->rows * (size_t)dims * sizeof *coordinates);
-    l.workspace = device->alloc(device, workspace ? workspace : 1);
-    status = l.row_start && l.column && l.rate && l.ids && l.positions && l.points && l.workspace ? 0 : -1;
+    p.row_start = to_device(stream, row_start, (n + 1) * sizeof *row_start);
+    p.column = to_device(stream, column, edges * sizeof *column);
+    p.rate = to_device(stream, rate, edges * sizeof *rate);
+    p.ids = to_device(stream, ids, n * sizeof *ids);
+    p.positions = to_device(stream, coordinates, n * (size_t)dims * sizeof *coordinates);
+    p.points = to_device(stream, map->coordinates, (size_t)map->rows * (size_t)dims * sizeof *coordinates);
+    status = p.row_start && p.column && p.rate && p.ids && p.positions && p.points
+                 ? descend(stream, &p.desc.descent, "place", quiet, run_placing, &p)
+                 : -1;
   }
-  if (!status) status = run_layout(stream, &d, &l, "place", quiet);
   if (!status)
-    status = device->copy_out(stream, coordinates, l.positions, n * (size_t)dims * sizeof *coordinates) || device->synchronize(stream) ? -1 : 0;
-  release(device, &l);
+    status = device->copy_out(stream, coordinates, p.positions, n * (size_t)dims * sizeof *coordinates) ||
+                     device->synchronize(stream)
+                 ? -1
+                 : 0;
+  release(device, (void *const[]){p.row_start, p.column, p.rate, p.ids, p.positions, p.points}, 6);
   free(index), free(row_start), free(weights), free(column), free(rate), free(ids);
   return status;
 }

@@ -1,5 +1,6 @@
-/* The steps of UMAP on the GPU: see umap.h. A thread a row, but in the sparse product, where eight threads share one. No row's result
- * depends on another's of the same launch, so the order of threads shows nowhere. */
+/* The steps of UMAP on the GPU: see umap.h. A thread a row, or in the layout an edge of a colour; in the sparse product
+ * eight threads share a row. Between two barriers or launches no thread touches what another writes, so the order of
+ * threads shows nowhere. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/operators.cuh"
 extern "C" {
@@ -12,7 +13,8 @@ constexpr int THREADS = 128, STEPS = 64;
 __device__ __forceinline__ float weight_of(float distance, float nearest, float scale) {
   return distance < INFINITY ? expf(-fmaxf(distance - nearest, 0.0f) / scale) : 0.0f;
 }
-static __global__ void __launch_bounds__(THREADS) weigh(const sw_umap_weights_desc d, const float *distances, float *weights) {
+static __global__ void __launch_bounds__(THREADS)
+    weigh(const sw_umap_weights_desc d, const float *distances, float *weights) {
   const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
   if (i >= d.rows) return;
   const float *row = distances + i * d.k;
@@ -39,29 +41,23 @@ static __global__ void __launch_bounds__(THREADS) weigh(const sw_umap_weights_de
   for (int j = 0; j < d.k; j++) weights[i * d.k + j] = weight_of(row[j], nearest, scale);
 }
 
-static __global__ void __launch_bounds__(THREADS) multiply(const sw_umap_multiply_desc d, const int64_t *row_start, const int32_t *column,
-                                                           const float *value, const float *x, float *y) {
+static __global__ void __launch_bounds__(THREADS)
+    multiply(const sw_umap_multiply_desc d, const int64_t *row_start, const int32_t *column, const float *value,
+             const float *x, float *y) {
   const int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / SW_UMAP_BLOCK;
   if (i >= d.rows) return;
   float sum = 0;
-  for (int64_t e = row_start[i]; e < row_start[i + 1]; e++) sum += value[e] * x[(int64_t)column[e] * SW_UMAP_BLOCK + at % SW_UMAP_BLOCK];
+  for (int64_t e = row_start[i]; e < row_start[i + 1]; e++)
+    sum += value[e] * x[(int64_t)column[e] * SW_UMAP_BLOCK + at % SW_UMAP_BLOCK];
   float result = d.scale * sum + d.shift * x[at];
   if (d.back != 0) result += d.back * y[at];
   y[at] = result;
 }
 
-struct job {
-  sw_umap_layout_desc d;
-  const int64_t *row_start;
-  const int32_t *column, *order;
-  const uint32_t *rate;
-  const uint64_t *ids;
-  float *positions;
-  const float *points;
-  float *next;
-};
-/* p += alpha clip(factor (p - q)), by an attraction or a repulsion. */
-template <int DIMS, bool ATTRACT> __device__ __forceinline__ void push(const job &j, float alpha, const float *q, float (&p)[DIMS]) {
+/* The step of p from q, by an attraction or a repulsion. */
+template <int DIMS, bool ATTRACT>
+__device__ __forceinline__ void force(const sw_umap_descent &u, float alpha, const float *p, const float *q,
+                                      float (&by)[DIMS]) {
   float d[DIMS], squares = 0;
 #pragma unroll
   for (int c = 0; c < DIMS; c++) {
@@ -69,43 +65,132 @@ template <int DIMS, bool ATTRACT> __device__ __forceinline__ void push(const job
     squares += d[c] * d[c];
   }
   squares = fmaxf(squares, 1e-30f); /* where the points are one, d = 0 and there is no force */
-  const float a = j.d.a, b = j.d.b, power = powf(squares, b), below = 1 + a * power;
+  const float a = u.a, b = u.b, power = powf(squares, b), below = 1 + a * power;
   const float factor = ATTRACT ? -2 * a * b * power / (squares * below) : 2 * b / ((0.001f + squares) * below);
 #pragma unroll
-  for (int c = 0; c < DIMS; c++) p[c] += alpha * fmaxf(fminf(factor * d[c], 4.0f), -4.0f);
+  for (int c = 0; c < DIMS; c++) by[c] = alpha * fmaxf(fminf(factor * d[c], 4.0f), -4.0f);
+}
+/* The n-th negative of an event, n = 0, 1, 2 ... in turn, pushes p away, unless it is `own`. */
+template <int DIMS>
+__device__ __forceinline__ void repel(const sw_umap_descent &u, float alpha, uint64_t id, int epoch, uint32_t n,
+                                      uint32_t (&word)[4], const float *points, int64_t own, float (&p)[DIMS]) {
+  const uint32_t which = n % 5;
+  if (which == 0) {
+    const uint32_t counter[4] = {(uint32_t)id, (uint32_t)(id >> 32), (uint32_t)epoch, n / 5};
+    sw_dropout_mask::sw_philox_device(u.seed, counter, word);
+  }
+  const uint32_t w = which == 0   ? word[0]
+                     : which == 1 ? word[1]
+                     : which == 2 ? word[2]
+                     : which == 3 ? word[3]
+                                  : word[0] + word[1] + word[2] + word[3];
+  const int64_t other = __umulhi(w, (uint32_t)u.points);
+  if (other == own) return;
+  float by[DIMS];
+  force<DIMS, false>(u, alpha, p, points + other * DIMS, by);
+#pragma unroll
+  for (int c = 0; c < DIMS; c++) p[c] += by[c];
 }
 
-/* The rows [first, last) of the order, to their places in next. */
-template <int DIMS> static __global__ void __launch_bounds__(THREADS) move_rows(const job j, int epoch, float alpha, int64_t first, int64_t last) {
-  const int64_t at = first + (int64_t)blockIdx.x * THREADS + threadIdx.x;
-  if (at >= last) return;
-  const int64_t i = j.order ? j.order[at] : at;
-  const uint64_t id = j.ids ? j.ids[i] : (uint64_t)i;
+struct layout_job {
+  sw_umap_descent u;
+  const int32_t *head, *tail; /* the other way round in the second direction */
+  const uint32_t *rate;
+  const float *before;
+  float *positions;
+  float alpha;
+  int epoch, direction;
+};
+template <int DIMS> __device__ __forceinline__ void move_edge(const layout_job &j, int64_t e) {
+  if (((uint32_t)j.epoch + 1) * j.rate[e] >= j.rate[e]) return;
+  const int64_t head = j.head[e];
+  float *at = j.positions + head * DIMS, *tail = j.positions + (int64_t)j.tail[e] * DIMS, p[DIMS], by[DIMS];
+  uint32_t word[4] = {0};
+#pragma unroll
+  for (int c = 0; c < DIMS; c++) p[c] = at[c];
+  force<DIMS, true>(j.u, j.alpha, p, tail, by);
+#pragma unroll
+  for (int c = 0; c < DIMS; c++) p[c] += by[c], tail[c] -= by[c];
+  for (int n = 0; n < j.u.negatives; n++)
+    repel<DIMS>(j.u, j.alpha, 2 * (uint64_t)e + (uint64_t)j.direction, j.epoch, (uint32_t)n, word, j.before, head, p);
+#pragma unroll
+  for (int c = 0; c < DIMS; c++) at[c] = p[c];
+}
+/* A colour. */
+template <int DIMS>
+static __global__ void __launch_bounds__(THREADS) move_edges(const layout_job j, int64_t first, int64_t last) {
+  const int64_t e = first + (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (e < last) move_edge<DIMS>(j, e);
+}
+/* Small colours one after the other, by one block. */
+constexpr int COLORS = 32;
+struct few {
+  int count;
+  int64_t start[COLORS + 1];
+};
+template <int DIMS> static __global__ void __launch_bounds__(THREADS) move_few(const layout_job j, const few f) {
+  for (int color = 0; color < f.count; color++) {
+    for (int64_t e = f.start[color] + threadIdx.x; e < f.start[color + 1]; e += THREADS) move_edge<DIMS>(j, e);
+    __syncthreads(); /* the next colour has the same points */
+  }
+}
+static __global__ void __launch_bounds__(THREADS) remember(int64_t numbers, const float *positions, float *before) {
+  const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (i < numbers) before[i] = positions[i];
+}
+
+template <int DIMS> static int run_direction(sw_stream *stream, const sw_umap_layout_desc *desc, const layout_job &j) {
+  const int64_t *start = desc->color_start;
+  for (int32_t color = 0; color < desc->colors;) {
+    if (start[color + 1] - start[color] > THREADS) {
+      if (sw_launch(stream, "umap_layout", move_edges<DIMS>, dim3(sw_blocks(start[color + 1] - start[color], THREADS)),
+                    dim3(THREADS), 0, j, start[color], start[color + 1]))
+        return -1;
+      color++;
+      continue;
+    }
+    few f;
+    for (f.count = 0; f.count < COLORS && color < desc->colors && start[color + 1] - start[color] <= THREADS; f.count++)
+      f.start[f.count] = start[color++];
+    f.start[f.count] = start[color];
+    if (sw_launch(stream, "umap_layout: few", move_few<DIMS>, dim3(1), dim3(THREADS), 0, j, f)) return -1;
+  }
+  return 0;
+}
+
+struct place_job {
+  sw_umap_place_desc d;
+  const int64_t *row_start;
+  const int32_t *column;
+  const uint32_t *rate;
+  const uint64_t *ids;
+  float *positions;
+  const float *points;
+};
+template <int DIMS>
+static __global__ void __launch_bounds__(THREADS) place_rows(const place_job j, int epoch, float alpha) {
+  const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= j.d.rows) return;
+  const uint64_t id = j.ids[i];
   const uint32_t times = (uint32_t)epoch + 1;
-  uint32_t drawn = 0, word[4];
-  float p[DIMS];
+  uint32_t drawn = 0, word[4] = {0};
+  float p[DIMS], by[DIMS];
 #pragma unroll
   for (int c = 0; c < DIMS; c++) p[c] = j.positions[i * DIMS + c];
   for (int64_t e = j.row_start[i]; e < j.row_start[i + 1]; e++) {
     if (times * j.rate[e] >= j.rate[e]) continue;
-    for (int n = 0; n < j.d.pulls; n++) push<DIMS, true>(j, alpha, j.points + (int64_t)j.column[e] * DIMS, p);
-    for (int n = 0; n < j.d.negatives; n++, drawn++) {
-      if (drawn % 4 == 0) {
-        const uint32_t counter[4] = {(uint32_t)id, (uint32_t)(id >> 32), (uint32_t)epoch, drawn / 4};
-        sw_dropout_mask::sw_philox_device(j.d.seed, counter, word);
-      }
-      const uint32_t which = drawn % 4, w = which == 0 ? word[0] : which == 1 ? word[1] : which == 2 ? word[2] : word[3];
-      const int64_t other = __umulhi(w, (uint32_t)j.d.points);
-      if (!j.d.own || other != i) push<DIMS, false>(j, alpha, j.points + other * DIMS, p);
-    }
+    force<DIMS, true>(j.d.descent, alpha, p, j.points + (int64_t)j.column[e] * DIMS, by);
+#pragma unroll
+    for (int c = 0; c < DIMS; c++) p[c] += by[c];
+    for (int n = 0; n < j.d.descent.negatives; n++)
+      repel<DIMS>(j.d.descent, alpha, id, epoch, drawn++, word, j.points, -1, p);
   }
 #pragma unroll
-  for (int c = 0; c < DIMS; c++) j.next[(at - first) * DIMS + c] = p[c];
+  for (int c = 0; c < DIMS; c++) j.positions[i * DIMS + c] = p[c];
 }
-static __global__ void __launch_bounds__(THREADS) settle(const job j, int64_t first, int64_t last) {
-  const int dims = j.d.components;
-  const int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, place = first + at / dims;
-  if (place < last) j.positions[(j.order ? j.order[place] : place) * dims + at % dims] = j.next[at];
+
+static float alpha_of(const sw_umap_descent *d, int epoch) {
+  return (float)(d->first_alpha * (1 - (double)epoch / d->epochs));
 }
 
 /* A block a query: 128 scores into shared memory, then each thread counts for its targets. */
@@ -118,8 +203,9 @@ __device__ __forceinline__ float score_of(const sw_umap_ranks_desc &d, const flo
   for (int h = 0; h < d.hidden; h++) sum = fmaf(q[h], c[h], sum);
   return sum;
 }
-static __global__ void __launch_bounds__(THREADS) rank(const sw_umap_ranks_desc d, const float *queries, const float *corpus, const int64_t *own,
-                                                       const int64_t *index, int32_t *ranks) {
+static __global__ void __launch_bounds__(THREADS)
+    rank(const sw_umap_ranks_desc d, const float *queries, const float *corpus, const int64_t *own,
+         const int64_t *index, int32_t *ranks) {
   SW_SHARED(float, scores, THREADS);
   constexpr int MINE = (SW_MOST_NEIGHBOURS + THREADS - 1) / THREADS;
   const int64_t i = blockIdx.x, own_row = own[i];
@@ -154,38 +240,57 @@ static __global__ void __launch_bounds__(THREADS) rank(const sw_umap_ranks_desc 
 
 int sw_cuda_umap_weights(sw_stream *stream, const sw_umap_weights_desc *desc, const float *distances, float *weights) {
   if (umap_weights_check(desc)) return -1;
-  return sw_launch(stream, "umap_weights", weigh, dim3(sw_blocks(desc->rows, THREADS)), dim3(THREADS), 0, *desc, distances, weights);
+  return sw_launch(stream, "umap_weights", weigh, dim3(sw_blocks(desc->rows, THREADS)), dim3(THREADS), 0, *desc,
+                   distances, weights);
 }
 
-int sw_cuda_umap_multiply(sw_stream *stream, const sw_umap_multiply_desc *desc, const int64_t *row_start, const int32_t *column,
-                          const float *value, const float *x, float *y) {
+int sw_cuda_umap_multiply(sw_stream *stream, const sw_umap_multiply_desc *desc, const int64_t *row_start,
+                          const int32_t *column, const float *value, const float *x, float *y) {
   if (umap_multiply_check(desc)) return -1;
-  return sw_launch(stream, "umap_multiply", multiply, dim3(sw_blocks(desc->rows * SW_UMAP_BLOCK, THREADS)), dim3(THREADS), 0, *desc, row_start,
-                   column, value, x, y);
+  return sw_launch(stream, "umap_multiply", multiply, dim3(sw_blocks(desc->rows * SW_UMAP_BLOCK, THREADS)),
+                   dim3(THREADS), 0, *desc, row_start, column, value, x, y);
 }
 
 int sw_cuda_umap_layout_workspace(sw_stream *stream, const sw_umap_layout_desc *desc, size_t *bytes) {
   if (umap_layout_check(desc)) return -1;
-  *bytes = (size_t)((desc->rows / desc->groups + 1) * desc->components) * sizeof(float);
+  *bytes = (size_t)(desc->descent.points * desc->descent.components) * sizeof(float);
   return 0;
 }
 
-int sw_cuda_umap_layout(sw_stream *stream, const sw_umap_layout_desc *desc, const int64_t *row_start, const int32_t *column,
-                        const uint32_t *rate, const uint64_t *ids, const int32_t *order, float *positions, const float *points,
-                        void *workspace) {
+int sw_cuda_umap_layout(sw_stream *stream, const sw_umap_layout_desc *desc, const int32_t *head, const int32_t *tail,
+                        const uint32_t *rate, float *positions, void *workspace) {
   if (umap_layout_check(desc)) return -1;
-  const job j = {*desc, row_start, column, order, rate, ids, positions, points, (float *)workspace};
-  for (int epoch = desc->first_epoch; epoch < desc->last_epoch; epoch++) {
-    const float alpha = (float)(desc->first_alpha * (1 - (double)epoch / desc->epochs));
-    for (int64_t g = 0; g < desc->groups; g++) {
-      const int64_t first = desc->rows * g / desc->groups, last = desc->rows * (g + 1) / desc->groups;
-      if (sw_launch(stream, "umap_layout", desc->components == 2 ? move_rows<2> : move_rows<3>, dim3(sw_blocks(last - first, THREADS)),
-                    dim3(THREADS), 0, j, epoch, alpha, first, last) ||
-          sw_launch(stream, "umap_layout: settle", settle, dim3(sw_blocks((last - first) * desc->components, THREADS)), dim3(THREADS), 0, j,
-                    first, last))
-        return -1;
+  const sw_umap_descent *u = &desc->descent;
+  const int64_t numbers = u->points * u->components;
+  for (int epoch = u->first_epoch; epoch < u->last_epoch; epoch++) {
+    if (sw_launch(stream, "umap_layout: remember", remember, dim3(sw_blocks(numbers, THREADS)), dim3(THREADS), 0,
+                  numbers, positions, (float *)workspace))
+      return -1;
+    for (int direction = 0; direction < 2; direction++) {
+      const layout_job j = {*u,
+                            direction ? tail : head,
+                            direction ? head : tail,
+                            rate,
+                            (float *)workspace,
+                            positions,
+                            alpha_of(u, epoch),
+                            epoch,
+                            direction};
+      if (u->components == 2 ? run_direction<2>(stream, desc, j) : run_direction<3>(stream, desc, j)) return -1;
     }
   }
+  return 0;
+}
+
+int sw_cuda_umap_place(sw_stream *stream, const sw_umap_place_desc *desc, const int64_t *row_start,
+                       const int32_t *column, const uint32_t *rate, const uint64_t *ids, float *positions,
+                       const float *points) {
+  if (umap_place_check(desc)) return -1;
+  const place_job j = {*desc, row_start, column, rate, ids, positions, points};
+  for (int epoch = desc->descent.first_epoch; epoch < desc->descent.last_epoch; epoch++)
+    if (sw_launch(stream, "umap_place", desc->descent.components == 2 ? place_rows<2> : place_rows<3>,
+                  dim3(sw_blocks(desc->rows, THREADS)), dim3(THREADS), 0, j, epoch, alpha_of(&desc->descent, epoch)))
+      return -1;
   return 0;
 }
 
@@ -194,8 +299,9 @@ int sw_cuda_umap_ranks_workspace(sw_stream *stream, const sw_umap_ranks_desc *de
   return umap_ranks_check(desc);
 }
 
-int sw_cuda_umap_ranks(sw_stream *stream, const sw_umap_ranks_desc *desc, const float *queries, const float *corpus, const int64_t *own,
-                       const int64_t *index, int32_t *ranks, void *workspace) {
+int sw_cuda_umap_ranks(sw_stream *stream, const sw_umap_ranks_desc *desc, const float *queries, const float *corpus,
+                       const int64_t *own, const int64_t *index, int32_t *ranks, void *workspace) {
   if (umap_ranks_check(desc)) return -1;
-  return sw_launch(stream, "umap_ranks", rank, dim3((unsigned)desc->queries), dim3(THREADS), 0, *desc, queries, corpus, own, index, ranks);
+  return sw_launch(stream, "umap_ranks", rank, dim3((unsigned)desc->queries), dim3(THREADS), 0, *desc, queries, corpus,
+                   own, index, ranks);
 }

@@ -70,7 +70,7 @@ if not a.ours_only:
     sys.path.pop(0)  # this file has the package's name
     import umap
 
-    umap.UMAP(n_neighbors=15, metric="cosine").fit(x[:500])
+    umap.UMAP(n_neighbors=15, metric="cosine").fit(x[:5000])  # more than 4,096: its approximate neighbours, too
     sides.append(("umap-learn", theirs))
 with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "vectors.npy")

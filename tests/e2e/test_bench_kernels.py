@@ -43,7 +43,8 @@ if check(len(found) == 2 and found["cpu"] == found["cuda-emulated"], "the same w
     # 40 points, 14 neighbours, 20 edges
     check(work["umap_weights", "-", "40 x 14", "fp32"] == (4 * 2 * 40 * 14, 0), "weights of neighbours")
     check(work["umap_multiply", "-", "40 rows of 20 edges", "fp32"] == (8 * 41 + 4 * (2 * 800 + 2 * 40 * 8), 800 * 8), "a product of the graph")
-    check(work["umap_layout", "-", "an epoch of 40 points, 20 edges each", "fp32"] == (8 * 41 + 4 * (2 * 800 + 2 * 40 * 2), 0), "a layout's epoch")
+    check(work["umap_layout", "-", "an epoch of 40 points, 400 edges", "fp32"] == (4 * (3 * 400 + 2 * 40 * 2), 0), "a layout's epoch")
+    check(work["umap_place", "-", "an epoch of 40 rows, 20 edges each", "fp32"] == (8 * 41 + 8 * 40 + 4 * (2 * 800 + 3 * 40 * 2), 0), "placing's epoch")
     check(work["umap_ranks", "-", "5 of 30 x 8, k 14", "fp32"] == (4 * 35 * 8 + 8 * 5 + 12 * 70, 5 * 30 * 8), "ranks")
     # 4 documents of 64 words, 3 topics in rows of 16, 2 iterations; 100 words
     check(work["lda_beta", "-", "100 words, 3 topics", "fp32"] == (4 * 2 * 100 * 16, 0), "beta")

@@ -76,11 +76,13 @@ typedef struct {
 } multiply_job;
 static void run_multiply(kt *t, void *argument) {
   multiply_job *j = argument;
-  kt_ok(t, SW_RUN(&t->stream, umap_multiply, &j->desc, j->g.on_device->data, j->column, j->value->data, j->x->data, j->y->data));
+  kt_ok(t, SW_RUN(&t->stream, umap_multiply, &j->desc, j->g.on_device->data, j->column, j->value->data, j->x->data,
+                  j->y->data));
 }
 static void multiply(kt *t, int64_t rows, float back, int integers) {
   kt_case(t, "multiply, %lld rows, back %g%s", (long long)rows, back, integers ? ", integers" : "");
-  multiply_job j = {.desc = {rows, integers ? 2 : 1.7f, integers ? -1 : 0.3f, back}, .g = make_graph(t, rows, rows, 20, 200)};
+  multiply_job j = {.desc = {rows, integers ? 2 : 1.7f, integers ? -1 : 0.3f, back},
+                    .g = make_graph(t, rows, rows, 20, 200)};
   j.column = on_device(t, "column", j.g.column, (size_t)j.g.edges * sizeof *j.g.column);
   j.value = kt_new(t, "value", SW_F32, j.g.edges);
   j.x = kt_new(t, "x", SW_F32, rows * SW_UMAP_BLOCK);
@@ -100,91 +102,159 @@ static void multiply(kt *t, int64_t rows, float back, int integers) {
 
 typedef struct {
   sw_umap_layout_desc desc;
-  graph g;
-  int32_t *column, *order;
+  int32_t *head, *tail;
   uint32_t *rate;
-  uint64_t *ids;
-  kt_tensor *positions, *points, *workspace;
+  kt_tensor *positions, *workspace;
+  int32_t *host_head, *host_tail;
+  uint32_t *host_rate;
 } layout_job;
 static void run_layout(kt *t, void *argument) {
   layout_job *j = argument;
-  kt_ok(t, SW_RUN(&t->stream, umap_layout, &j->desc, j->g.on_device->data, j->column, j->rate, j->ids, j->order, j->positions->data,
-                  j->desc.own ? j->positions->data : j->points->data, j->workspace->data));
+  kt_ok(t,
+        SW_RUN(&t->stream, umap_layout, &j->desc, j->head, j->tail, j->rate, j->positions->data, j->workspace->data));
 }
-static void layout(kt *t, int64_t rows, int64_t points, int components, int own, int groups, int negatives, int epochs) {
-  kt_case(t, "layout, %lld rows, %lld points, %d components%s, %d groups, %d negatives", (long long)rows, (long long)points, components,
-          own ? ", own" : "", groups, negatives);
-  const int most = 12, many = 150; /* more active edges than the CPU lists at a time */
-  layout_job j = {.desc = {rows, points, components, own, 3, 3 + epochs, 20, groups, negatives, 1 + own, 1.577f, 0.895f, 0.02f, 12345}};
-  j.g = make_graph(t, rows, points, most, many);
-  uint32_t *rate = (uint32_t *)kt_doubles(t, j.g.edges + 1);
-  int32_t *order = (int32_t *)kt_doubles(t, rows + 1);
-  uint64_t *ids = (uint64_t *)kt_doubles(t, rows + 1);
-  for (int64_t e = 0; e < j.g.edges; e++) rate[e] = kt_below(t, 3) ? (uint32_t)(kt_random(t) * 0x1p32) : 0xffffffffu;
-  for (int64_t i = 0; i < rows; i++) order[i] = (int32_t)((i * 7919 + 3) % rows), ids[i] = (uint64_t)(kt_random(t) * 0x1p53) * 2049;
-  for (int64_t i = 0; i < rows && rows % 7919 == 0; i++) order[i] = (int32_t)i;
-  j.column = on_device(t, "column", j.g.column, (size_t)j.g.edges * sizeof *j.column);
-  j.rate = on_device(t, "rate", rate, (size_t)j.g.edges * sizeof *rate);
-  j.order = own ? on_device(t, "order", order, (size_t)rows * sizeof *order) : NULL;
-  j.ids = own ? NULL : on_device(t, "ids", ids, (size_t)rows * sizeof *ids);
-  j.positions = kt_new(t, "positions", SW_F32, rows * components);
-  j.points = kt_new(t, "points", SW_F32, own ? 1 : points * components);
-  kt_normal(t, j.positions, 0, 3);
-  kt_normal(t, j.points, 0, 3);
-  if (own && rows > 5) { /* points that are one: no force */
-    memcpy(j.positions->host + 4 * components, j.positions->host + 2 * components, (size_t)components * sizeof(double));
+/* Colours are random pairings: of all points, of some, of two, of none. */
+static void make_layout(kt *t, layout_job *j, int colors, double largest_rate) {
+  const int64_t points = j->desc.descent.points;
+  int64_t *start = (int64_t *)kt_doubles(t, colors + 1);
+  int32_t *order = (int32_t *)kt_doubles(t, points);
+  j->host_head = (int32_t *)kt_doubles(t, colors * points / 2 + 1);
+  j->host_tail = (int32_t *)kt_doubles(t, colors * points / 2 + 1);
+  j->host_rate = (uint32_t *)kt_doubles(t, colors * points / 2 + 1);
+  for (int64_t i = 0; i < points; i++) order[i] = (int32_t)i;
+  int64_t edges = 0;
+  for (int c = 0; c < colors; c++) {
+    for (int64_t i = points - 1; i > 0; i--) {
+      const int64_t other = kt_below(t, (int)i + 1);
+      const int32_t kept = order[i];
+      order[i] = order[other], order[other] = kept;
+    }
+    const int64_t pairs = c % 5 == 4 ? 0 : c % 5 == 2 ? points > 1 : c % 5 == 3 ? points / 6 : points / 2;
+    for (int64_t n = 0; n < pairs; n++, edges++) {
+      j->host_head[edges] = order[2 * n], j->host_tail[edges] = order[2 * n + 1];
+      j->host_rate[edges] = kt_below(t, 3) ? (uint32_t)(kt_random(t) * largest_rate * 0x1p32) : 0xffffffffu;
+    }
+    start[c + 1] = edges;
+  }
+  j->desc.colors = colors, j->desc.color_start = start;
+  j->head = on_device(t, "head", j->host_head, (size_t)edges * sizeof *j->head);
+  j->tail = on_device(t, "tail", j->host_tail, (size_t)edges * sizeof *j->tail);
+  j->rate = on_device(t, "rate", j->host_rate, (size_t)edges * sizeof *j->rate);
+  j->positions = kt_new(t, "positions", SW_F32, points * j->desc.descent.components);
+  kt_normal(t, j->positions, 0, 3);
+  size_t bytes;
+  kt_ok(t, SW_RUN(&t->stream, umap_layout_workspace, &j->desc, &bytes));
+  j->workspace = kt_bytes(t, "workspace", bytes);
+}
+static void layout(kt *t, int64_t points, int components, int colors, int negatives, int epochs) {
+  kt_case(t, "layout, %lld points, %d components, %d colours, %d negatives", (long long)points, components, colors,
+          negatives);
+  layout_job j = {.desc.descent = {points, components, 3, 3 + epochs, 20, negatives, 1.577f, 0.895f, 0.02f, 12345}};
+  make_layout(t, &j, colors, 1);
+  if (points > 5 && colors) { /* points that are one: no force */
+    memcpy(j.positions->host + j.host_tail[0] * components, j.positions->host + j.host_head[0] * components,
+           (size_t)components * sizeof(double));
     kt_upload(t, j.positions);
   }
-  size_t bytes;
-  kt_ok(t, SW_RUN(&t->stream, umap_layout_workspace, &j.desc, &bytes));
-  j.workspace = kt_bytes(t, "workspace", bytes);
-  double *want = kt_doubles(t, rows * components + 1), *scratch = kt_doubles(t, rows * components + 1);
-  memcpy(want, j.positions->host, (size_t)(rows * components) * sizeof *want);
-  sw_umap_layout_reference(&j.desc, j.g.row_start, j.g.column, rate, own ? NULL : ids, own ? order : NULL, want, own ? want : j.points->host, scratch);
+  double *want = kt_doubles(t, points * components), *before = kt_doubles(t, points * components);
+  memcpy(want, j.positions->host, (size_t)(points * components) * sizeof *want);
+  sw_umap_layout_reference(&j.desc, j.host_head, j.host_tail, j.host_rate, want, before);
   double moved = 0;
-  for (int64_t i = 0; i < rows * components; i++) moved = fmax(moved, fabs(want[i] - j.positions->host[i]));
-  kt_check(t, rows < 2 || moved > 0.01, "nothing moved");
+  for (int64_t i = 0; i < points * components; i++) moved = fmax(moved, fabs(want[i] - j.positions->host[i]));
+  kt_check(t, points < 30 || !colors || moved > 0.01, "nothing moved");
   kt_with_threads(t, "layout", run_layout, &j, &j.positions, 1);
   /* steps are short here: with long ones, which overshoot, each would multiply the errors of those before */
   kt_compare(t, "positions", j.positions, want, 1e-4, 1e-4);
   kt_clear(t);
 }
 
-/* Rows alone have the places they have among others, and epochs one by one those of all at once. */
-static void parts(kt *t) {
+/* Epochs one by one are those of all at once. */
+static void layout_in_parts(kt *t) {
   kt_case(t, "layout in parts");
-  enum { ROWS = 37, POINTS = 50, EPOCHS = 6 };
-  layout_job j = {.desc = {ROWS, POINTS, 2, 0, 0, EPOCHS, EPOCHS, 1, 5, 1, 1.577f, 0.895f, 0.25f, 7}};
-  j.g = make_graph(t, ROWS, POINTS, 9, 20);
-  uint32_t *rate = (uint32_t *)kt_doubles(t, j.g.edges);
-  uint64_t ids[ROWS];
-  for (int64_t e = 0; e < j.g.edges; e++) rate[e] = (uint32_t)(kt_random(t) * 0x1p32);
-  for (int i = 0; i < ROWS; i++) ids[i] = 977u * (unsigned)i;
-  j.column = on_device(t, "column", j.g.column, (size_t)j.g.edges * sizeof *j.column);
-  j.rate = on_device(t, "rate", rate, (size_t)j.g.edges * sizeof *rate);
-  j.ids = on_device(t, "ids", ids, sizeof ids);
-  j.positions = kt_new(t, "positions", SW_F32, ROWS * 2);
-  j.points = kt_new(t, "points", SW_F32, POINTS * 2);
-  kt_normal(t, j.positions, 0, 3);
-  kt_normal(t, j.points, 0, 3);
-  size_t bytes;
-  kt_ok(t, SW_RUN(&t->stream, umap_layout_workspace, &j.desc, &bytes));
-  j.workspace = kt_bytes(t, "workspace", bytes);
+  enum { POINTS = 50, EPOCHS = 6 };
+  layout_job j = {.desc.descent = {POINTS, 2, 0, EPOCHS, EPOCHS, 5, 1.577f, 0.895f, 0.25f, 7}};
+  make_layout(t, &j, 7, 1);
+  layout_job step = j;
+  step.positions = kt_new(t, "steps", SW_F32, POINTS * 2);
+  memcpy(step.positions->host, j.positions->host, POINTS * 2 * sizeof(double));
+  kt_upload(t, step.positions);
+  run_layout(t, &j);
+  for (int e = 0; e < EPOCHS; e++) {
+    step.desc.descent.first_epoch = e, step.desc.descent.last_epoch = e + 1;
+    run_layout(t, &step);
+  }
+  kt_same_bits(t, "epochs one by one", step.positions, j.positions);
+  kt_clear(t);
+}
+
+/* --- placing --- */
+
+typedef struct {
+  sw_umap_place_desc desc;
+  graph g;
+  int32_t *column;
+  uint32_t *rate, *host_rate;
+  uint64_t *ids, *host_ids;
+  kt_tensor *positions, *points;
+} place_job;
+static void run_place(kt *t, void *argument) {
+  place_job *j = argument;
+  kt_ok(t, SW_RUN(&t->stream, umap_place, &j->desc, j->g.on_device->data, j->column, j->rate, j->ids,
+                  j->positions->data, j->points->data));
+}
+static void make_place(kt *t, place_job *j) {
+  const sw_umap_descent *d = &j->desc.descent;
+  j->g = make_graph(t, j->desc.rows, d->points, 12, 150); /* more active edges than the CPU lists at a time */
+  j->host_rate = (uint32_t *)kt_doubles(t, j->g.edges + 1);
+  j->host_ids = (uint64_t *)kt_doubles(t, j->desc.rows + 1);
+  for (int64_t e = 0; e < j->g.edges; e++)
+    j->host_rate[e] = kt_below(t, 3) ? (uint32_t)(kt_random(t) * 0x1p32) : 0xffffffffu;
+  for (int64_t i = 0; i < j->desc.rows; i++) j->host_ids[i] = (uint64_t)(kt_random(t) * 0x1p53) * 2049;
+  j->column = on_device(t, "column", j->g.column, (size_t)j->g.edges * sizeof *j->column);
+  j->rate = on_device(t, "rate", j->host_rate, (size_t)j->g.edges * sizeof *j->rate);
+  j->ids = on_device(t, "ids", j->host_ids, (size_t)j->desc.rows * sizeof *j->ids);
+  j->positions = kt_new(t, "positions", SW_F32, j->desc.rows * d->components);
+  j->points = kt_new(t, "points", SW_F32, d->points * d->components);
+  kt_normal(t, j->positions, 0, 3);
+  kt_normal(t, j->points, 0, 3);
+}
+static void place(kt *t, int64_t rows, int64_t points, int components, int negatives, int epochs) {
+  kt_case(t, "place, %lld rows, %lld points, %d components, %d negatives", (long long)rows, (long long)points,
+          components, negatives);
+  place_job j = {.desc = {{points, components, 3, 3 + epochs, 20, negatives, 1.577f, 0.895f, 0.02f, 12345}, rows}};
+  make_place(t, &j);
+  double *want = kt_doubles(t, rows * components + 1);
+  memcpy(want, j.positions->host, (size_t)(rows * components) * sizeof *want);
+  sw_umap_place_reference(&j.desc, j.g.row_start, j.g.column, j.host_rate, j.host_ids, want, j.points->host);
+  double moved = 0;
+  for (int64_t i = 0; i < rows * components; i++) moved = fmax(moved, fabs(want[i] - j.positions->host[i]));
+  kt_check(t, rows < 2 || moved > 0.01, "nothing moved");
+  kt_with_threads(t, "place", run_place, &j, &j.positions, 1);
+  kt_compare(t, "positions", j.positions, want, 1e-4, 1e-4);
+  kt_clear(t);
+}
+
+/* Rows alone have the places they have among others, and epochs one by one those of all at once. */
+static void place_in_parts(kt *t) {
+  kt_case(t, "place in parts");
+  enum { ROWS = 37, EPOCHS = 6 };
+  place_job j = {.desc = {{50, 2, 0, EPOCHS, EPOCHS, 5, 1.577f, 0.895f, 0.25f, 7}, ROWS}};
+  make_place(t, &j);
   kt_tensor *steps = kt_new(t, "steps", SW_F32, ROWS * 2), *one = kt_new(t, "one", SW_F32, 2);
   memcpy(steps->host, j.positions->host, ROWS * 2 * sizeof(double));
   kt_upload(t, steps);
   double start[2 * ROWS];
   memcpy(start, j.positions->host, sizeof start);
-  run_layout(t, &j);
-  layout_job step = j;
+  run_place(t, &j);
+  place_job step = j;
   step.positions = steps;
   for (int e = 0; e < EPOCHS; e++) {
-    step.desc.first_epoch = e, step.desc.last_epoch = e + 1;
-    run_layout(t, &step);
+    step.desc.descent.first_epoch = e, step.desc.descent.last_epoch = e + 1;
+    run_place(t, &step);
   }
   kt_same_bits(t, "epochs one by one", steps, j.positions);
   for (int i = 0; i < ROWS; i += 5) {
-    layout_job alone = j;
+    place_job alone = j;
     int64_t starts[2] = {0, j.g.row_start[i + 1] - j.g.row_start[i]};
     alone.desc.rows = 1;
     alone.g.on_device = kt_bytes(t, "row_start", sizeof starts);
@@ -193,7 +263,7 @@ static void parts(kt *t) {
     alone.positions = one;
     memcpy(one->host, start + 2 * i, 2 * sizeof(double));
     kt_upload(t, one);
-    run_layout(t, &alone);
+    run_place(t, &alone);
     kt_same_bits_at(t, "alone", one, 0, j.positions, 2 * i, 2);
   }
   kt_clear(t);
@@ -208,10 +278,12 @@ typedef struct {
 } ranks_job;
 static void run_ranks(kt *t, void *argument) {
   ranks_job *j = argument;
-  kt_ok(t, SW_RUN(&t->stream, umap_ranks, &j->desc, j->queries->data, j->corpus->data, j->own, j->index, j->ranks->data, j->workspace->data));
+  kt_ok(t, SW_RUN(&t->stream, umap_ranks, &j->desc, j->queries->data, j->corpus->data, j->own, j->index, j->ranks->data,
+                  j->workspace->data));
 }
 static void ranks(kt *t, int64_t queries, int64_t corpus, int hidden, int k, sw_metric metric) {
-  kt_case(t, "ranks, %lld x %lld x %d, k %d, %s", (long long)queries, (long long)corpus, hidden, k, metric ? "distance" : "product");
+  kt_case(t, "ranks, %lld x %lld x %d, k %d, %s", (long long)queries, (long long)corpus, hidden, k,
+          metric ? "distance" : "product");
   ranks_job j = {.desc = {queries, corpus, hidden, k, metric}};
   j.queries = kt_new(t, "queries", SW_F32, queries * hidden);
   j.corpus = kt_new(t, "corpus", SW_F32, corpus * hidden);
@@ -232,7 +304,8 @@ static void ranks(kt *t, int64_t queries, int64_t corpus, int hidden, int k, sw_
   int32_t *want = (int32_t *)kt_doubles(t, queries * k + 1), *got = (int32_t *)kt_doubles(t, queries * k + 1);
   sw_umap_ranks_reference(&j.desc, j.queries->host, j.corpus->host, own, index, want);
   kt_with_threads(t, "ranks", run_ranks, &j, &j.ranks, 1);
-  if (t->device->copy_out(&t->stream, got, j.ranks->data, j.ranks->bytes) || t->device->synchronize(&t->stream)) exit(1);
+  if (t->device->copy_out(&t->stream, got, j.ranks->data, j.ranks->bytes) || t->device->synchronize(&t->stream))
+    exit(1);
   kt_check(t, memcmp(got, want, j.ranks->bytes) == 0, "ranks differ");
   kt_clear(t);
 }
@@ -246,14 +319,23 @@ static void bad_input(kt *t) {
   kt_fails(t, SW_RUN(&t->stream, umap_multiply, &m, NULL, NULL, NULL, NULL, NULL), "-1 rows");
   static const struct {
     const char *message;
-    sw_umap_layout_desc desc;
-  } cases[] = {{"4 components", {3, 3, 4, 1, 0, 1, 1, 1, 5, 2, 1, 1, 1, 0}},    {"2 rows among 3 points", {2, 3, 2, 1, 0, 1, 1, 1, 5, 2, 1, 1, 1, 0}},
-               {"0 points", {0, 0, 2, 0, 0, 1, 1, 1, 5, 2, 1, 1, 1, 0}},        {"epochs 2 to 1 of 3", {3, 3, 2, 1, 2, 1, 3, 1, 5, 2, 1, 1, 1, 0}},
-               {"epochs 0 to 4 of 3", {3, 3, 2, 1, 0, 4, 3, 1, 5, 2, 1, 1, 1, 0}}, {"0 groups", {3, 3, 2, 1, 0, 1, 1, 0, 5, 2, 1, 1, 1, 0}}};
+    sw_umap_descent descent;
+  } cases[] = {{"4 components", {3, 4, 0, 1, 1, 5, 1, 1, 1, 0}},
+               {"0 points", {0, 2, 0, 1, 1, 5, 1, 1, 1, 0}},
+               {"epochs 2 to 1 of 3", {3, 2, 2, 1, 3, 5, 1, 1, 1, 0}},
+               {"epochs 0 to 4 of 3", {3, 2, 0, 4, 3, 5, 1, 1, 1, 0}},
+               {"-1 negatives", {3, 2, 0, 1, 1, -1, 1, 1, 1, 0}}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    kt_fails(t, SW_RUN(&t->stream, umap_layout, &cases[i].desc, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), cases[i].message);
-    kt_fails(t, SW_RUN(&t->stream, umap_layout_workspace, &cases[i].desc, &bytes), cases[i].message);
+    const sw_umap_layout_desc l = {.descent = cases[i].descent};
+    const sw_umap_place_desc p = {.descent = cases[i].descent};
+    kt_fails(t, SW_RUN(&t->stream, umap_layout, &l, NULL, NULL, NULL, NULL, NULL), cases[i].message);
+    kt_fails(t, SW_RUN(&t->stream, umap_layout_workspace, &l, &bytes), cases[i].message);
+    kt_fails(t, SW_RUN(&t->stream, umap_place, &p, NULL, NULL, NULL, NULL, NULL, NULL), cases[i].message);
   }
+  const sw_umap_layout_desc l = {{3, 2, 0, 1, 1, 5, 1, 1, 1, 0}, 2, NULL};
+  kt_fails(t, SW_RUN(&t->stream, umap_layout, &l, NULL, NULL, NULL, NULL, NULL), "no starts");
+  const sw_umap_place_desc p = {{3, 2, 0, 1, 1, 5, 1, 1, 1, 0}, -1};
+  kt_fails(t, SW_RUN(&t->stream, umap_place, &p, NULL, NULL, NULL, NULL, NULL, NULL), "-1 rows");
   sw_umap_ranks_desc r = {3, 5, 4, 257, SW_INNER_PRODUCT};
   kt_fails(t, SW_RUN(&t->stream, umap_ranks_workspace, &r, &bytes), "257 of 3 queries");
   r.k = 2, r.metric = (sw_metric)2;
@@ -263,23 +345,20 @@ static void bad_input(kt *t) {
 
 static void bench(kt *t) {
   enum { ROWS = 100000, EDGES = 25 };
-  layout_job j = {.desc = {ROWS, ROWS, 2, 1, 100, 101, 200, 8, 5, 2, 1.577f, 0.895f, 1, 1}, .g = make_graph(t, ROWS, ROWS, 2 * EDGES, 200)};
-  uint32_t *rate = (uint32_t *)kt_doubles(t, j.g.edges);
-  for (int64_t e = 0; e < j.g.edges; e++) rate[e] = (uint32_t)(kt_random(t) * 0x1p31);
-  j.column = on_device(t, "column", j.g.column, (size_t)j.g.edges * sizeof *j.column);
-  j.rate = on_device(t, "rate", rate, (size_t)j.g.edges * sizeof *rate);
-  j.positions = kt_new(t, "positions", SW_F32, ROWS * 2);
-  kt_normal(t, j.positions, 0, 3);
-  size_t bytes;
-  kt_ok(t, SW_RUN(&t->stream, umap_layout_workspace, &j.desc, &bytes));
-  j.workspace = kt_bytes(t, "workspace", bytes);
-  kt_report(t, "layout epoch, 100000 points, 2.5 M edges", kt_seconds(t, run_layout, &j), 0, (double)j.g.edges * 8);
-  multiply_job m = {.desc = {ROWS, 1, 0, -1}, .g = j.g, .column = j.column};
-  m.value = kt_new(t, "value", SW_F32, j.g.edges);
+  layout_job j = {.desc.descent = {ROWS, 2, 100, 101, 200, 5, 1.577f, 0.895f, 1, 1}};
+  make_layout(t, &j, EDGES, 0.5);
+  const int64_t edges = j.desc.color_start[EDGES];
+  kt_report(t, "layout epoch, 100000 points, 1.6 M directed edges", kt_seconds(t, run_layout, &j), 0,
+            (double)edges * 2 * 12);
+  graph g = make_graph(t, ROWS, ROWS, 2 * EDGES, 200);
+  multiply_job m = {.desc = {ROWS, 1, 0, -1}, .g = g};
+  m.column = on_device(t, "column", g.column, (size_t)g.edges * sizeof *m.column);
+  m.value = kt_new(t, "value", SW_F32, g.edges);
   m.x = kt_new(t, "x", SW_F32, (int64_t)ROWS * SW_UMAP_BLOCK);
   m.y = kt_new(t, "y", SW_F32, (int64_t)ROWS * SW_UMAP_BLOCK);
   kt_fill(t, m.value, 0.01), kt_fill(t, m.x, 1), kt_fill(t, m.y, 1);
-  kt_report(t, "multiply, 2.5 M edges", kt_seconds(t, run_multiply, &m), 2.0 * SW_UMAP_BLOCK * (double)j.g.edges, (double)j.g.edges * 40);
+  kt_report(t, "multiply, 2.5 M edges", kt_seconds(t, run_multiply, &m), 2.0 * SW_UMAP_BLOCK * (double)g.edges,
+            (double)g.edges * 40);
   weights_job w = {.desc = {ROWS, 14, 1, 3.9f}};
   w.distances = kt_new(t, "distances", SW_F32, (int64_t)ROWS * 14);
   w.weights = kt_new(t, "weights", SW_F32, (int64_t)ROWS * 14);
@@ -304,17 +383,20 @@ static void tests(kt *t) {
   }
   if (!small) multiply(t, 3000, -1, 1);
   for (int components = 2; components <= 3; components++) {
-    layout(t, 1, 1, components, 1, 1, 5, 2);
-    layout(t, 2, 2, components, 1, 2, 5, 2);
-    layout(t, 37, 37, components, 1, 1, 5, 2);
-    layout(t, 100, 100, components, 1, 8, 5, 2);
-    layout(t, 100, 100, components, 1, 8, 0, 2);
-    layout(t, 45, 200, components, 0, 1, 5, 3);
-    layout(t, 0, 200, components, 0, 1, 5, 3);
-    layout(t, 300, 300, components, 1, 3, 7, 1);
-    if (!small) layout(t, 6000, 6000, components, 1, 8, 5, 1);
+    layout(t, 1, components, 2, 5, 2);
+    layout(t, 2, components, 1, 5, 2);
+    layout(t, 37, components, 12, 5, 2);
+    layout(t, 100, components, 40, 0, 2);
+    layout(t, 300, components, 3, 7, 1);
+    layout(t, 300, components, 0, 7, 1);
+    if (!small) layout(t, 6000, components, 8, 5, 1);
+    place(t, 45, 200, components, 5, 3);
+    place(t, 0, 200, components, 5, 3);
+    place(t, 1, 1, components, 2, 3);
+    if (!small) place(t, 3000, 500, components, 5, 1);
   }
-  parts(t);
+  layout_in_parts(t);
+  place_in_parts(t);
   for (int metric = SW_INNER_PRODUCT; metric <= SW_SQUARED_DISTANCE; metric++) {
     ranks(t, 7, 1, 5, 2, (sw_metric)metric);
     ranks(t, 1, 40, 3, 15, (sw_metric)metric);
@@ -326,4 +408,6 @@ static void tests(kt *t) {
   bad_input(t);
 }
 
-int main(int argc, char **argv) { return kt_run(argc, argv, tests, bench); }
+int main(int argc, char **argv) {
+  return kt_run(argc, argv, tests, bench);
+}

@@ -61,6 +61,7 @@ struct op_case {
     sw_umap_weights_desc umap_weights;
     sw_umap_multiply_desc umap_multiply;
     sw_umap_layout_desc umap_layout;
+    sw_umap_place_desc umap_place;
     sw_umap_ranks_desc umap_ranks;
     sw_lda_desc lda;
     sw_kmeans_desc kmeans;
@@ -621,24 +622,53 @@ MAKE(umap_multiply) {
   SHAPE("%lld rows of %d edges", (long long)rows, MAP_EDGES);
   return 1;
 }
-RUN(umap_layout) { return SW_RUN(stream, umap_layout, &c->umap_layout, t[0], t[1], t[2], NULL, NULL, t[3], t[3], t[4]); }
+RUN(umap_layout) { return SW_RUN(stream, umap_layout, &c->umap_layout, t[0], t[1], t[2], t[3], t[4]); }
 MAKE(umap_layout) {
-  const int64_t rows = points_of(b), edges = rows * MAP_EDGES;
+  const int64_t rows = points_of(b), half = rows / 2, edges = half * MAP_EDGES;
   sw_stream stream = b->stream;
   size_t bytes;
   if (variant || dtype != SW_F32 || s != b->shapes) return 0;
   c->any_model = 1;
-  c->umap_layout = (sw_umap_layout_desc){.rows = rows, .points = rows, .components = 2, .own = 1, .last_epoch = 1, .epochs = 200, .groups = 4,
-                                         .negatives = 5, .pulls = 2, .a = 1.577f, .b = 0.895f, .first_alpha = 1, .seed = 6};
-  if (SW_RUN(&stream, umap_layout_workspace, &c->umap_layout, &bytes) || graph_of(c, rows)) return -1;
+  int64_t *color_start = own(c, (MAP_EDGES + 1) * sizeof *color_start);
+  int32_t *head = own(c, (size_t)edges * sizeof *head), *tail = own(c, (size_t)edges * sizeof *tail);
   uint32_t *rates = own(c, (size_t)edges * sizeof *rates);
-  if (!rates) return -1;
-  for (int64_t e = 0; e < edges; e++) rates[e] = UINT32_MAX / (uint32_t)(e % 7 + 1);
+  if (!color_start || !head || !tail || !rates) return -1;
+  for (int64_t e = 0; e < edges; e++) { /* a colour joins each point of one half to one of the other */
+    head[e] = (int32_t)(e % half), tail[e] = (int32_t)(half + (e % half * 7919 + e / half) % half);
+    rates[e] = UINT32_MAX / (uint32_t)(e % 7 + 1);
+  }
+  for (int n = 0; n <= MAP_EDGES; n++) color_start[n] = n * half;
+  c->umap_layout = (sw_umap_layout_desc){{.points = rows, .components = 2, .last_epoch = 1, .epochs = 200, .negatives = 5, .a = 1.577f,
+                                          .b = 0.895f, .first_alpha = 1, .seed = 6}, MAP_EDGES, color_start};
+  if (SW_RUN(&stream, umap_layout_workspace, &c->umap_layout, &bytes)) return -1;
+  given(c, head, (size_t)edges * sizeof *head);
+  given(c, tail, (size_t)edges * sizeof *tail);
   given(c, rates, (size_t)edges * sizeof *rates);
   floats(c, SW_F32, rows * 2, VALUES, 10, IN | OUT);
   workspace(c, bytes);
   c->run = run_umap_layout;
-  SHAPE("an epoch of %lld points, %d edges each", (long long)rows, MAP_EDGES);
+  SHAPE("an epoch of %lld points, %lld edges", (long long)rows, (long long)edges);
+  return 1;
+}
+RUN(umap_place) { return SW_RUN(stream, umap_place, &c->umap_place, t[0], t[1], t[2], t[3], t[4], t[5]); }
+MAKE(umap_place) {
+  const int64_t rows = points_of(b), edges = rows * MAP_EDGES;
+  if (variant || dtype != SW_F32 || s != b->shapes) return 0;
+  if (graph_of(c, rows)) return -1;
+  c->any_model = 1;
+  c->umap_place = (sw_umap_place_desc){{.points = rows, .components = 2, .last_epoch = 1, .epochs = 100, .negatives = 5, .a = 1.577f, .b = 0.895f,
+                                        .first_alpha = 0.25f, .seed = 6}, rows};
+  uint32_t *rates = own(c, (size_t)edges * sizeof *rates);
+  uint64_t *ids = own(c, (size_t)rows * sizeof *ids);
+  if (!rates || !ids) return -1;
+  for (int64_t e = 0; e < edges; e++) rates[e] = UINT32_MAX / (uint32_t)(e % 7 + 1);
+  for (int64_t i = 0; i < rows; i++) ids[i] = (uint64_t)i;
+  given(c, rates, (size_t)edges * sizeof *rates);
+  given(c, ids, (size_t)rows * sizeof *ids);
+  floats(c, SW_F32, rows * 2, VALUES, 10, IN | OUT);
+  input(c, SW_F32, rows * 2);
+  c->run = run_umap_place;
+  SHAPE("an epoch of %lld rows, %d edges each", (long long)rows, MAP_EDGES);
   return 1;
 }
 RUN(umap_ranks) { return SW_RUN(stream, umap_ranks, &c->umap_ranks, t[0], t[1], t[2], t[3], t[4], t[5]); }
