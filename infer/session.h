@@ -3,6 +3,7 @@
 #define SW_INFER_SESSION_H
 #include "base/options.h"
 #include "engine/data/embed.h"
+#include "engine/data/rejects.h"
 #include "infer/shards.h"
 
 typedef struct {
@@ -53,6 +54,7 @@ typedef struct {
   sw_list inputs; /* borrowed */
   char *output;   /* without a last '/' */
   int to_stdout;
+  sw_rejects rejects; /* of all that is read; published by sw_infer_run */
   sw_journal journal;        /* open unless to_stdout */
   sw_shards shards;
   int part_done;             /* the part was finished by an earlier run */

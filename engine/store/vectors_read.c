@@ -243,6 +243,17 @@ int sw_vectors_read_ids(sw_vectors *v, uint64_t first, uint64_t rows, char **ids
   return status;
 }
 
+int sw_vectors_check_origin(const char *path_a, const sw_vectors *a, const char *path_b, const sw_vectors *b, int prefixes) {
+  if (a->hidden != b->hidden)
+    return sw_fail("%s holds vectors of %d numbers, %s of %d: they must come from the same model", path_a, a->hidden, path_b, b->hidden);
+  if (!*a->model_sha256 || !*b->model_sha256) return 0;
+  if (strcmp(a->model_sha256, b->model_sha256)) return sw_fail("%s and %s were made with different models: their vectors cannot be compared", path_a, path_b);
+  if (prefixes && strcmp(a->prefix, b->prefix))
+    return sw_fail("%s was made with the prefix '%s', %s with '%s': make it anew with skillwatch infer embed --prefix '%s'", path_a, a->prefix, path_b, b->prefix,
+                   b->prefix);
+  return 0;
+}
+
 int sw_vectors_is_map(const sw_vectors *v) {
   const handle *h = v->handle;
   sw_hdf_enter();
