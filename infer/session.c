@@ -172,6 +172,12 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
   const int sharded = s->shards.count > 1;
   s->shards.output = s->output;
   s->shards.identity = identity;
+  if (sharded) {
+    const int joined = sw_shards_clear(&s->shards);
+    if (joined < 0) return -1;
+    if (joined && !s->options->quiet) fprintf(stderr, "skillwatch: %s is joined already; what was left of its parts is removed\n", s->output);
+    if ((s->joined = joined && resume)) return 0;
+  }
   char *out = sharded ? sw_shards_path(&s->shards, s->shards.index) : sw_strdup(s->output);
   int status = out ? 0 : -1;
   if (!status && sharded && resume) { /* what is finished is not done again */
@@ -267,6 +273,7 @@ static int run_part(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_count
 
 int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
   sw_shards *shards = &s->shards;
+  if (s->joined) return 0;
   if (s->part_done)
     *counts = s->before;
   else if (run_part(s, job, counts, rejected))

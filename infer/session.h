@@ -57,6 +57,7 @@ typedef struct {
   sw_rejects rejects; /* of all that is read; published by sw_infer_run */
   sw_journal journal;        /* open unless to_stdout */
   sw_shards shards;
+  int joined;                /* the output was joined by an earlier run: nothing is left to do */
   int part_done;             /* the part was finished by an earlier run */
   int publishes;             /* the results of sw_infer_run are to be brought to the output by this process */
   sw_pipeline_counts before; /* what was done by the run that is continued */

@@ -1,6 +1,6 @@
 """skillwatch train topics and infer topics as people use them: finds topics, the same bits with any number of threads, after a stop and in any batch; coherence and
 bound as their definitions say; sets bad rows aside, refuses bad input in one line."""
-import collections, csv, itertools, json, math, os, random, re, subprocess, sys, tempfile, time
+import collections, csv, itertools, json, math, os, random, re, shutil, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from tiny import BIN, SAMPLES, Checks, program
@@ -110,6 +110,12 @@ with tempfile.TemporaryDirectory() as tmp:
     part = lambda i: program("infer", "topics", "-m", path("a.h5"), path("data.txt"), "--format", "lines", "-o", path("parts.jsonl"), "--shard", f"{i}/2")
     check(part(1).returncode == 0 and not os.path.exists(path("parts.jsonl")), "the first shard alone joins nothing")
     check(part(2).returncode == 0 and open(path("parts.jsonl")).read() == plain, "two shards: the same bits")
+    if shutil.which("mpirun"):
+        done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", BIN + "/skillwatch-infer", "topics", "-m", path("a.h5"), path("data.txt"),
+                               "--format", "lines", "-o", path("ranks.jsonl")], capture_output=True, text=True)
+        check(done.returncode == 0 and open(path("ranks.jsonl")).read() == plain, f"and dealt out by mpirun: {done.stderr}")
+    else:
+        print("mpirun is not there: its part is left out")
     open(path("back.txt"), "w").write("".join(t + "\n" for _, t in reversed(rows)))
     back = [json.loads(l) for l in infer("v.jsonl", data=path("back.txt")).splitlines()]
     check([r["topics"] for r in reversed(back)] == [r["topics"] for r in topics], "the same bits in another order")
