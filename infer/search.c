@@ -92,7 +92,7 @@ static int search_store(search_job *job, sw_usable *queries, sw_pipeline_counts 
 
 typedef struct {
   sw_infer_options infer;
-  const char *corpus, *corpus_column, *prefix, *corpus_prefix, *metric;
+  const char *corpus, *corpus_column, *corpus_format, *prefix, *corpus_prefix, *metric;
   int csv, k, exclude_self;
 } search_options;
 
@@ -100,7 +100,7 @@ static int open_corpus(search_job *job, const search_options *o) {
   const int own = o->corpus_column != NULL;
   const sw_postings_options reading = {.column = own ? o->corpus_column : o->infer.column, .id_column = own ? NULL : o->infer.id_column,
                                        .column_option = "corpus-column"};
-  return sw_corpus_open(&job->session, o->corpus, &reading, own ? "auto" : o->infer.format, o->corpus_prefix, &job->corpus);
+  return sw_corpus_open(&job->session, o->corpus, &reading, o->corpus_format, o->corpus_prefix, &job->corpus);
 }
 
 static int open_finder(search_job *job, const search_options *o) {
@@ -176,6 +176,7 @@ static int check(search_options *o, const sw_list *inputs) {
   int shard, shards;
   if (sw_shards_parse(o->infer.shard, &shard, &shards)) return -1;
   if (shards > 1 && (vectors || o->exclude_self)) return sw_fail("queries that are vectors, and --exclude-self, go with one process only: leave out --shard, or mpirun");
+  o->corpus_format = o->corpus_column ? "auto" : o->infer.format; /* before it becomes that of queries in a text file */
   if (vectors) return 0;
   sw_postings_format format;
   if (sw_corpus_format(inputs->items, (size_t)inputs->count, o->infer.format, &format)) return -1;

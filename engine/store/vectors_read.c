@@ -119,7 +119,10 @@ int sw_vectors_open(const char *path, sw_vectors *out) {
   unsigned char start[8] = {0};
   if (!status && !(h->npy = fopen(path, "rbe"))) status = sw_fail("cannot open %s: %s", path, strerror(errno));
   if (!status && sw_is_folder(path)) status = sw_fail("%s is a folder, a vectors file was expected", path);
-  if (!status && fread(start, 1, sizeof start, h->npy) < 6) status = sw_fail("%s is no vectors file", path);
+  const size_t got = status ? 0 : fread(start, 1, sizeof start, h->npy);
+  if (!status && got < 6)
+    status = got ? sw_fail("%s is no vectors file: 'skillwatch infer embed' makes them", path)
+                 : sw_fail("%s is empty (0 bytes): the copy or download failed, or what should have written it", path);
   if (!status && !memcmp(start, "\x93NUMPY", 6)) {
     rewind(h->npy);
     status = open_npy(h, out);

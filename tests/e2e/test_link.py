@@ -97,6 +97,12 @@ with tempfile.TemporaryDirectory() as tmp:
     one_line(link("--exact-only", "--candidates", at("r"), "--rejected", at("r")), 2, "are the same file")
     one_line(link("--exact-only", "--threshold", "2"), 2, "--threshold")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", write(at("bad.csv"), "a,b", "1,2"), tags), 1, "bad.csv", "--id-column", "a, b")
+    open(at("latin.csv"), "wb").write("Kürzel,Fähigkeit\n1,Python\n".encode("latin-1"))
+    one_line(program("infer", "link", "--exact-only", "--taxonomy", at("latin.csv"), tags), 1, "latin.csv: the line of column names is not UTF-8", "iconv")
+    for extra in ([], ["--json"]):
+        done = program("top", taxonomy, *extra)
+        one_line(done, 1, "no tagged posting was found in 9 lines", "infer tag")
+        check(done.stdout == "", f"and nothing else: {done.stdout!r}")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", at("missing.csv"), tags), 1, "missing.csv")
     one_line(program("infer", "link", "-q", "--exact-only", "--taxonomy", taxonomy, write(at("tags.csv"), "id,text", "1,Python")), 1, "tags.csv has no tagged posting", "infer tag")
     one_line(program("infer", "link", "-q", "--exact-only", "--taxonomy", taxonomy, at("missing.jsonl")), 1, "missing.jsonl")

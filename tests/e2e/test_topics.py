@@ -192,4 +192,6 @@ with tempfile.TemporaryDirectory() as tmp:
     for verb in (["infer", "tag"], ["infer", "multilabel"], ["infer", "embed"]):
         done = program(*verb, "-m", path("a.h5"), path("data.txt"))
         check(done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, f"{verb} on topics: {done.returncode} {done.stderr}")
+    done = program("train", "embed", "--base", path("a.h5"), "--data", path("data.txt"), "-o", path("e.h5"))
+    check(done.returncode == 1 and "a.h5: it holds topics" in done.stderr and "no encoder" in done.stderr and len(done.stderr.strip().splitlines()) == 1, f"topics as a base: {done.stderr}")
 check.close()
