@@ -99,6 +99,34 @@ static void remove_left_over(const char *target) {
   free(folder);
 }
 
+/* The newest temporary names, for a signal that ends the process. One that is stale does no harm: no name comes twice. */
+enum { REMEMBERED = 32 };
+static struct {
+  char path[PATH_MAX];
+  atomic_int whole;
+} remembered[REMEMBERED];
+
+static void remember(const char *path) {
+  static atomic_uint next;
+  const unsigned at = atomic_fetch_add(&next, 1) % REMEMBERED;
+  atomic_store(&remembered[at].whole, 0);
+  if (snprintf(remembered[at].path, PATH_MAX, "%s", path) < PATH_MAX) atomic_store(&remembered[at].whole, 1);
+}
+
+static void remove_and_end(int signal) {
+  for (int i = 0; i < REMEMBERED; i++)
+    if (atomic_load(&remembered[i].whole)) unlink(remembered[i].path);
+  raise(signal); /* the handler is gone: this ends the process once we return */
+}
+
+void sw_temporary_remove_at_signals(void) {
+  static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+  const struct sigaction ours = {.sa_handler = remove_and_end, .sa_flags = (int)SA_RESETHAND};
+  struct sigaction present;
+  for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+    if (!sigaction(signals[i], NULL, &present) && present.sa_handler == SIG_DFL) sigaction(signals[i], &ours, NULL); /* nohup's stays */
+}
+
 char *sw_temporary_path(const char *path) {
   static atomic_int number;
   sw_buffer name = {0};
@@ -111,6 +139,7 @@ char *sw_temporary_path(const char *path) {
     sw_buffer_close(&name);
     return NULL;
   }
+  remember(name.data);
   return sw_buffer_take(&name);
 }
 

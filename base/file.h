@@ -24,6 +24,8 @@ void sw_output_abandon(sw_output *output);
 /* The name of the temporary file or folder for `path` ("<path>.tmp-<pid>-<n>", beside the target where path is a symbolic link);
  * free() it. Those that a process which is gone left for the same path are removed. */
 char *sw_temporary_path(const char *path);
+/* From now on SIGTERM, SIGINT and SIGHUP remove temporary files before they end the process, unless it has handlers of its own. */
+void sw_temporary_remove_at_signals(void);
 /* Tells processes that see no pid of ours, on another machine or in another container, that a temporary file or folder is in use; until
  * `descriptor` is closed. A file system without locks is no reason to stop. */
 void sw_temporary_lock(int descriptor);

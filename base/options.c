@@ -1,5 +1,6 @@
 #include "base/options.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/launch.h"
 
 #include <errno.h>
@@ -198,6 +199,7 @@ int sw_exit_message(int status) {
 
 int sw_program(int argc, char **argv, int (*body)(int argc, char **argv)) {
   signal(SIGXFSZ, SIG_IGN); /* a file size limit should be a message, not a death */
+  sw_temporary_remove_at_signals();
   int status = body(argc, argv);
   errno = 0;
   int lost = fflush(stdout) || ferror(stdout);

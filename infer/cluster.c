@@ -4,21 +4,20 @@
 #include "base/table.h"
 #include "engine/data/csv.h"
 #include "engine/data/postings.h"
-#include "engine/data/rejects.h"
 #include "engine/space/kmeans.h"
 #include "engine/space/names.h"
 #include "engine/space/silhouette.h"
 #include "engine/store/config_file.h"
 #include "engine/store/json.h"
-#include "engine/store/vectors.h"
 #include "infer/session.h"
+#include "infer/usable.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 2048, NAME_TERMS = 3 };
+enum { NAME_TERMS = 3 };
 
 typedef struct {
   const char *output, *rejected, *device, *clusters, *texts, *column, *id_column;
@@ -34,14 +33,10 @@ typedef struct {
 
 typedef struct {
   const cluster_options *o;
-  const char *path;
   sw_device *device;
   sw_stream stream;
-  sw_vectors file;
-  int64_t rows; /* that can be used, */
-  int hidden;
-  float *x;     /* on the device: [rows, hidden] */
-  char **ids;   /* [rows] */
+  sw_usable input;
+  char **ids; /* [input.rows] */
   sw_rejects rejects;
   sw_kmeans best;
   attempt *attempts; /* of first_k to last_k */
@@ -50,84 +45,21 @@ typedef struct {
   uint64_t texts, texts_left_out;
 } cluster_job;
 
-/* --- input --- */
-
-static const char *unusable(const float *row, int hidden) {
-  double squares = 0;
-  for (int h = 0; h < hidden; h++) {
-    if (!isfinite(row[h])) return "the vector has a value that is not finite";
-    squares += (double)row[h] * (double)row[h];
-  }
-  return squares < 1e37 ? NULL : "the vector is too long for squared distances";
-}
-
-/* Rows [first, first + count) of the file, or of its map where `map` is one: those that can be used go to the device. */
-static int load_block(cluster_job *job, const float *map, uint64_t first, uint64_t count, float *block, char **ids) {
-  const size_t width = (size_t)job->hidden;
-  if (map) memcpy(block, map + first * width, count * width * sizeof *block);
-  if (sw_vectors_read_ids(&job->file, first, count, ids) || (!map && sw_vectors_read(&job->file, first, count, block))) return -1;
-  size_t kept = 0;
-  int status = 0;
-  for (uint64_t i = 0; i < count && !status; i++) {
-    const char *why = unusable(block + i * width, job->hidden);
-    if (why) {
-      status = sw_rejects_add(&job->rejects, job->path, first + i + 1, why, ids[i], strlen(ids[i]));
-      continue;
-    }
-    memmove(block + kept * width, block + i * width, width * sizeof *block);
-    job->ids[(size_t)job->rows + kept++] = ids[i];
-    ids[i] = NULL;
-  }
-  if (!status && kept)
-    status = job->device->copy_in(&job->stream, job->x + (size_t)job->rows * width, block, kept * width * sizeof *block) ||
-                     job->device->synchronize(&job->stream)
-                 ? -1
-                 : 0;
-  job->rows += (int64_t)kept;
-  return status;
-}
-
-static int load(cluster_job *job) {
-  const uint64_t rows = job->file.rows;
-  float *map = NULL, *block = NULL;
-  char *settings = NULL, **ids = sw_alloc_array(BLOCK, sizeof *ids);
-  int status = ids ? 0 : -1;
-  job->hidden = job->file.hidden;
-  if (!status && !job->o->vectors && sw_vectors_is_map(&job->file)) status = sw_vectors_read_map(&job->file, &job->hidden, &map, &settings);
-  const size_t bytes = (size_t)job->hidden * sizeof *block;
-  if (!status)
-    status = (block = sw_alloc_array(BLOCK, bytes)) && (job->ids = sw_alloc_array(rows + 1, sizeof *job->ids)) &&
-                     (job->x = job->device->alloc(job->device, rows * bytes + 1))
-                 ? 0
-                 : -1;
-  for (uint64_t first = 0; first < rows && !status; first += BLOCK) {
-    status = load_block(job, map, first, rows - first < BLOCK ? rows - first : BLOCK, block, ids);
-    for (int i = 0; i < BLOCK; i++) {
-      free(ids[i]);
-      ids[i] = NULL;
-    }
-  }
-  free(map), free(settings), free(block), free(ids);
-  if (!status && !job->rows)
-    return sw_fail("%s: there is no vector that can be used%s%s", job->path, job->rejects.count ? ": " : "", job->rejects.count ? job->rejects.reason : "");
-  return status;
-}
-
 /* --- clusters --- */
 
 static int find_clusters(cluster_job *job) {
   const cluster_options *o = job->o;
   sw_silhouette_sample sample = {0};
-  if (job->rows < o->last_k)
-    return sw_fail("%s: %lld row%s cannot make %d clusters: ask for fewer (-k)", job->path, (long long)job->rows, SW_S(job->rows), o->last_k);
-  int status = sw_silhouette_open(&job->stream, job->rows, job->hidden, job->x, o->kmeans.seed, &sample);
+  if (job->input.rows < o->last_k)
+    return sw_fail("%s: %lld row%s cannot make %d clusters: ask for fewer (-k)", job->input.path, (long long)job->input.rows, SW_S(job->input.rows), o->last_k);
+  int status = sw_silhouette_open(&job->stream, job->input.rows, job->input.width, job->input.device, o->kmeans.seed, &sample);
   for (int k = o->first_k; k <= o->last_k && !status; k++) {
     sw_kmeans_options options = o->kmeans;
     sw_kmeans found;
     attempt *a = &job->attempts[k - o->first_k];
     options.k = k;
-    if ((status = sw_kmeans_fit(&job->stream, &options, job->rows, job->hidden, job->x, o->quiet, &found))) {
-      sw_fail_in("%s", job->path);
+    if ((status = sw_kmeans_fit(&job->stream, &options, job->input.rows, job->input.width, job->input.device, o->quiet, &found))) {
+      sw_fail_in("%s", job->input.path);
       break;
     }
     *a = (attempt){k, found.inertia, NAN};
@@ -148,7 +80,7 @@ static int find_clusters(cluster_job *job) {
 
 /* Rows by their id: `first` of the id's number, then those that share it by `next` (-1: the last). Both [rows]. */
 static int index_rows(const cluster_job *job, sw_table *ids, int64_t *first, int64_t *next) {
-  for (int64_t i = job->rows - 1; i >= 0; i--) {
+  for (int64_t i = job->input.rows - 1; i >= 0; i--) {
     const size_t before = ids->count;
     const int64_t id = sw_table_add(ids, job->ids[i]);
     if (id < 0) return -1;
@@ -162,7 +94,7 @@ static int read_texts(cluster_job *job, sw_names *names) {
   const cluster_options *o = job->o;
   const sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
   sw_table ids = {0};
-  int64_t *first = sw_alloc_array((size_t)job->rows, sizeof *first), *next = sw_alloc_array((size_t)job->rows, sizeof *next);
+  int64_t *first = sw_alloc_array((size_t)job->input.rows, sizeof *first), *next = sw_alloc_array((size_t)job->input.rows, sizeof *next);
   sw_postings *postings = NULL;
   sw_posting posting;
   int status = first && next ? index_rows(job, &ids, first, next) : -1, more = 0;
@@ -185,7 +117,7 @@ static int read_texts(cluster_job *job, sw_names *names) {
   sw_table_close(&ids);
   free(first), free(next);
   if (!status && !job->texts)
-    status = sw_fail("no row of --texts %s has the id of a vector in %s: it must be the file that was embedded (--id-column names the ids)", o->texts, job->path);
+    status = sw_fail("no row of --texts %s has the id of a vector in %s: it must be the file that was embedded (--id-column names the ids)", o->texts, job->input.path);
   return status;
 }
 
@@ -216,9 +148,9 @@ static int write_rows(const cluster_job *job) {
   sw_buffer text = {0};
   if (sw_output_open(&out, job->o->output)) return -1;
   int status = job->o->csv ? sw_buffer_print(&text, "id,cluster,name,distance\r\n") : 0;
-  for (int64_t i = 0; i < job->rows && !status; i++) {
+  for (int64_t i = 0; i < job->input.rows && !status; i++) {
     status = print_row(job, i, &text) ? -1 : 0;
-    if (status || (text.size < 1 << 16 && i + 1 < job->rows)) continue;
+    if (status || (text.size < 1 << 16 && i + 1 < job->input.rows)) continue;
     fwrite(text.data, text.size, 1, out.file); /* the commit reports errors */
     sw_buffer_clear(&text);
   }
@@ -237,7 +169,7 @@ static int print_json(const cluster_job *job, double seconds, FILE *to) {
   for (int k = 0; k <= job->o->last_k - job->o->first_k; k++)
     json_array_append_new(attempts, json_pack("{s:i,s:f,s:o}", "k", job->attempts[k].k, "inertia", job->attempts[k].inertia, "silhouette",
                                               number_or_null(job->attempts[k].silhouette)));
-  json_t *summary = json_pack("{s:I,s:I,s:i,s:f,s:o,s:i,s:f,s:o,s:o}", "rows", (json_int_t)job->rows, "rejected", (json_int_t)job->rejects.count, "k",
+  json_t *summary = json_pack("{s:I,s:I,s:i,s:f,s:o,s:i,s:f,s:o,s:o}", "rows", (json_int_t)job->input.rows, "rejected", (json_int_t)job->rejects.count, "k",
                               job->best.k, "inertia", job->best.inertia, "silhouette", number_or_null(job->silhouette), "iterations", job->best.iterations,
                               "seconds", seconds, "clusters", clusters, "tried", attempts);
   char *text = summary ? sw_json_canonical(summary) : NULL;
@@ -254,7 +186,7 @@ static int report(const cluster_job *job, double seconds) {
     for (int k = o->first_k; k <= o->last_k && o->first_k < o->last_k; k++)
       fprintf(stderr, "cluster: k %d: inertia %.6g, silhouette %.4f%s\n", k, job->attempts[k - o->first_k].inertia, job->attempts[k - o->first_k].silhouette,
               k == job->best.k ? ", the best" : "");
-    fprintf(stderr, "cluster: %lld vectors in %d cluster%s, inertia %.6g, silhouette %.4f, %.1f s", (long long)job->rows, job->best.k, SW_S(job->best.k),
+    fprintf(stderr, "cluster: %lld vectors in %d cluster%s, inertia %.6g, silhouette %.4f, %.1f s", (long long)job->input.rows, job->best.k, SW_S(job->best.k),
             job->best.inertia, job->silhouette, seconds);
     if (job->rejects.count)
       fprintf(stderr, ", %llu unusable row%s set aside%s%s", (unsigned long long)job->rejects.count, SW_S(job->rejects.count),
@@ -269,12 +201,21 @@ static int report(const cluster_job *job, double seconds) {
 
 /* --- the job --- */
 
-static int run(cluster_job *job) {
+/* Usable rows to the device, and their ids. */
+static int load(cluster_job *job) {
+  static const int squares = 1;
+  return sw_usable_find(&job->input, &job->stream, sw_row_is_finite, &squares, &job->rejects) ||
+                 !(job->ids = sw_alloc_array((size_t)job->input.rows, sizeof *job->ids)) || sw_usable_read(&job->input, 0, job->input.rows, NULL, job->ids)
+             ? -1
+             : 0;
+}
+
+static int run(cluster_job *job, const char *path) {
   const cluster_options *o = job->o;
   const double started = sw_clock();
   sw_buffer aside = {0};
   int status = sw_device_choose(o->device, o->quiet, &job->device) || sw_stream_open(job->device, o->threads, &job->stream) ||
-                       sw_vectors_open(job->path, &job->file) || !(job->attempts = sw_alloc_array((size_t)(o->last_k - o->first_k + 1), sizeof *job->attempts))
+                       sw_usable_open(path, !o->vectors, &job->input) || !(job->attempts = sw_alloc_array((size_t)(o->last_k - o->first_k + 1), sizeof *job->attempts))
                    ? -1
                    : 0;
   const int beside = !o->rejected && strcmp(o->output, "-");
@@ -282,18 +223,17 @@ static int run(cluster_job *job) {
   if (!status) status = sw_rejects_open(&job->rejects, beside ? aside.data : o->rejected);
   sw_buffer_close(&aside);
   if (!status)
-    status = load(job) || find_clusters(job) || name_clusters(job) || write_rows(job) || sw_rejects_commit(&job->rejects) ? -1 : 0;
+    status = load(job) || find_clusters(job) || name_clusters(job) || sw_rejects_commit(&job->rejects) || write_rows(job) ? -1 : 0;
   return status ? -1 : report(job, sw_clock() - started);
 }
 
 static void close_job(cluster_job *job) {
-  if (job->x) job->device->release(job->device, job->x);
-  for (int64_t i = 0; i < job->rows && job->ids; i++) free(job->ids[i]);
+  for (int64_t i = 0; i < job->input.rows && job->ids; i++) free(job->ids[i]);
   for (int c = 0; c < job->best.k && job->names; c++) free(job->names[c]);
   free(job->ids), free(job->names), free(job->attempts);
   sw_kmeans_close(&job->best);
   sw_rejects_close(&job->rejects);
-  sw_vectors_close(&job->file);
+  sw_usable_close(&job->input);
   if (job->device) sw_device_close(job->device);
 }
 
@@ -358,8 +298,7 @@ int sw_infer_cluster(int argc, char **argv) {
   if (status) {
     status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   } else {
-    job.path = inputs.items[0];
-    status = run(&job) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+    status = run(&job, inputs.items[0]) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
     close_job(&job);
   }
   sw_list_close(&inputs);

@@ -33,14 +33,7 @@ json_t *sw_corpus_identity(const char *path) {
 
 /* --- files of vectors --- */
 
-int sw_corpus_check_origin(const char *path_a, const sw_vectors *a, const char *path_b, const sw_vectors *b) {
-  if (a->hidden != b->hidden) return sw_fail("%s holds vectors of %d numbers, %s of %d", path_a, a->hidden, path_b, b->hidden);
-  if (*a->model_sha256 && *b->model_sha256 && strcmp(a->model_sha256, b->model_sha256))
-    return sw_fail("%s and %s were made with different models: their vectors cannot be compared", path_a, path_b);
-  return 0;
-}
-
-int sw_corpus_check_model(const sw_infer_session *s, const char *path, const sw_vectors *v) {
+static int check_model(const sw_infer_session *s, const char *path, const sw_vectors *v) {
   const char *model = s->options->model;
   if (v->hidden != s->model->config.hidden_size)
     return sw_fail("%s holds vectors of %d numbers, those of %s have %d", path, v->hidden, model, s->model->config.hidden_size);
@@ -49,24 +42,33 @@ int sw_corpus_check_model(const sw_infer_session *s, const char *path, const sw_
   return 0;
 }
 
-int sw_corpus_open(const sw_infer_session *s, const char *path, sw_corpus *c) {
+int sw_corpus_open_store(sw_infer_session *s, const char *path, int again, sw_usable *u) {
+  static const int squares = 0;
+  sw_rejects told = {0}, *rejects = again ? &told : &s->rejects;
+  const uint64_t before = rejects->count;
+  if (sw_usable_open(path, 0, u) || (s->model && check_model(s, path, &u->file)) || sw_usable_find(u, NULL, sw_row_is_finite, &squares, rejects)) return -1;
+  const unsigned long long rejected = rejects->count - before;
+  if (rejected && !again && !s->options->quiet)
+    fprintf(stderr, "skillwatch: %s: %llu unusable row%s %s (%s)\n", path, rejected, SW_S(rejected), rejects->path ? "set aside" : "left out", rejects->reason);
+  return 0;
+}
+
+static int open_vectors(sw_infer_session *s, const char *path, sw_corpus *c) {
   *c = (sw_corpus){.name = path};
-  if (sw_vectors_open(path, &c->store)) return -1;
-  c->rows = c->store.rows;
-  c->hidden = c->store.hidden;
-  if (s->model && sw_corpus_check_model(s, path, &c->store)) return -1;
-  if (!c->rows) return sw_fail("%s is empty: there is nothing to search in", path);
+  if (sw_corpus_open_store(s, path, 0, &c->store)) return -1;
+  c->rows = (uint64_t)c->store.rows;
+  c->hidden = c->store.width;
   if (!(c->ids = sw_alloc_array(c->rows, sizeof *c->ids))) return -1;
   for (uint64_t first = 0; first < c->rows; first += IDS_AT_ONCE)
-    if (sw_vectors_read_ids(&c->store, first, c->rows - first < IDS_AT_ONCE ? c->rows - first : IDS_AT_ONCE, c->ids + first)) return -1;
+    if (sw_usable_read(&c->store, (int64_t)first, (int64_t)(c->rows - first < IDS_AT_ONCE ? c->rows - first : IDS_AT_ONCE), NULL, c->ids + first)) return -1;
   if (c->rows * (uint64_t)c->hidden * sizeof(float) > RESIDENT_BYTES) return 0;
   c->vectors = sw_alloc_array(c->rows, (size_t)c->hidden * sizeof *c->vectors);
-  return c->vectors ? sw_vectors_read(&c->store, 0, c->rows, c->vectors) : -1;
+  return c->vectors ? sw_usable_read(&c->store, 0, c->store.rows, c->vectors, NULL) : -1;
 }
 
 static int read_rows(void *context, int64_t first, int64_t rows, float *out) {
   sw_corpus *c = context;
-  if (!c->vectors) return sw_vectors_read(&c->store, (uint64_t)first, (uint64_t)rows, out);
+  if (!c->vectors) return sw_usable_read(&c->store, first, rows, out, NULL);
   memcpy(out, c->vectors + first * c->hidden, (size_t)(rows * c->hidden) * sizeof *out);
   return 0;
 }
@@ -84,7 +86,7 @@ void sw_corpus_close(sw_corpus *c) {
   free(c->texts);
   free(c->places);
   free(c->vectors);
-  if (c->store.handle) sw_vectors_close(&c->store);
+  sw_usable_close(&c->store);
   *c = (sw_corpus){0};
 }
 
@@ -201,4 +203,49 @@ int sw_corpus_embed(sw_infer_session *s, const char *const *paths, size_t count,
   if (message) sw_fail("%s", message);
   free(message);
   return status;
+}
+
+int sw_corpus_open(sw_infer_session *s, const char *path, const sw_postings_options *reading, const char *format, const char *prefix, sw_corpus *out) {
+  sw_postings_options options = *reading;
+  if (sw_corpus_is_store(path)) return open_vectors(s, path, out);
+  return sw_corpus_format(&path, 1, format, &options.format) ? -1 : sw_corpus_embed(s, &path, 1, &options, prefix, NULL, s->options->quiet, out);
+}
+
+/* --- what is nearest --- */
+
+int sw_finder_open(sw_infer_session *s, const sw_search_corpus *corpus, int hidden, int k, sw_similarity similarity, sw_finder *f) {
+  sw_stream stream;
+  *f = (sw_finder){.corpus = *corpus, .hidden = hidden, .k = k};
+  if (sw_stream_open(s->device, s->options->threads, &stream) || sw_search_open(&stream, hidden, k, similarity, SW_FINDER_BLOCK, &f->search)) return -1;
+  f->vectors = sw_alloc_array(SW_FINDER_BLOCK, (size_t)hidden * sizeof *f->vectors);
+  f->index = sw_alloc_array(SW_FINDER_BLOCK, (size_t)k * sizeof *f->index);
+  f->score = sw_alloc_array(SW_FINDER_BLOCK, (size_t)k * sizeof *f->score);
+  return f->vectors && f->index && f->score ? 0 : -1;
+}
+
+int sw_finder_run(sw_infer_session *s, sw_finder *f, size_t rows, int64_t first_skip) {
+  if (s->model) pthread_mutex_lock(&s->runs.turn); /* on a GPU batches and searches take turns */
+  const int failed = sw_search_run(f->search, &f->corpus, f->vectors, (int64_t)rows, first_skip, f->index, f->score);
+  if (s->model) pthread_mutex_unlock(&s->runs.turn);
+  return failed;
+}
+
+int sw_finder_items(sw_infer_session *s, sw_finder *f, const sw_item *items, size_t count, int64_t first_skip, sw_finder_each *each, void *context) {
+  const size_t hidden = (size_t)f->hidden;
+  for (size_t first = 0; first < count; first += SW_FINDER_BLOCK) {
+    const size_t rows = count - first < SW_FINDER_BLOCK ? count - first : SW_FINDER_BLOCK;
+    for (size_t i = 0; i < rows; i++) memcpy(f->vectors + i * hidden, items[first + i].pieces[0].result, hidden * sizeof *f->vectors);
+    if (sw_finder_run(s, f, rows, first_skip < 0 ? -1 : first_skip + (int64_t)first)) return -1;
+    for (size_t i = 0; i < rows; i++)
+      if (each(context, &items[first + i].posting, f->index + i * (size_t)f->k, f->score + i * (size_t)f->k)) return -1;
+  }
+  return 0;
+}
+
+void sw_finder_close(sw_finder *f) {
+  sw_search_close(f->search);
+  free(f->vectors);
+  free(f->index);
+  free(f->score);
+  *f = (sw_finder){0};
 }

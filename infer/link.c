@@ -2,7 +2,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/data/csv.h"
-#include "engine/data/rejects.h"
 #include "engine/data/rows.h"
 #include "engine/space/leaders.h"
 #include "engine/space/taxonomy.h"
@@ -57,7 +56,6 @@ typedef struct {
   uint32_t *order; /* [texts.count] the most frequent first */
   sw_table query_keys;
   query *queries; /* [query_keys.count] */
-  sw_rejects rejects;
   uint64_t postings, spans, linked[SW_LINK_REASONS]; /* spans by reason */
 } link_job;
 
@@ -93,7 +91,7 @@ static int read_tags(link_job *job, const char *path, row_visitor visit, void *c
     if (!aside) aside = check_row(row, reason);
     if (!aside) aside = visit(job, row, context, reason);
     json_decref(row);
-    status = aside < 0 || (aside && keep_rejects && sw_rejects_add(&job->rejects, path, line, reason, text, bytes)) ? -1 : 0;
+    status = aside < 0 || (aside && keep_rejects && sw_rejects_add(&job->session.rejects, path, line, reason, text, bytes)) ? -1 : 0;
     if (status) break;
   }
   sw_rows_close(&rows);
@@ -364,12 +362,11 @@ static int write_candidate(const link_job *job, const candidate *c, FILE *out, s
 }
 
 /* A leader's texts, the most frequent first, with "|" between. */
-static int write_candidates(const link_job *job) {
+static int write_candidates(const link_job *job, FILE *out) {
   const size_t count = job->query_keys.count;
   candidate *all = sw_alloc_array(count + 1, sizeof *all);
   sw_buffer line = {0};
-  sw_output output = {0};
-  int status = all ? sw_output_open(&output, job->options->candidates) : -1;
+  int status = all ? 0 : -1;
   for (size_t i = 0; i < job->texts.count && !status; i++) {
     const text_facts *f = &job->facts[job->order[i]];
     if ((f->reason != SW_LINK_NONE && f->reason != SW_LINK_AMBIGUOUS) || f->query < 0) continue;
@@ -382,11 +379,9 @@ static int write_candidates(const link_job *job) {
     status = (c->members.size && sw_buffer_append(&c->members, "|", 1)) || sw_buffer_append(&c->members, text, strlen(text)) ? -1 : 0;
   }
   if (!status) qsort(all, count, sizeof *all, by_spans);
-  if (!status && fputs("label,spans,members,reason,nearest_id,nearest_label,nearest_score\r\n", output.file) < 0)
+  if (!status && fputs("label,spans,members,reason,nearest_id,nearest_label,nearest_score\r\n", out) < 0)
     status = sw_fail("cannot write %s", job->options->candidates);
-  for (size_t i = 0; i < count && !status && all[i].spans; i++) status = write_candidate(job, &all[i], output.file, &line);
-  if (!status) status = sw_output_commit(&output);
-  else sw_output_abandon(&output);
+  for (size_t i = 0; i < count && !status && all[i].spans; i++) status = write_candidate(job, &all[i], out, &line);
   for (size_t i = 0; i < count && all; i++) sw_buffer_close(&all[i].members);
   free(all);
   sw_buffer_close(&line);
@@ -404,30 +399,29 @@ static void report(const link_job *job) {
     for (int i = SW_LINK_LABEL; i < SW_LINK_REASONS; i++)
       fprintf(stderr, "%s%llu %s", i == SW_LINK_LABEL ? ": " : ", ", (unsigned long long)job->linked[i], sw_link_reasons[i]);
     fprintf(stderr, ", %llu unlinked\n", (unsigned long long)job->linked[SW_LINK_NONE]);
-    if (job->rejects.count)
-      fprintf(stderr, "skillwatch: %llu row%s set aside (%s)\n", (unsigned long long)job->rejects.count, SW_S(job->rejects.count), job->rejects.reason);
+    if (job->session.rejects.count)
+      fprintf(stderr, "skillwatch: %llu row%s set aside (%s)\n", (unsigned long long)job->session.rejects.count, SW_S(job->session.rejects.count), job->session.rejects.reason);
   }
   if (!o->infer.json) return;
   FILE *out = job->session.to_stdout ? stderr : stdout;
   fprintf(out, "{\"postings\": %llu, \"spans\": %llu, \"texts\": %zu, \"rejected\": %llu", (unsigned long long)job->postings, (unsigned long long)job->spans,
-          job->texts.count, (unsigned long long)job->rejects.count);
+          job->texts.count, (unsigned long long)job->session.rejects.count);
   for (int i = 0; i < SW_LINK_REASONS; i++) fprintf(out, ", \"%s\": %llu", sw_link_reasons[i], (unsigned long long)job->linked[i]);
   fprintf(out, "}\n");
 }
 
-static int write_linked(link_job *job, const sw_list *inputs) {
+/* The candidates, if they are wanted, come before the linked tags: whoever sees those sees all of a run. */
+static int write_all(link_job *job, const sw_list *inputs) {
   const link_options *o = job->options;
-  sw_buffer aside = {0};
-  sw_output output = {0};
-  int status = 0;
-  if (o->infer.rejected || !job->session.to_stdout)
-    status = o->infer.rejected ? sw_buffer_print(&aside, "%s", o->infer.rejected) : sw_buffer_print(&aside, "%s.rejected.jsonl", o->infer.output);
-  if (!status) status = sw_rejects_open(&job->rejects, aside.data) || sw_output_open(&output, o->infer.output) ? -1 : 0;
-  for (int i = 0; i < inputs->count && !status; i++) status = read_tags(job, inputs->items[i], write_row, output.file, 1);
-  if (!status) status = sw_rejects_commit(&job->rejects);
-  if (!status) status = sw_output_commit(&output);
-  else sw_output_abandon(&output);
-  sw_buffer_close(&aside);
+  sw_output linked, candidates = {0};
+  int status = sw_output_open(&linked, o->infer.output);
+  for (int i = 0; i < inputs->count && !status; i++) status = read_tags(job, inputs->items[i], write_row, linked.file, 1);
+  if (!status && o->candidates) status = sw_output_open(&candidates, o->candidates) || write_candidates(job, candidates.file) ? -1 : 0;
+  if (!status) status = sw_rejects_commit(&job->session.rejects);
+  if (!status && o->candidates) status = sw_output_commit(&candidates);
+  if (!status) status = sw_output_commit(&linked);
+  sw_output_abandon(&candidates);
+  sw_output_abandon(&linked);
   return status;
 }
 
@@ -450,8 +444,7 @@ static int link_tags(link_job *job, const sw_list *inputs) {
     status = sw_fail("%s has no tagged posting: JSON lines with \"spans\" are wanted, as skillwatch infer tag -o tags.jsonl writes them", inputs->items[0]);
   if (!status) status = link_by_key(job);
   if (!status && !o->exact_only && job->query_keys.count) status = link_by_meaning(job);
-  if (!status) status = write_linked(job, inputs);
-  if (!status && o->candidates) status = write_candidates(job);
+  if (!status) status = write_all(job, inputs);
   if (!status) report(job);
   for (size_t i = 0; i < job->query_keys.count; i++) free(job->queries[i].plain);
   free(job->queries);
@@ -459,7 +452,6 @@ static int link_tags(link_job *job, const sw_list *inputs) {
   free(job->order);
   sw_table_close(&job->texts);
   sw_table_close(&job->query_keys);
-  sw_rejects_close(&job->rejects);
   sw_taxonomy_close(t);
   sw_skill_keys_close(job->keys);
   sw_infer_close(&job->session);

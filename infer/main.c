@@ -26,7 +26,7 @@ enum { JOBS = sizeof jobs / sizeof *jobs };
 
 /* Jobs that several processes can do together (infer/shards.h). */
 static int shares(const char *name) {
-  static const char *const names[] = {"tag", "embed", "classify", "multilabel", "search", "select"};
+  static const char *const names[] = {"tag", "embed", "classify", "multilabel", "search", "select", "topics"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (!strcmp(name, names[i])) return 1;
   return 0;

@@ -1,15 +1,13 @@
 /* skillwatch infer map: vectors to a map in two or three dimensions, by UMAP; or onto a map that is there. */
 #include "base/error.h"
 #include "base/progress.h"
-#include "base/sha256.h"
 #include "engine/data/csv.h"
-#include "engine/data/rejects.h"
 #include "engine/space/quality.h"
 #include "engine/space/umap.h"
 #include "engine/store/config_file.h"
 #include "engine/store/json.h"
-#include "engine/store/vectors.h"
 #include "infer/session.h"
+#include "infer/usable.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,22 +23,12 @@ typedef struct {
   double min_dist, spread;                                                       /* -1: not given */
 } map_options;
 
-/* A vectors file, and those of its rows that can be used on the device. */
-typedef struct {
-  const char *path;
-  sw_vectors file;
-  float *device;
-  uint64_t *row; /* [rows]: which of the file's each is */
-  int64_t rows;
-  char sha256[65]; /* of all rows as they are in the file */
-} source;
-
 typedef struct {
   const map_options *o;
   sw_umap_options umap;
   sw_device *device;
   sw_stream stream;
-  source old, input; /* old: the map that is fitted on */
+  sw_usable old, input; /* old: the map that is fitted on */
   float *old_coordinates, *coordinates;
   sw_rejects rejects;
   sw_map_quality quality;
@@ -49,7 +37,7 @@ typedef struct {
 /* --- settings --- */
 
 /* Those of the map, which new points must share. */
-static int settings_of_map(const source *old, int components, const char *text, sw_umap_options *u) {
+static int settings_of_map(const sw_usable *old, int components, const char *text, sw_umap_options *u) {
   json_t *json = sw_json_parse(text, strlen(text), old->path);
   if (!json) return -1;
   int64_t neighbours, dims, epochs, seed;
@@ -101,64 +89,8 @@ static int check_memory(const map_job *job) {
   return 0;
 }
 
-/* --- input --- */
+static const char *check_row(const void *options, int width, float *row) { return sw_umap_normalize(options, width, row); }
 
-/* Reads a file's rows to the device. Where one cannot be used it goes to `rejects`, or is a failure without. */
-static int load(map_job *job, source *s, sw_rejects *rejects) {
-  const int hidden = s->file.hidden;
-  const size_t bytes = (size_t)hidden * sizeof(float);
-  sw_sha256 *hash = sw_sha256_open();
-  float *block = sw_alloc_array(BLOCK, bytes);
-  s->row = sw_alloc_array(s->file.rows + 1, sizeof *s->row);
-  int status = hash && block && s->row && (s->device = job->device->alloc(job->device, s->file.rows * bytes + 1)) ? 0 : -1;
-  for (uint64_t first = 0; first < s->file.rows && !status; first += BLOCK) {
-    const uint64_t count = s->file.rows - first < BLOCK ? s->file.rows - first : BLOCK;
-    if ((status = sw_vectors_read(&s->file, first, count, block))) break;
-    sw_sha256_add(hash, block, count * bytes);
-    size_t kept = 0;
-    for (uint64_t i = 0; i < count && !status; i++) {
-      float *row = block + i * (size_t)hidden;
-      const char *why = sw_umap_normalize(&job->umap, hidden, row);
-      if (why && !rejects) {
-        status = sw_fail("%s: row %llu: %s", s->path, (unsigned long long)(first + i + 1), why);
-      } else if (why) {
-        char *id = NULL;
-        status = sw_vectors_read_ids(&s->file, first + i, 1, &id) || sw_rejects_add(rejects, s->path, first + i + 1, why, id, strlen(id)) ? -1 : 0;
-        free(id);
-      } else {
-        s->row[(size_t)s->rows + kept] = first + i;
-        memmove(block + kept++ * (size_t)hidden, row, bytes);
-      }
-    }
-    if (!status && kept)
-      status = job->device->copy_in(&job->stream, s->device + (size_t)s->rows * (size_t)hidden, block, kept * bytes) ||
-                       job->device->synchronize(&job->stream)
-                   ? -1
-                   : 0;
-    s->rows += (int64_t)kept;
-  }
-  if (hash) sw_sha256_close(hash, s->sha256);
-  free(block);
-  if (!status && !s->rows) return sw_fail("%s: there is no vector that can be mapped%s%s", s->path, rejects && rejects->count ? ": " : "",
-                                          rejects && rejects->count ? rejects->reason : "");
-  return status;
-}
-
-/* The rows `first` to `first + count` of those used, with their ids; vectors may be NULL. */
-static int read_used(source *s, int64_t first, int64_t count, float *vectors, char **ids) {
-  int64_t done = 0;
-  memset(ids, 0, (size_t)count * sizeof *ids);
-  while (done < count) { /* runs of rows that follow each other in the file */
-    const uint64_t at = s->row[first + done];
-    int64_t run = 1;
-    while (done + run < count && s->row[first + done + run] == at + (uint64_t)run) run++;
-    if (sw_vectors_read_ids(&s->file, at, (uint64_t)run, ids + done) ||
-        (vectors && sw_vectors_read(&s->file, at, (uint64_t)run, vectors + done * s->file.hidden)))
-      return -1;
-    done += run;
-  }
-  return 0;
-}
 static void free_ids(char **ids) {
   for (int64_t i = 0; i < BLOCK; i++) {
     free(ids[i]);
@@ -169,7 +101,7 @@ static void free_ids(char **ids) {
 /* --- output --- */
 
 static int write_hdf(map_job *job, char **ids, const char *json) {
-  source *s = &job->input;
+  sw_usable *s = &job->input;
   const sw_vectors *v = &s->file;
   const sw_vectors_origin origin = {v->model_sha256, v->model, v->pooling, v->prefix, v->normalize};
   float *block = sw_alloc_array(BLOCK, (size_t)v->hidden * sizeof *block);
@@ -180,7 +112,7 @@ static int write_hdf(map_job *job, char **ids, const char *json) {
     if (pass) status = sw_vectors_create(job->o->output, v->hidden, longest, &origin, &writer);
     for (int64_t first = 0; first < s->rows && !status; first += BLOCK) {
       const int64_t count = s->rows - first < BLOCK ? s->rows - first : BLOCK;
-      status = read_used(s, first, count, pass ? block : NULL, ids);
+      status = sw_usable_read(s, first, count, pass ? block : NULL, ids);
       for (int64_t i = 0; i < count && !status; i++) longest = strlen(ids[i]) > longest ? strlen(ids[i]) : longest;
       if (!status && pass) status = sw_vectors_append(writer, block, (const char *const *)ids, (size_t)count);
       free_ids(ids);
@@ -201,7 +133,7 @@ static int write_csv(map_job *job, char **ids) {
   int status = sw_buffer_print(&text, "id,x,y%s\r\n", dims == 3 ? ",z" : "");
   for (int64_t first = 0; first < job->input.rows && !status; first += BLOCK) {
     const int64_t count = job->input.rows - first < BLOCK ? job->input.rows - first : BLOCK;
-    status = read_used(&job->input, first, count, NULL, ids);
+    status = sw_usable_read(&job->input, first, count, NULL, ids);
     for (int64_t i = 0; i < count && !status; i++) {
       status = sw_csv_quote(&text, ids[i], strlen(ids[i]));
       for (int c = 0; c < dims && !status; c++) status = sw_buffer_print(&text, ",%.9g", (double)job->coordinates[(first + i) * dims + c]);
@@ -253,18 +185,12 @@ static void report(const map_job *job, double seconds) {
 /* --- the job --- */
 
 static int open_old(map_job *job) {
+  const sw_usable *old = &job->old, *input = &job->input;
   char *json = NULL;
-  int components, status;
-  job->old.path = job->o->fit_on;
-  status = sw_vectors_open(job->old.path, &job->old.file) || sw_vectors_read_map(&job->old.file, &components, &job->old_coordinates, &json) ? -1 : 0;
-  if (!status) status = settings_of_map(&job->old, components, json, &job->umap);
+  int components;
+  int status = sw_usable_open(job->o->fit_on, 0, &job->old) || sw_vectors_read_map(&job->old.file, &components, &job->old_coordinates, &json) ? -1 : 0;
+  if (!status) status = settings_of_map(old, components, json, &job->umap) || sw_vectors_check_origin(input->path, &input->file, old->path, &old->file, 1) ? -1 : 0;
   free(json);
-  if (!status && job->old.file.hidden != job->input.file.hidden)
-    status = sw_fail("%s has vectors of %d numbers, the map %s of %d: they must come from the same model", job->input.path, job->input.file.hidden,
-                     job->old.path, job->old.file.hidden);
-  const char *a = job->old.file.model_sha256, *b = job->input.file.model_sha256;
-  if (!status && a[0] && b[0] && strcmp(a, b))
-    status = sw_fail("%s and the map %s come from different models (%.12s and %.12s)", job->input.path, job->old.path, b, a);
   return status;
 }
 
@@ -272,15 +198,18 @@ static int run(map_job *job, const char *input) {
   const map_options *o = job->o;
   const double started = sw_clock();
   sw_buffer aside = {0};
-  job->input.path = input;
   int status = sw_device_choose(o->device, o->quiet, &job->device) || sw_stream_open(job->device, o->threads, &job->stream) ||
-                       sw_vectors_open(input, &job->input.file) || (o->fit_on && open_old(job)) || check_memory(job)
+                       sw_usable_open(input, 0, &job->input) || (o->fit_on && open_old(job)) || check_memory(job)
                    ? -1
                    : 0;
   if (!status) status = o->rejected ? sw_buffer_print(&aside, "%s", o->rejected) : sw_buffer_print(&aside, "%s.rejected.jsonl", o->output);
   if (!status) status = sw_rejects_open(&job->rejects, aside.data);
   sw_buffer_close(&aside);
-  if (!status) status = (o->fit_on && load(job, &job->old, NULL)) || load(job, &job->input, &job->rejects) ? -1 : 0;
+  if (!status)
+    status = (o->fit_on && sw_usable_find(&job->old, &job->stream, check_row, &job->umap, NULL)) ||
+                     sw_usable_find(&job->input, &job->stream, check_row, &job->umap, &job->rejects)
+                 ? -1
+                 : 0;
   const int dims = job->umap.components, hidden = job->input.file.hidden;
   if (!status && !(job->coordinates = sw_alloc_array((size_t)job->input.rows, (size_t)dims * sizeof(float)))) status = -1;
   if (!status && o->fit_on) {
@@ -292,15 +221,9 @@ static int run(map_job *job, const char *input) {
   if (!status && o->quality)
     status = sw_map_quality_of(&job->stream, job->umap.cosine, job->input.rows, hidden, job->input.device, dims, job->coordinates, QUALITY_NEIGHBOURS,
                                job->umap.seed, &job->quality);
-  if (!status) status = write_map(job) || sw_rejects_commit(&job->rejects) ? -1 : 0;
+  if (!status) status = sw_rejects_commit(&job->rejects) || write_map(job) ? -1 : 0;
   if (!status) report(job, sw_clock() - started);
   return status;
-}
-
-static void close_source(map_job *job, source *s) {
-  if (s->device) job->device->release(job->device, s->device);
-  free(s->row);
-  sw_vectors_close(&s->file);
 }
 
 /* Options to settings; a map that is fitted on brings its own. */
@@ -368,8 +291,8 @@ int sw_infer_map(int argc, char **argv) {
     status = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   } else {
     status = run(&job, inputs.items[0]) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
-    close_source(&job, &job.old);
-    close_source(&job, &job.input);
+    sw_usable_close(&job.old);
+    sw_usable_close(&job.input);
     free(job.old_coordinates), free(job.coordinates);
     sw_rejects_close(&job.rejects);
     if (job.device) sw_device_close(job.device);

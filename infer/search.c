@@ -3,7 +3,6 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "engine/data/csv.h"
-#include "engine/data/rejects.h"
 #include "engine/store/config_file.h"
 #include "infer/corpus.h"
 
@@ -11,20 +10,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { BLOCK = 1024 };
-
 typedef struct {
   sw_embedder embedder; /* of queries that are texts; first: the pipeline's */
   sw_infer_session session;
   sw_corpus corpus;
-  sw_search *search;
+  sw_finder finder;
   int csv, k, exclude_self;
   sw_similarity similarity;
-  uint64_t next;  /* the next query's number */
-  float *vectors; /* [BLOCK, hidden] */
-  const char **ids;
-  int64_t *index; /* [BLOCK, k] */
-  float *score;
+  uint64_t next; /* the next query's number */
   sw_buffer record;
 } search_job;
 
@@ -46,106 +39,98 @@ static int print_query(search_job *job, const char *id, const int64_t *index, co
   return job->csv ? 0 : put(out, "]}\n");
 }
 
-/* Finds the neighbours of the first `count` of job->vectors, named job->ids. */
-static int search_block(search_job *job, size_t count) {
-  const sw_search_corpus rows = sw_corpus_rows(&job->corpus);
-  sw_infer_session *s = &job->session;
-  if (s->model) pthread_mutex_lock(&s->runs.turn); /* on a GPU batches and searches take turns */
-  const int failed = sw_search_run(job->search, &rows, job->vectors, (int64_t)count, job->exclude_self ? (int64_t)job->next : -1, job->index, job->score);
-  if (s->model) pthread_mutex_unlock(&s->runs.turn);
-  for (size_t i = 0; i < count && !failed; i++)
-    if (print_query(job, job->ids[i], job->index + i * (size_t)job->k, job->score + i * (size_t)job->k)) return -1;
-  job->next += count;
-  return failed;
-}
+static int64_t next_skip(const search_job *job) { return job->exclude_self ? (int64_t)job->next : -1; }
 
 /* --- queries that are texts --- */
 
+static int print_item(void *context, const sw_posting *posting, const int64_t *index, const float *score) {
+  return print_query(context, posting->id, index, score);
+}
+
 static int write_chunk(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
   search_job *job = context;
-  const size_t hidden = (size_t)job->corpus.hidden;
   sw_buffer_clear(&job->record);
-  for (size_t first = 0; first < count; first += BLOCK) {
-    const size_t rows = count - first < BLOCK ? count - first : BLOCK;
-    for (size_t i = 0; i < rows; i++) {
-      memcpy(job->vectors + i * hidden, items[first + i].pieces[0].result, hidden * sizeof(float));
-      job->ids[i] = items[first + i].posting.id;
-    }
-    if (search_block(job, rows)) return -1;
-  }
+  if (sw_finder_items(&job->session, &job->finder, items, count, next_skip(job), print_item, job)) return -1;
+  job->next += count;
   return sw_infer_put(&job->session, counts, job->record.data, job->record.size);
 }
 
 /* --- queries that are vectors --- */
 
-static int search_store(search_job *job, sw_vectors *queries, sw_pipeline_counts *counts) {
+/* One block of them, as a record of the results. */
+static int search_block(search_job *job, sw_usable *queries, uint64_t first, uint64_t rows, char **ids) {
+  const size_t k = (size_t)job->k;
+  const sw_pipeline_counts counts = {.rows = rows};
+  int status = sw_usable_read(queries, (int64_t)first, (int64_t)rows, job->finder.vectors, ids) || sw_finder_run(&job->session, &job->finder, rows, next_skip(job)) ? -1 : 0;
+  sw_buffer_clear(&job->record);
+  for (uint64_t i = 0; i < rows; i++) {
+    if (!status) status = print_query(job, ids[i], job->finder.index + i * k, job->finder.score + i * k);
+    free(ids[i]);
+  }
+  job->next += rows;
+  return status ? -1 : sw_infer_put(&job->session, &counts, job->record.data, job->record.size);
+}
+
+static int search_store(search_job *job, sw_usable *queries, sw_pipeline_counts *counts, uint64_t *rejected) {
+  const uint64_t all = (uint64_t)queries->rows;
+  char *ids[SW_FINDER_BLOCK];
   sw_progress progress;
   int status = 0;
-  sw_progress_open(&progress, "search", (double)queries->rows, job->session.options->quiet);
-  for (counts->rows = job->session.before.rows; counts->rows < queries->rows && !status;) {
-    const uint64_t first = counts->rows, rows = queries->rows - first < BLOCK ? queries->rows - first : BLOCK;
-    sw_buffer_clear(&job->record);
-    status = sw_vectors_read(queries, first, rows, job->vectors) || sw_vectors_read_ids(queries, first, rows, (char **)job->ids) ? -1 : 0;
-    if (!status) {
-      status = search_block(job, rows);
-      for (uint64_t i = 0; i < rows; i++) free((char *)job->ids[i]);
-    }
-    const sw_pipeline_counts block = {.rows = rows};
+  *rejected = job->session.rejects.count;
+  sw_progress_open(&progress, "search", (double)all, job->session.options->quiet);
+  for (counts->rows = job->session.before.rows; counts->rows < all && !status;) {
+    const uint64_t rows = all - counts->rows < SW_FINDER_BLOCK ? all - counts->rows : SW_FINDER_BLOCK;
+    status = search_block(job, queries, counts->rows, rows, ids);
     counts->rows += rows;
-    if (!status) status = sw_infer_put(&job->session, &block, job->record.data, job->record.size);
     sw_progress_show(&progress, (double)counts->rows, NULL);
   }
   sw_progress_close(&progress);
-  return status;
+  return status || sw_rejects_commit(&job->session.rejects) ? -1 : 0;
 }
 
 /* --- the command --- */
 
 typedef struct {
   sw_infer_options infer;
-  const char *corpus, *corpus_column, *prefix, *corpus_prefix, *metric;
+  const char *corpus, *corpus_column, *corpus_format, *prefix, *corpus_prefix, *metric;
   int csv, k, exclude_self;
 } search_options;
 
 static int open_corpus(search_job *job, const search_options *o) {
-  if (sw_corpus_is_store(o->corpus)) return sw_corpus_open(&job->session, o->corpus, &job->corpus);
-  sw_postings_options reading = {.column = o->corpus_column ? o->corpus_column : o->infer.column,
-                                 .id_column = o->corpus_column ? NULL : o->infer.id_column};
-  return sw_corpus_format(&o->corpus, 1, o->corpus_column ? "auto" : o->infer.format, &reading.format) ? -1
-         : sw_corpus_embed(&job->session, &o->corpus, 1, &reading, o->corpus_prefix, NULL, o->infer.quiet, &job->corpus);
+  const int own = o->corpus_column != NULL;
+  const sw_postings_options reading = {.column = own ? o->corpus_column : o->infer.column, .id_column = own ? NULL : o->infer.id_column,
+                                       .column_option = "corpus-column"};
+  return sw_corpus_open(&job->session, o->corpus, &reading, o->corpus_format, o->corpus_prefix, &job->corpus);
 }
 
-static int open_search(search_job *job, const search_options *o) {
-  sw_stream stream;
-  const size_t k = (size_t)o->k;
-  if (sw_stream_open(job->session.device, o->infer.threads, &stream) ||
-      sw_search_open(&stream, job->corpus.hidden, o->k, job->similarity, BLOCK, &job->search))
-    return -1;
+static int open_finder(search_job *job, const search_options *o) {
+  const sw_search_corpus rows = sw_corpus_rows(&job->corpus);
   if ((uint64_t)o->k > job->corpus.rows && !o->infer.quiet)
     fprintf(stderr, "skillwatch: %s has %llu row%s: all of them are given, not %d\n", o->corpus, (unsigned long long)job->corpus.rows,
             SW_S(job->corpus.rows), o->k);
-  job->vectors = sw_alloc_array(BLOCK, (size_t)job->corpus.hidden * sizeof *job->vectors);
-  job->ids = sw_alloc_array(BLOCK, sizeof *job->ids);
-  job->index = sw_alloc_array(BLOCK, k * sizeof *job->index);
-  job->score = sw_alloc_array(BLOCK, k * sizeof *job->score);
-  return job->vectors && job->ids && job->index && job->score ? 0 : -1;
+  return sw_finder_open(&job->session, &rows, job->corpus.hidden, o->k, job->similarity, &job->finder);
+}
+
+/* Queries that are vectors: of the model that embeds the corpus, or of the corpus's. */
+static int open_queries(search_job *job, const search_options *o, const char *path, sw_usable *queries) {
+  const sw_vectors *corpus = &job->corpus.store.file;
+  return sw_corpus_open_store(&job->session, path, o->exclude_self, queries) ||
+                 (corpus->handle && sw_vectors_check_origin(path, &queries->file, o->corpus, corpus, 0))
+             ? -1
+             : 0;
 }
 
 static int search(search_job *job, const search_options *o, const sw_list *inputs) {
   const char *head = job->csv ? "query,rank,id,score,text\r\n" : "";
   const int vectors = sw_corpus_is_store(inputs->items[0]);
   sw_infer_session *s = &job->session;
-  sw_vectors queries = {0};
+  sw_usable queries = {0};
   sw_pipeline_counts counts = {0};
   uint64_t rejected = 0;
   int status = sw_infer_open(s, "search", &o->infer, inputs);
-  if (!status && s->shards.count > 1 && (vectors || o->exclude_self))
-    status = sw_fail("queries that are vectors, and --exclude-self, go with one process only");
-  if (!status) status = open_corpus(job, o) || open_search(job, o) ? -1 : 0;
+  if (!status) status = open_corpus(job, o) || open_finder(job, o) ? -1 : 0;
   if (!status && vectors)
-    status = sw_vectors_open(inputs->items[0], &queries) ? -1
-             : job->corpus.store.handle                  ? sw_corpus_check_origin(inputs->items[0], &queries, o->corpus, &job->corpus.store)
-                                                         : sw_corpus_check_model(s, inputs->items[0], &queries);
+    status = open_queries(job, o, inputs->items[0], &queries);
   else if (!status)
     status = sw_embedder_open(&job->embedder, &s->runs, s->tokenizer, o->prefix, -1);
   if (!status) {
@@ -158,17 +143,13 @@ static int search(search_job *job, const search_options *o, const sw_list *input
   if (!status && s->to_stdout && fputs(head, stdout) < 0) status = sw_fail("cannot write to standard output");
   sw_pipeline_job pipeline = {.context = job, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker,
                               .encode = sw_embed_encode_vector, .run = sw_embed_run_vectors, .write = write_chunk};
-  if (!status) status = vectors ? search_store(job, &queries, &counts) : sw_infer_run(s, &pipeline, &counts, &rejected);
+  if (!status) status = vectors ? search_store(job, &queries, &counts, &rejected) : sw_infer_run(s, &pipeline, &counts, &rejected);
   if (!status && (vectors ? !s->to_stdout : s->publishes)) status = sw_infer_publish(s, head);
   if (!status) sw_infer_report(s, &counts, rejected);
-  sw_search_close(job->search);
+  sw_finder_close(&job->finder);
   sw_corpus_close(&job->corpus);
-  if (queries.handle) sw_vectors_close(&queries);
+  sw_usable_close(&queries);
   sw_buffer_close(&job->record);
-  free(job->vectors);
-  free(job->ids);
-  free(job->index);
-  free(job->score);
   sw_infer_close(s);
   return status;
 }
@@ -192,6 +173,10 @@ static int check(search_options *o, const sw_list *inputs) {
   o->csv |= sw_infer_ends_in(o->infer.output, ".csv");
   if (strcmp(o->infer.output, "-") && !o->csv && !sw_infer_ends_in(o->infer.output, ".jsonl"))
     return sw_fail("-o %s: the name must end in .csv or .jsonl", o->infer.output);
+  int shard, shards;
+  if (sw_shards_parse(o->infer.shard, &shard, &shards)) return -1;
+  if (shards > 1 && (vectors || o->exclude_self)) return sw_fail("queries that are vectors, and --exclude-self, go with one process only: leave out --shard, or mpirun");
+  o->corpus_format = o->corpus_column ? "auto" : o->infer.format; /* before it becomes that of queries in a text file */
   if (vectors) return 0;
   sw_postings_format format;
   if (sw_corpus_format(inputs->items, (size_t)inputs->count, o->infer.format, &format)) return -1;

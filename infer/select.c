@@ -2,7 +2,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/data/csv.h"
-#include "engine/data/rejects.h"
 #include "engine/store/config_file.h"
 #include "engine/text/pattern.h"
 #include "infer/corpus.h"
@@ -11,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 1024 };
-
 typedef struct {
   sw_embedder embedder; /* first: the pipeline's */
   sw_infer_session session;
@@ -20,13 +17,10 @@ typedef struct {
   int by_pattern; /* anchors are those of the postings that the expression matches */
   int by_mean;
   float *mean; /* of the anchors' unit vectors, where that is what counts */
-  sw_search *search;
+  sw_finder finder;
   int csv;
   double cutoff;
   uint64_t selected;
-  float *vectors; /* [BLOCK, hidden] */
-  int64_t *index; /* [BLOCK] */
-  float *score;
   sw_buffer record;
 } select_job;
 
@@ -65,26 +59,17 @@ static int read_mean(void *context, int64_t first, int64_t rows, float *out) {
   return 0;
 }
 
+static int print_if_near(void *context, const sw_posting *posting, const int64_t *anchor, const float *score) {
+  select_job *job = context;
+  const int matched = is_anchor(job, posting);
+  return matched || (double)*score >= job->cutoff ? print_posting(job, posting, matched, *anchor, *score) : 0;
+}
+
 static int write_chunk(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
   select_job *job = context;
-  const size_t hidden = (size_t)job->anchors.hidden;
-  const sw_search_corpus corpus =
-      job->by_mean ? (sw_search_corpus){.rows = 1, .read = read_mean, .context = job, .name = "the anchors' mean"} : sw_corpus_rows(&job->anchors);
   sw_buffer_clear(&job->record);
-  for (size_t first = 0; first < count; first += BLOCK) {
-    const size_t rows = count - first < BLOCK ? count - first : BLOCK;
-    for (size_t i = 0; i < rows; i++) memcpy(job->vectors + i * hidden, items[first + i].pieces[0].result, hidden * sizeof(float));
-    pthread_mutex_lock(&job->session.runs.turn); /* on a GPU batches and searches take turns */
-    const int failed = sw_search_run(job->search, &corpus, job->vectors, (int64_t)rows, -1, job->index, job->score);
-    pthread_mutex_unlock(&job->session.runs.turn);
-    if (failed) return -1;
-    for (size_t i = 0; i < rows; i++) {
-      const sw_posting *posting = &items[first + i].posting;
-      const int matched = is_anchor(job, posting);
-      if ((matched || (double)job->score[i] >= job->cutoff) && print_posting(job, posting, matched, job->index[i], job->score[i])) return -1;
-    }
-  }
-  return sw_infer_put(&job->session, counts, job->record.data, job->record.size);
+  return sw_finder_items(&job->session, &job->finder, items, count, -1, print_if_near, job) ? -1
+         : sw_infer_put(&job->session, counts, job->record.data, job->record.size);
 }
 
 /* --- the command --- */
@@ -116,36 +101,30 @@ static int make_mean(select_job *job) {
 }
 
 static int open_anchors(select_job *job, const select_options *o, const sw_list *inputs) {
-  if (o->anchors_file && sw_corpus_is_store(o->anchors_file)) return sw_corpus_open(&job->session, o->anchors_file, &job->anchors);
+  sw_infer_session *s = &job->session;
   sw_postings_options reading = {.column = o->infer.column, .id_column = o->infer.id_column};
-  if (o->anchors) {
+  if (o->anchors)
     return sw_postings_format_parse(o->infer.format, &reading.format) ||
-                   sw_corpus_embed(&job->session, inputs->items, (size_t)inputs->count, &reading, o->prefix, o->anchors, 1, &job->anchors)
+                   sw_corpus_embed(s, inputs->items, (size_t)inputs->count, &reading, o->prefix, o->anchors, 1, &job->anchors)
                ? -1
                : 0;
-  }
   if (o->anchors_column) reading = (sw_postings_options){.column = o->anchors_column};
-  return sw_corpus_format(&o->anchors_file, 1, "auto", &reading.format) ||
-                 sw_corpus_embed(&job->session, &o->anchors_file, 1, &reading, o->prefix, NULL, o->infer.quiet, &job->anchors)
-             ? -1
-             : 0;
+  reading.column_option = "anchors-column";
+  return sw_corpus_open(s, o->anchors_file, &reading, "auto", o->prefix, &job->anchors);
 }
 
-static int open_search(select_job *job, const select_options *o) {
-  sw_stream stream;
-  if (sw_stream_open(job->session.device, o->infer.threads, &stream) || sw_search_open(&stream, job->anchors.hidden, 1, SW_COSINE, BLOCK, &job->search))
-    return -1;
+static int open_finder(select_job *job, const select_options *o) {
   if (!o->infer.quiet) fprintf(stderr, "skillwatch: %llu anchor%s\n", (unsigned long long)job->anchors.rows, SW_S(job->anchors.rows));
-  job->vectors = sw_alloc_array(BLOCK, (size_t)job->anchors.hidden * sizeof *job->vectors);
-  job->index = sw_alloc_array(BLOCK, sizeof *job->index);
-  job->score = sw_alloc_array(BLOCK, sizeof *job->score);
-  return job->vectors && job->index && job->score && !(job->by_mean && make_mean(job)) ? 0 : -1;
+  if (job->by_mean && make_mean(job)) return -1;
+  const sw_search_corpus corpus =
+      job->by_mean ? (sw_search_corpus){.rows = 1, .read = read_mean, .context = job, .name = "the anchors' mean"} : sw_corpus_rows(&job->anchors);
+  return sw_finder_open(&job->session, &corpus, job->anchors.hidden, 1, SW_COSINE, &job->finder);
 }
 
 static int run_select(select_job *job, const select_options *o, const sw_list *inputs) {
   const char *head = job->csv ? "id,date,score,reason,anchor,anchor_text\r\n" : "";
   sw_infer_session *s = &job->session;
-  int status = sw_infer_open(s, "select", &o->infer, inputs) || open_anchors(job, o, inputs) || open_search(job, o) ||
+  int status = sw_infer_open(s, "select", &o->infer, inputs) || open_anchors(job, o, inputs) || open_finder(job, o) ||
                        sw_embedder_open(&job->embedder, &s->runs, s->tokenizer, o->prefix, -1)
                    ? -1
                    : 0;
@@ -161,13 +140,10 @@ static int run_select(select_job *job, const select_options *o, const sw_list *i
   if (!status) status = sw_infer_complete(s, &pipeline, head, NULL);
   if (!status && !o->infer.quiet)
     fprintf(stderr, "select: %llu selected%s\n", (unsigned long long)job->selected, resumed ? " since the run was continued" : "");
-  sw_search_close(job->search);
+  sw_finder_close(&job->finder);
   sw_corpus_close(&job->anchors);
   sw_buffer_close(&job->record);
   free(job->mean);
-  free(job->vectors);
-  free(job->index);
-  free(job->score);
   sw_infer_close(s);
   return status;
 }

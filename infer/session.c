@@ -59,6 +59,26 @@ int sw_infer_check(const sw_infer_options *o, const sw_list *inputs) {
 
 typedef enum { READS_TOKENS, READS_STEMS, NO_MODEL } source;
 
+/* Where unusable rows go; *out NULL: nowhere. free() it. */
+static int name_rejects(const sw_infer_session *s, char **out) {
+  sw_buffer path = {0};
+  *out = NULL;
+  if (s->to_stdout && !s->options->rejected) return 0;
+  const int failed = s->options->rejected ? sw_buffer_print(&path, "%s", s->options->rejected) : sw_buffer_print(&path, "%s.rejected.jsonl", s->output);
+  if (!failed) *out = sw_buffer_take(&path);
+  sw_buffer_close(&path);
+  return failed;
+}
+
+/* All shards read all rows: one of them writes those set aside. */
+static int open_rejects(sw_infer_session *s) {
+  char *path;
+  if (name_rejects(s, &path)) return -1;
+  const int status = sw_rejects_open(&s->rejects, s->shards.index ? NULL : path);
+  free(path);
+  return status;
+}
+
 static int open_session(sw_infer_session *s, const char *verb, const sw_infer_options *o, const sw_list *inputs, source how) {
   *s =
       (sw_infer_session){.options = o, .verb = verb, .inputs = *inputs, .journal = {.file = -1}, .started = sw_clock()};
@@ -66,6 +86,7 @@ static int open_session(sw_infer_session *s, const char *verb, const sw_infer_op
   s->to_stdout = !strcmp(o->output, "-");
   if (sw_shards_parse(o->shard, &s->shards.index, &s->shards.count) || !(s->output = sw_strdup(o->output))) return -1;
   for (size_t n = strlen(s->output); n > 1 && s->output[n - 1] == '/'; n--) s->output[n - 1] = 0;
+  if (open_rejects(s)) return -1;
   sw_stream stream;
   if (parse_dtype(o->dtype, &s->dtype) || sw_device_choose(o->device, o->quiet, &s->device) ||
       sw_stream_open(s->device, o->threads, &stream))
@@ -151,6 +172,12 @@ int sw_infer_open_output(sw_infer_session *s, json_t *settings) {
   const int sharded = s->shards.count > 1;
   s->shards.output = s->output;
   s->shards.identity = identity;
+  if (sharded) {
+    const int joined = sw_shards_clear(&s->shards);
+    if (joined < 0) return -1;
+    if (joined && !s->options->quiet) fprintf(stderr, "skillwatch: %s is joined already; what was left of its parts is removed\n", s->output);
+    if ((s->joined = joined && resume)) return 0;
+  }
   char *out = sharded ? sw_shards_path(&s->shards, s->shards.index) : sw_strdup(s->output);
   int status = out ? 0 : -1;
   if (!status && sharded && resume) { /* what is finished is not done again */
@@ -182,16 +209,6 @@ int sw_infer_put(sw_infer_session *s, const sw_pipeline_counts *c, const void *p
   return 0;
 }
 
-static char *rejected_path(const sw_infer_session *s) {
-  if (s->options->rejected) return sw_strdup(s->options->rejected);
-  sw_buffer path = {0};
-  if (sw_buffer_print(&path, "%s.rejected.jsonl", s->output)) {
-    sw_buffer_close(&path);
-    return NULL;
-  }
-  return sw_buffer_take(&path);
-}
-
 /* Rows that go nowhere are told of here: the first few reasons, or the failure where no row at all could be used. */
 static int tell_rejected(const sw_infer_session *s, const sw_postings *postings, const char *aside, uint64_t used) {
   const unsigned long long rejected = sw_postings_rejected(postings);
@@ -211,25 +228,22 @@ static int tell_rejected(const sw_infer_session *s, const sw_postings *postings,
   return -1;
 }
 
-/* Closing may fail too, which matters less than the failure that has its message already. */
-static int close_after(sw_postings *postings) {
-  char *message = sw_strdup(sw_error());
-  sw_postings_close(postings);
+/* Rows set aside are worth having after a failure, too. That may fail as well, which matters less than the failure that has its message already. */
+static int close_after(sw_infer_session *s, sw_postings *postings, int status) {
+  char *message = status ? sw_strdup(sw_error()) : NULL;
+  if (sw_postings_close(postings)) status = -1;
+  if (sw_rejects_commit(&s->rejects)) status = -1;
   if (message) sw_fail("%s", message);
   free(message);
-  return -1;
+  return status;
 }
 
 static int run_part(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
   const sw_infer_options *o = s->options;
   char *aside = NULL;
-  sw_postings_options reading = {.column = o->column, .id_column = o->id_column};
-  if (sw_postings_format_parse(o->format, &reading.format)) return -1;
-  if (!s->to_stdout || o->rejected) {
-    if (!(aside = rejected_path(s))) return -1;
-    if (!s->shards.index) reading.rejected_path = aside; /* all shards read all rows: one of them writes those set aside */
-  }
+  sw_postings_options reading = {.column = o->column, .id_column = o->id_column, .rejects = &s->rejects};
   sw_postings *postings = NULL;
+  if (sw_postings_format_parse(o->format, &reading.format) || name_rejects(s, &aside)) return -1;
   if (sw_postings_open(s->inputs.items, (size_t)s->inputs.count, &reading, &postings)) {
     free(aside);
     return -1;
@@ -247,18 +261,19 @@ static int run_part(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_count
     options.chunk_bytes = SHARD_BYTES;
   }
   int status = sw_pipeline_run(postings, job, &options, counts);
-  *rejected = sw_postings_rejected(postings);
+  *rejected = s->rejects.count;
   counts->rows += s->before.rows;
   counts->truncated += s->before.truncated;
   counts->tokens += s->before.tokens;
   counts->computed_tokens += s->before.computed_tokens;
-  if (!status) status = tell_rejected(s, postings, aside, sw_postings_rows(postings) - *rejected);
+  if (!status) status = tell_rejected(s, postings, aside, sw_postings_rows(postings) - sw_postings_rejected(postings));
   free(aside);
-  return status ? close_after(postings) : sw_postings_close(postings);
+  return close_after(s, postings, status);
 }
 
 int sw_infer_run(sw_infer_session *s, sw_pipeline_job *job, sw_pipeline_counts *counts, uint64_t *rejected) {
   sw_shards *shards = &s->shards;
+  if (s->joined) return 0;
   if (s->part_done)
     *counts = s->before;
   else if (run_part(s, job, counts, rejected))
@@ -340,5 +355,6 @@ void sw_infer_close(sw_infer_session *s) {
   sw_tokenizer_close(s->tokenizer);
   sw_device_close(s->device);
   sw_checkpoint_close(&s->checkpoint);
+  sw_rejects_close(&s->rejects);
   free(s->output);
 }

@@ -3,6 +3,7 @@
 #define SW_INFER_SESSION_H
 #include "base/options.h"
 #include "engine/data/embed.h"
+#include "engine/data/rejects.h"
 #include "infer/shards.h"
 
 typedef struct {
@@ -53,8 +54,10 @@ typedef struct {
   sw_list inputs; /* borrowed */
   char *output;   /* without a last '/' */
   int to_stdout;
+  sw_rejects rejects; /* of all that is read; published by sw_infer_run */
   sw_journal journal;        /* open unless to_stdout */
   sw_shards shards;
+  int joined;                /* the output was joined by an earlier run: nothing is left to do */
   int part_done;             /* the part was finished by an earlier run */
   int publishes;             /* the results of sw_infer_run are to be brought to the output by this process */
   sw_pipeline_counts before; /* what was done by the run that is continued */

@@ -275,6 +275,8 @@ static int body(int argc, char **argv) {
   if (status) code = status < 0 ? sw_exit_message(SW_EXIT_USAGE) : SW_EXIT_DONE;
   if (!status) status = sw_skill_keys_open(&c.unify);
   for (int i = 0; !status && i < inputs.count; i++) status = read_tags(&c, inputs.items[i], layer);
+  if (!status && !c.postings && c.rejected)
+    status = sw_fail("no tagged posting was found in %ld line%s: give the output of skillwatch infer tag", c.rejected, SW_S(c.rejected));
   if (!status) status = check_layer(&c, layer);
   if (!status && !(order = sw_alloc_array((unsigned long)c.num_dates, sizeof *order))) status = -1;
   if (!status) {
@@ -291,7 +293,6 @@ static int body(int argc, char **argv) {
       fprintf(stderr, "%ld of %ld spans are linked to a taxonomy's skills, which count once; the others count by their normalised words\n", c.linked, c.spans);
     if (c.rejected == 1) fprintf(stderr, "1 line is no tagged posting and was skipped\n");
     if (c.rejected > 1) fprintf(stderr, "%ld lines are no tagged postings and were skipped\n", c.rejected);
-    if (!status && !c.postings && c.rejected) status = sw_fail("no tagged posting was found: give the output of skillwatch infer tag");
   }
   if (status < 0 && code == SW_EXIT_DONE) code = sw_exit_message(SW_EXIT_FAILED);
   for (int i = 0; i < c.count; i++) {

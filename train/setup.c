@@ -191,9 +191,8 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   if (status) return status;
   if (o->from_scratch)
     return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ? SW_EXIT_FAILED : 0;
-  if (sw_checkpoint_read(o->base, &s->checkpoint) ||
-      sw_model_config_parse(s->checkpoint.config, &s->config))
-    return SW_EXIT_FAILED;
+  if (sw_checkpoint_read(o->base, &s->checkpoint)) return SW_EXIT_FAILED;
+  if (sw_model_config_parse(s->checkpoint.config, &s->config)) return sw_fail_in("%s", o->base), SW_EXIT_FAILED;
   const int limit = s->config.max_positions;
   if (!o->max_length) o->max_length = limit < 256 ? limit : 256;
   if (o->max_length > limit) {

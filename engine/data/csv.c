@@ -1,5 +1,6 @@
 #include "engine/data/csv.h"
 #include "base/error.h"
+#include "engine/text/words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -285,6 +286,11 @@ int sw_csv_column(const sw_csv *csv, const char *name) {
 
 char *sw_csv_column_list(const sw_csv *csv) {
   sw_buffer text = {0};
+  for (size_t i = 0; i < csv->num_columns; i++)
+    if (sw_check_utf8(csv->columns[i], strlen(csv->columns[i]))) {
+      sw_fail("%s: the line of column names is not UTF-8; convert the file first: iconv -f ISO-8859-1 -t UTF-8 (or -f WINDOWS-1252)", csv->path);
+      return NULL;
+    }
   for (size_t i = 0; i < csv->num_columns; i++) {
     int cut = text.size > 300;
     if (cut ? sw_buffer_print(&text, ", ... (%zu in all)", csv->num_columns)

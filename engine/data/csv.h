@@ -45,7 +45,7 @@ int sw_csv_next(sw_csv *csv, sw_rejects *rejects, uint64_t *line);
 void sw_csv_close(sw_csv *csv);
 /* Number of the column of that name, or -1. */
 int sw_csv_column(const sw_csv *csv, const char *name);
-/* "a, b, c" of the columns present, cut after about 300 bytes; free() it. */
+/* "a, b, c" of the columns present, cut after about 300 bytes; free() it. Fails where they are not UTF-8. */
 char *sw_csv_column_list(const sw_csv *csv);
 /* Replaces `out` by the field's text. */
 int sw_csv_field_text(const sw_csv_field *field, sw_buffer *out);

@@ -81,8 +81,7 @@ static int text_column(const reader *r, const sw_csv *csv) {
       if (!strcasecmp(csv->columns[i], usual[k])) column = (int)i;
   if (column >= 0) return column;
   char *columns = sw_csv_column_list(csv);
-  sw_fail("%s has no column \"%s\"; there are: %s. Choose the text's with --text COLUMN", r->path, r->text ? r->text : "text",
-          columns ? columns : "?");
+  if (columns) sw_fail("%s has no column \"%s\"; there are: %s. Choose the text's with --text COLUMN", r->path, r->text ? r->text : "text", columns);
   free(columns);
   return -1;
 }

@@ -18,6 +18,7 @@ enum { MOST_COLUMNS = 16 };
 struct sw_postings {
   sw_postings_format format;
   char *column, *id_column, *label_column; /* owned, NULL where not given */
+  const char *column_option, *id_option;   /* borrowed */
   char *parts[MOST_COLUMNS];               /* owned: the names in `column`; none where it has no comma */
   int num_parts;
   size_t max_text, max_row;
@@ -28,7 +29,8 @@ struct sw_postings {
   sw_source *source; /* the one that is open, or NULL */
   uint64_t index;    /* of the next row */
   uint64_t done;     /* bytes of the files that are finished */
-  sw_rejects rejects;
+  sw_rejects own, *rejects; /* own, or borrowed */
+  uint64_t before;          /* in what is borrowed */
   char *reasons[SW_REASONS];
   char failure[1024]; /* the message, once reading has failed: it does not go on after that */
   /* of the open source, by its format */
@@ -66,7 +68,7 @@ static const char *path_of(const sw_postings *p) {
 }
 
 static int set_aside(sw_postings *p, uint64_t line, const char *reason, const char *row, size_t bytes) {
-  return sw_rejects_add(&p->rejects, path_of(p), line, reason, row, bytes) ? -1 : SET_ASIDE;
+  return sw_rejects_add(p->rejects, path_of(p), line, reason, row, bytes) ? -1 : SET_ASIDE;
 }
 
 static int is_blank(const char *text, size_t bytes) {
@@ -180,10 +182,10 @@ static int next_line(sw_postings *p, sw_posting *out) {
 
 /* The text or the id is not there: what was looked for, what there is, and how to choose. */
 static int fail_missing(const sw_postings *p, const char *kind, const char *name, const char *names) {
-  const char *option = name == p->id_column ? "id-column" : name == p->label_column ? "label" : "column";
-  if (!p->column && !strcmp(option, "column"))
-    return sw_fail("%s has no %s \"description\" or \"text\"; there are: %s. Choose the text's with --column NAME",
-                   path_of(p), kind, names);
+  const int is_text = name != p->id_column && name != p->label_column;
+  const char *option = is_text ? p->column_option : name == p->id_column ? p->id_option : "label";
+  if (!p->column && is_text)
+    return sw_fail("%s has no %s \"description\" or \"text\"; there are: %s. Choose the text's with --%s NAME", path_of(p), kind, names, option);
   return sw_fail("%s has no %s \"%s\"; there are: %s. Choose one with --%s NAME", path_of(p), kind, name, names, option);
 }
 
@@ -234,7 +236,7 @@ static int open_csv(sw_postings *p) {
 
 static int next_csv(sw_postings *p, sw_posting *out) {
   uint64_t line;
-  int status = sw_csv_next(&p->csv, &p->rejects, &line);
+  int status = sw_csv_next(&p->csv, p->rejects, &line);
   if (status != 1) return status;
   const sw_csv_field *fields = p->csv.fields;
   sw_buffer text = {0}, id = {0}, date = {0}, label = {0}, part = {0};
@@ -439,13 +441,17 @@ int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_
   sw_postings *p = sw_alloc(sizeof *p);
   if (!p) return -1;
   p->format = options->format;
+  p->column_option = options->column_option ? options->column_option : "column";
+  p->id_option = options->id_option ? options->id_option : "id-column";
   p->max_text = options->max_text_bytes ? options->max_text_bytes : SW_MAX_ROW_BYTES;
   /* a row may hold more than the text */
   p->max_row = p->max_text > SW_MAX_ROW_BYTES ? p->max_text + (1 << 20) : SW_MAX_ROW_BYTES;
-  if (copy_names(p, options) || sw_rejects_open(&p->rejects, options->rejected_path) ||
+  p->rejects = options->rejects ? options->rejects : &p->own;
+  p->before = p->rejects->count;
+  if (copy_names(p, options) || sw_rejects_open(&p->own, options->rejected_path) ||
       sw_sources_open(inputs, count, options->format, &p->sources) || check_labels(p)) {
     sw_sources_close(&p->sources);
-    sw_rejects_close(&p->rejects);
+    sw_rejects_close(&p->own);
     free_names(p);
     free(p);
     return -1;
@@ -457,13 +463,14 @@ int sw_postings_open(const char *const *inputs, size_t count, const sw_postings_
 static int keep_reason(sw_postings *p, uint64_t row) {
   sw_buffer text = {0};
   const int several = p->sources.count > 1;
-  if (p->rejects.count > SW_REASONS) return 0;
+  const uint64_t rejected = sw_postings_rejected(p);
+  if (rejected > SW_REASONS) return 0;
   if (sw_buffer_print(&text, "row %llu%s%s%s: %s", (unsigned long long)row, several ? " (" : "", several ? path_of(p) : "",
-                      several ? ")" : "", p->rejects.reason)) {
+                      several ? ")" : "", p->rejects->reason)) {
     sw_buffer_close(&text);
     return -1;
   }
-  return (p->reasons[p->rejects.count - 1] = sw_buffer_take(&text)) ? 0 : -1;
+  return (p->reasons[rejected - 1] = sw_buffer_take(&text)) ? 0 : -1;
 }
 
 static int fail_for_good(sw_postings *p) {
@@ -474,6 +481,7 @@ static int fail_for_good(sw_postings *p) {
 int sw_postings_open_texts(const char *const *texts, size_t count, sw_postings **out) {
   sw_postings *p = *out = sw_alloc(sizeof *p);
   if (!p) return -1;
+  p->rejects = &p->own;
   p->texts = texts;
   p->num_texts = count;
   return 0;
@@ -535,7 +543,7 @@ uint64_t sw_postings_rows(const sw_postings *p) {
   return p->index;
 }
 uint64_t sw_postings_rejected(const sw_postings *p) {
-  return p->rejects.count;
+  return p->rejects->count - p->before;
 }
 const char *sw_postings_reason(const sw_postings *p, size_t index) {
   return index < SW_REASONS ? p->reasons[index] : NULL;
@@ -552,8 +560,8 @@ void sw_postings_progress(const sw_postings *p, uint64_t *done, uint64_t *total)
 int sw_postings_close(sw_postings *p) {
   if (!p) return 0;
   close_source(p);
-  int status = sw_rejects_commit(&p->rejects);
-  sw_rejects_close(&p->rejects);
+  int status = p->rejects == &p->own ? sw_rejects_commit(&p->own) : 0;
+  sw_rejects_close(&p->own);
   sw_sources_close(&p->sources);
   for (size_t i = 0; i < SW_REASONS; i++) free(p->reasons[i]);
   free_names(p);

@@ -7,6 +7,7 @@
  * Blank lines between rows of CSV and JSONL are no rows; in text lines they are (the row number is the line number). */
 #ifndef SW_DATA_POSTINGS_H
 #define SW_DATA_POSTINGS_H
+#include "engine/data/rejects.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,8 +22,10 @@ typedef struct {
    * them, "title,description" (where no column has that name): their texts one after the other, a line each; those without are left out. */
   const char *column;
   const char *id_column;      /* NULL: "id" or "job_id" where present, otherwise the row number */
+  const char *column_option, *id_option; /* for messages: the option that names the column, without dashes; NULL: "column" and "id-column" */
   const char *label_column;   /* of the label, which a row must have then; NULL: none. Text files cannot have one */
   const char *rejected_path;  /* rows that cannot be used go here as JSON lines with the reason; NULL: counted only */
+  sw_rejects *rejects;        /* borrowed: they go here instead, and the caller publishes them; NULL */
   uint64_t max_text_bytes;    /* a longer text is rejected; 0: 8 MiB */
 } sw_postings_options;
 

@@ -1,7 +1,6 @@
 #include "engine/learn/retrieval.h"
 #include "base/error.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,46 +22,35 @@ static int by_value(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static sw_neighbours_desc neighbours_desc(const sw_retrieval *r) {
-  return (sw_neighbours_desc){.queries = r->queries.count, .corpus = r->corpus.count, .hidden = r->hidden, .k = SW_RETRIEVAL_DEPTH,
-                              .metric = SW_INNER_PRODUCT, .first_skip = -1};
-}
-
 int sw_retrieval_open(sw_stream *stream, const sw_model *model, int64_t max_tokens, int max_batch, sw_retrieval *r) {
-  sw_device *device = stream->device;
-  const size_t q = r->queries.count, c = r->corpus.count, most = q > c ? q : c, row = (size_t)model->config.hidden_size * sizeof(float);
-  size_t unique = 0, bytes;
+  const size_t q = r->queries.count, c = r->corpus.count, row = (size_t)model->config.hidden_size * sizeof(float);
+  size_t unique = 0;
   qsort(r->relevant, r->num_relevant, sizeof *r->relevant, by_value);
   for (size_t i = 0; i < r->num_relevant; i++)
     if (!unique || r->relevant[i] != r->relevant[unique - 1]) r->relevant[unique++] = r->relevant[i];
   r->num_relevant = unique;
-  r->stream = *stream;
   r->hidden = model->config.hidden_size;
   r->max_tokens = max_tokens;
   r->max_batch = max_batch;
-  sw_neighbours_desc desc = neighbours_desc(r);
-  if (SW_RUN(stream, neighbours_workspace, &desc, &bytes) || !(r->workspace = device->alloc(device, bytes)) ||
-      !(r->device_queries = device->alloc(device, q * row)) || !(r->device_corpus = device->alloc(device, c * row)) ||
-      !(r->device_scores = device->alloc(device, q * SW_RETRIEVAL_DEPTH * sizeof(float))) ||
-      !(r->device_index = device->alloc(device, q * SW_RETRIEVAL_DEPTH * sizeof(int64_t))))
-    return -1;
-  r->vectors = sw_alloc_array(most, row);
-  r->order = sw_alloc_array(most, sizeof *r->order);
-  r->index = sw_alloc_array(q * SW_RETRIEVAL_DEPTH, sizeof *r->index);
+  if (sw_search_open(stream, r->hidden, SW_RETRIEVAL_DEPTH, SW_COSINE, SW_RETRIEVAL_BLOCK, &r->search)) return -1;
+  r->query_vectors = sw_alloc_array(q, row);
+  r->corpus_vectors = sw_alloc_array(c, row);
+  r->order = sw_alloc_array(q > c ? q : c, sizeof *r->order);
+  r->index = sw_alloc_array(SW_RETRIEVAL_BLOCK, SW_RETRIEVAL_DEPTH * sizeof *r->index);
+  r->scores = sw_alloc_array(SW_RETRIEVAL_BLOCK, SW_RETRIEVAL_DEPTH * sizeof *r->scores);
   r->ids = sw_alloc_array((size_t)max_tokens, sizeof *r->ids);
   r->cu_seqlens = sw_alloc_array((size_t)max_batch + 1, sizeof *r->cu_seqlens);
-  return r->vectors && r->order && r->index && r->ids && r->cu_seqlens ? 0 : -1;
+  return r->query_vectors && r->corpus_vectors && r->order && r->index && r->scores && r->ids && r->cu_seqlens ? 0 : -1;
 }
 
 void sw_retrieval_close(sw_retrieval *r) {
-  sw_device *device = r->stream.device;
-  void *const owned[] = {r->workspace, r->device_queries, r->device_corpus, r->device_scores, r->device_index};
-  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
-    if (owned[i]) device->release(device, owned[i]);
+  sw_search_close(r->search);
   sw_sequences_close(&r->queries);
   sw_sequences_close(&r->corpus);
   free(r->relevant);
-  free(r->vectors);
+  free(r->query_vectors);
+  free(r->corpus_vectors);
+  free(r->scores);
   free(r->order);
   free(r->index);
   free(r->ids);
@@ -81,8 +69,8 @@ static int order_by_length(const sw_sequences *set, int32_t longest, uint32_t *o
   return 0;
 }
 
-/* Unit vectors of all sequences, in their own order, to the device. */
-static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *device_vectors) {
+/* Vectors of all sequences, in their own order. */
+static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *vectors) {
   const size_t hidden = (size_t)r->hidden;
   int32_t longest = 0;
   for (uint32_t i = 0; i < set->count; i++)
@@ -103,43 +91,46 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *d
       r->cu_seqlens[++b.batch] = (int32_t)b.tokens;
     }
     status = sw_run_embed(run, &b, out);
-    for (int i = 0; i < b.batch && !status; i++) {
-      float *to = r->vectors + r->order[first + (uint32_t)i] * hidden;
-      double squares = 0;
-      for (size_t h = 0; h < hidden; h++) squares += (double)out[(size_t)i * hidden + h] * out[(size_t)i * hidden + h];
-      const double factor = squares > 0 ? 1 / sqrt(squares) : 0;
-      for (size_t h = 0; h < hidden; h++) to[h] = (float)(out[(size_t)i * hidden + h] * factor);
-    }
+    for (int i = 0; i < b.batch && !status; i++)
+      memcpy(vectors + r->order[first + (uint32_t)i] * hidden, out + (size_t)i * hidden, hidden * sizeof *out);
     first += (uint32_t)b.batch;
   }
   free(out);
-  if (status) return -1;
-  sw_device *device = r->stream.device;
-  return device->copy_in(&r->stream, device_vectors, r->vectors, set->count * hidden * sizeof(float)) || device->synchronize(&r->stream) ? -1 : 0;
+  return status;
+}
+
+static int read_corpus(void *context, int64_t first, int64_t rows, float *out) {
+  const sw_retrieval *r = context;
+  memcpy(out, r->corpus_vectors + first * r->hidden, (size_t)(rows * r->hidden) * sizeof *out);
+  return 0;
+}
+
+/* The ranks, from 1, at which the documents found for a query are relevant; `at` goes on to the next query's. */
+static int add_query(const sw_retrieval *r, uint32_t query, const int64_t *found, size_t *at, sw_ranking *out) {
+  uint64_t ranks[SW_RETRIEVAL_DEPTH];
+  const size_t first = *at;
+  size_t hits = 0;
+  while (*at < r->num_relevant && r->relevant[*at] >> 32 == query) ++*at;
+  if (*at == first) return sw_fail("query %u has no relevant document", query);
+  for (uint64_t i = 0; i < SW_RETRIEVAL_DEPTH; i++) { /* index -1, none, is no document's number */
+    const uint64_t key = (uint64_t)query << 32 | (uint32_t)found[i];
+    if (bsearch(&key, r->relevant + first, *at - first, sizeof key, by_value)) ranks[hits++] = i + 1;
+  }
+  sw_ranking_add(out, ranks, hits, *at - first);
+  return 0;
 }
 
 int sw_retrieval_run(sw_retrieval *r, sw_run *run, sw_ranking *out) {
   static const uint32_t cuts[SW_RETRIEVAL_CUTS] = {1, 3, 5, SW_RETRIEVAL_DEPTH};
-  sw_device *device = r->stream.device;
-  sw_neighbours_desc desc = neighbours_desc(r);
-  sw_ranking_open(out, cuts, SW_RETRIEVAL_CUTS);
-  if (embed(r, run, &r->queries, r->device_queries) || embed(r, run, &r->corpus, r->device_corpus) ||
-      SW_RUN(&r->stream, neighbours, &desc, r->device_queries, r->device_corpus, r->device_index, r->device_scores, r->workspace) ||
-      device->copy_out(&r->stream, r->index, r->device_index, r->queries.count * SW_RETRIEVAL_DEPTH * sizeof *r->index) ||
-      device->synchronize(&r->stream))
-    return -1;
+  const sw_search_corpus corpus = {.rows = r->corpus.count, .read = read_corpus, .context = r, .name = "the corpus"};
   size_t at = 0; /* in relevant, which is sorted by query */
-  for (uint32_t q = 0; q < r->queries.count; q++) {
-    uint64_t ranks[SW_RETRIEVAL_DEPTH];
-    const size_t first = at;
-    size_t found = 0;
-    while (at < r->num_relevant && r->relevant[at] >> 32 == q) at++;
-    if (at == first) return sw_fail("query %u has no relevant document", q);
-    for (uint64_t i = 0; i < SW_RETRIEVAL_DEPTH; i++) { /* index -1, none, is no document's number */
-      const uint64_t key = (uint64_t)q << 32 | (uint32_t)r->index[q * SW_RETRIEVAL_DEPTH + i];
-      if (bsearch(&key, r->relevant + first, at - first, sizeof key, by_value)) ranks[found++] = i + 1;
-    }
-    sw_ranking_add(out, ranks, found, at - first);
+  sw_ranking_open(out, cuts, SW_RETRIEVAL_CUTS);
+  if (embed(r, run, &r->queries, r->query_vectors) || embed(r, run, &r->corpus, r->corpus_vectors)) return -1;
+  for (uint32_t first = 0, rows; first < r->queries.count; first += rows) {
+    rows = r->queries.count - first < SW_RETRIEVAL_BLOCK ? r->queries.count - first : SW_RETRIEVAL_BLOCK;
+    if (sw_search_run(r->search, &corpus, r->query_vectors + (size_t)first * (size_t)r->hidden, rows, -1, r->index, r->scores)) return -1;
+    for (uint32_t i = 0; i < rows; i++)
+      if (add_query(r, first + i, r->index + (size_t)i * SW_RETRIEVAL_DEPTH, &at, out)) return -1;
   }
   return 0;
 }

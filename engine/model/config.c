@@ -59,6 +59,7 @@ int sw_model_config_parse(const json_t *config, sw_model_config *out) {
   if (!type) type = "bert";
   if (!strcmp(type, "gru")) return parse_gru(config, out);
   out->distilbert = !strcmp(type, "distilbert");
+  if (!strcmp(type, "lda")) return sw_fail("it holds topics (of skillwatch train topics), and no encoder: skillwatch infer topics reads it");
   if (!out->distilbert && strcmp(type, "bert"))
     return sw_fail("config: model_type '%s' is not supported (bert, distilbert or gru)", type);
   const char *position = json_string_value(json_object_get(config, "position_embedding_type"));

@@ -504,6 +504,8 @@ static int read_header(reader *r, char header[65]) {
     return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: it has no attribute \"format\"",
                    r->path);
   if (read_text_attribute(r, r->file, "/", "format", format, sizeof format)) return -1;
+  if (!strcmp(format, "skillwatch-vectors"))
+    return sw_fail("%s holds vectors, not a model: give the checkpoint that made them", r->path);
   if (strcmp(format, "skillwatch"))
     return sw_fail("%s is an HDF5 file of another program, not a Skillwatch checkpoint: its format is \"%s\"", r->path,
                    format);

@@ -65,10 +65,11 @@ int sw_npy_read_header(FILE *file, const char *path, uint64_t *rows, uint64_t *c
     return sw_fail("%s: C order is expected; convert with numpy.ascontiguousarray", path);
   if (parse_shape(value_of(header, "'shape'"), rows, columns))
     return sw_fail("%s: an array of two dimensions, rows and columns, is expected", path);
+  if (*columns == 0) return sw_fail("%s: its shape is %llu x 0: vectors without numbers", path, (unsigned long long)*rows);
   struct stat info;
   if (fstat(fileno(file), &info)) return sw_fail("cannot read %s: %s", path, strerror(errno));
   const uint64_t left = (uint64_t)info.st_size > *data ? ((uint64_t)info.st_size - *data) / 4 : 0;
-  if (*columns == 0 || *columns > INT32_MAX || *rows > left / *columns)
+  if (*columns > INT32_MAX || *rows > left / *columns)
     return sw_fail("%s is truncated: %llu values are there, its shape says %llu x %llu", path, (unsigned long long)left,
                    (unsigned long long)*rows, (unsigned long long)*columns);
   return 0;

@@ -47,6 +47,8 @@ int sw_vectors_open(const char *path, sw_vectors *out);
 int sw_vectors_read(sw_vectors *vectors, uint64_t first, uint64_t rows, float *out);
 /* Their ids: ids[i] is allocated, free() each. A .npy without its ids.txt gives the row numbers, from 1. */
 int sw_vectors_read_ids(sw_vectors *vectors, uint64_t first, uint64_t rows, char **ids);
+/* Fails where the vectors of two files cannot be compared: another size, another model where both say theirs, and with `prefixes` another prefix. */
+int sw_vectors_check_origin(const char *path_a, const sw_vectors *a, const char *path_b, const sw_vectors *b, int prefixes);
 /* 1 where the file holds a map. */
 int sw_vectors_is_map(const sw_vectors *vectors);
 /* The map that a file holds: *coordinates [rows, *components] and *json, both to be freed. Fails where it holds none. */

@@ -119,7 +119,10 @@ int sw_vectors_open(const char *path, sw_vectors *out) {
   unsigned char start[8] = {0};
   if (!status && !(h->npy = fopen(path, "rbe"))) status = sw_fail("cannot open %s: %s", path, strerror(errno));
   if (!status && sw_is_folder(path)) status = sw_fail("%s is a folder, a vectors file was expected", path);
-  if (!status && fread(start, 1, sizeof start, h->npy) < 6) status = sw_fail("%s is no vectors file", path);
+  const size_t got = status ? 0 : fread(start, 1, sizeof start, h->npy);
+  if (!status && got < 6)
+    status = got ? sw_fail("%s is no vectors file: 'skillwatch infer embed' makes them", path)
+                 : sw_fail("%s is empty (0 bytes): the copy or download failed, or what should have written it", path);
   if (!status && !memcmp(start, "\x93NUMPY", 6)) {
     rewind(h->npy);
     status = open_npy(h, out);
@@ -241,6 +244,17 @@ int sw_vectors_read_ids(sw_vectors *v, uint64_t first, uint64_t rows, char **ids
     ids[i] = NULL;
   }
   return status;
+}
+
+int sw_vectors_check_origin(const char *path_a, const sw_vectors *a, const char *path_b, const sw_vectors *b, int prefixes) {
+  if (a->hidden != b->hidden)
+    return sw_fail("%s holds vectors of %d numbers, %s of %d: they must come from the same model", path_a, a->hidden, path_b, b->hidden);
+  if (!*a->model_sha256 || !*b->model_sha256) return 0;
+  if (strcmp(a->model_sha256, b->model_sha256)) return sw_fail("%s and %s were made with different models: their vectors cannot be compared", path_a, path_b);
+  if (prefixes && strcmp(a->prefix, b->prefix))
+    return sw_fail("%s was made with the prefix '%s', %s with '%s': make it anew with skillwatch infer embed --prefix '%s'", path_a, a->prefix, path_b, b->prefix,
+                   b->prefix);
+  return 0;
 }
 
 int sw_vectors_is_map(const sw_vectors *v) {

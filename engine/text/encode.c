@@ -222,14 +222,14 @@ static int put_new_word(const sw_tokenizer *t, scratch *s, word_key key, size_t 
     put_token(out, t->special.unk, base, base + bytes);
   else
     put_pieces(t, word, bytes, base, out);
-  size_t count = out->count - before;
+  const size_t count = out->count - before;
   if (count > SHORT_PIECES) return 0;
-  cached_word *place = find_place(s, key);
-  *place = (cached_word){.key = key, .count = (uint8_t)count};
-  for (size_t i = 0; i < count; i++) {
-    place->id[i] = out->ids[before + i];
-    place->end[i] = (uint8_t)((size_t)out->end[before + i] - base);
+  cached_word known = {.key = key, .count = (uint8_t)count};
+  for (size_t i = 0; i < SHORT_PIECES && i < count; i++) {
+    known.id[i] = out->ids[before + i];
+    known.end[i] = (uint8_t)((size_t)out->end[before + i] - base);
   }
+  *find_place(s, key) = known;
   return 0;
 }
 

@@ -86,9 +86,9 @@ int sw_stems_open(const char *algorithm, const char *const *stop_words, size_t n
 /* The next word that is no stop word, as a stem: it is valid until the next call, and empty where the word is too long. 0: the end; -1: failure */
 static int next_stem(sw_stems *s, sw_words *w, const char **stem, size_t *bytes) {
   int status;
+  *stem = "";
+  *bytes = 0;
   while ((status = sw_words_next(w)) > 0) {
-    *stem = "";
-    *bytes = 0;
     if (w->bytes > SW_WORD_BYTES) return 1;
     if (sw_table_find(&s->stop_words, w->word) >= 0) continue;
     *stem = w->word;

@@ -133,6 +133,43 @@ with tempfile.TemporaryDirectory() as tmp:
     done = program("infer", "embed", "-m", path("a.h5"), path("t.csv"), "--prefix", "Job title: ", "-o", path("again.h5"), "--quiet")
     with h5py.File(path("again.h5")) as f: check(np.array_equal(f["vectors"][()].astype(np.float64), x), f"the encoder stays as it was {done.stderr}")
 
+    # by search: the most similar of a table, in the same form
+    table = [("11-1", "welder", "steel and torch"), ("11-2", "nurse", "patients and wards"), ("11-3", "driver", ""), ("11-4", "teacher", "lessons")]
+    with open(path("table.tsv"), "w", encoding="utf-8") as f: f.writelines("\t".join(r) + "\n" for r in [("Code", "Title", "Description"), *table])
+    with open(path("split.csv"), "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([("job_id", "date", "head", "body"), *[(i, "2026-01-05", t, d) for i, t, d, _ in dev[:60]]])
+    found = ["-m", base, "--occupations", path("table.tsv"), "--occupations-id", "Code"]
+    search = lambda *a: program("infer", "classify", *found, "--occupations-column", "Title,Description", path("split.csv"), "--quiet", *a)
+    done = search("--title-column", "head", "--column", "body", "-k", 3)
+    top = [json.loads(l) for l in done.stdout.splitlines()]
+    with open(path("joined.jsonl"), "w", encoding="utf-8") as f:
+        for i, t, d, _ in dev[:60]: f.write(json.dumps({"id": i, "text": f"{t}\n{d}".strip()}) + "\n")
+    with open(path("table.jsonl"), "w", encoding="utf-8") as f:
+        for i, t, d in table: f.write(json.dumps({"id": i, "text": f"{t}\n{d}".strip()}) + "\n")
+    vectors = {}
+    for name in ("joined", "table"):
+        assert program("infer", "embed", "-m", base, path(name + ".jsonl"), "-o", path(name + ".npy"), "--quiet").returncode == 0
+        vectors[name] = np.load(path(name + ".npy")).astype(np.float64)
+        vectors[name] /= np.linalg.norm(vectors[name], axis=1, keepdims=True)
+    cosine = vectors["joined"] @ vectors["table"].T
+    codes = [r[0] for r in table]
+    check(done.returncode == 0 and [t["id"] for t in top] == [r[0] for r in dev[:60]] and all(t["date"] == "2026-01-05" and len(t["labels"]) == 3 for t in top), f"--occupations: {done.stderr}")
+    check(all(abs(l["score"] - cosine[i, codes.index(l["label"])]) < 1e-5 and cosine[i, codes.index(l["label"])] > np.sort(cosine[i])[-1 - n] - 1e-6
+              for i, t in enumerate(top) for n, l in enumerate(t["labels"])), "labels and scores are numpy's, of title and text as one")
+    for extra in (["--threads", 1, "--batch-tokens", 64], ["--no-dedup"]):
+        check(search("--column", "head,body", "-k", 3, *extra).stdout == done.stdout, f"the same bits with {extra}, and with --column head,body")
+    check(program("infer", "embed", "-m", base, path("table.jsonl"), "-o", path("table.h5"), "--quiet").returncode == 0, "the table's vectors")
+    stored = program("infer", "classify", "-m", base, "--occupations", path("table.h5"), path("split.csv"), "--column", "head,body", "-k", 3, "--quiet")
+    check(stored.stdout == done.stdout, f"a table of vectors: the same {stored.stderr}")
+    shards = [search("--column", "head,body", "-k", 9, "-o", path("top9.csv"), "--shard", f"{i}/2").returncode for i in (1, 2)]
+    with open(path("top9.csv"), newline="", encoding="utf-8") as f: rows9 = list(csv.DictReader(f))
+    check(shards == [0, 0] and list(rows9[0]) == ["id", "date", "rank", "label", "score"] and len(rows9) == 240 and [r["label"] for r in rows9[:3]] == [l["label"] for l in top[0]["labels"]]
+          and [r["rank"] for r in rows9[:4]] == list("1234"), "CSV of all four, in shards")
+    for args, part, status in ((["-k", 257], "from 1 to 256", 2), (["--title-column", "head"], "--column", 2), (["-o", path("table.tsv")], "table.tsv", 2),
+                               (["--occupations-id", "SOC"], "Choose one with --occupations-id", 1), (["--column", "head", "--occupations-column", "Name"], "Choose one with --occupations-column", 1)):
+        check.refused(search(*args), part, f"{args}", (status,))
+    check.refused(infer(path("dev.csv"), "--occupations-id", "Code"), "--occupations FILE", "options without --occupations", (2,))
+
     # what belongs around it
     done = program("show", path("a.h5"))
     check(done.returncode == 0 and "label (sequence, 6 labels)" in done.stdout and "accuracy@1" in done.stdout, f"show: {done.stdout}")
@@ -141,6 +178,7 @@ with tempfile.TemporaryDirectory() as tmp:
     check(program("export", path("a.h5"), "--head", "none", "-o", path("folder"), "--quiet").returncode == 0, "export of the encoder alone")
     check.refused(program("infer", "tag", "-m", path("a.h5"), path("dev.csv"), "--column", "Title"), "no token head", "tagging with it")
     check.refused(program("infer", "classify", "-m", base, path("dev.csv"), "--column", "Title"), "train classify", "classifying with a base")
+    check.refused(program("infer", "classify", "-m", base, path("dev.csv"), "--column", "Title"), "--occupations", "it says how")
 
     # bad rows are set aside, with the reason
     bad = train[:40] + [("e1", "", "", "14"), ("e2", "driver", "", "  "), ("e3", "nurse", "", "14")]

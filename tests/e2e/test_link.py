@@ -1,6 +1,6 @@
 """skillwatch infer link: what links and why, groups of what does not, top's counts; the same bits whatever the threads; bad input gets one clear line. With
 MiniLM's weights: the sample taxonomy's variants, at least 95 % right at a precision of 98 %."""
-import csv, json, os, sys, tempfile
+import csv, json, os, resource, signal, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../support"), os.path.join(HERE, "../bench")]
@@ -51,6 +51,23 @@ with tempfile.TemporaryDirectory() as tmp:
         with open(at("candidates.csv"), newline="", encoding="utf-8") as f: rows = list(csv.DictReader(f))
         check([(r["label"], r["spans"], r["members"], r["reason"], r["nearest_id"]) for r in rows] ==
               [("Beekeeping", "3", "Beekeeping|bee-keeping|beekeeping", "unlinked", ""), ("DE", "1", "DE", "ambiguous", ""), ("ISO 14001", "1", "ISO 14001", "unlinked", "")], f"candidates: {rows}")
+    # the linked tags come last: where the candidates cannot be written, here because they are longer than files may be, there are none
+    words = write(at("words.jsonl"), json.dumps({"id": "1", "spans": [{"text": f"keeping of many bees and hives number {i:03}"} for i in range(200)]}))
+    both = lambda **k: program("infer", "link", "--taxonomy", taxonomy, words, "--exact-only", "-q", "-o", at("last.jsonl"), "--candidates", at("first.csv"), **k)
+    check(both().returncode == 0 and os.path.getsize(at("first.csv")) > os.path.getsize(at("last.jsonl")) + 100, "candidates are the longer file")
+    limit = (os.path.getsize(at("first.csv")) + os.path.getsize(at("last.jsonl"))) // 2
+    os.remove(at("first.csv")), os.remove(at("last.jsonl"))
+    one_line(both(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))), 1, "first.csv")
+    check(not os.path.exists(at("last.jsonl")) and not os.path.exists(at("first.csv")), f"neither is there: {os.listdir(tmp)}")
+    # a signal leaves no temporary file: the tags go to a pipe that nobody empties, so that the run waits there
+    os.mkfifo(at("pipe.jsonl"))
+    many = write(at("many.jsonl"), "no JSON", *[posting(i, "Python", "beekeeping") for i in range(2000)])
+    reader = os.open(at("pipe.jsonl"), os.O_RDONLY | os.O_NONBLOCK)
+    run = subprocess.Popen([BIN + "/skillwatch-infer", "link", "--taxonomy", taxonomy, many, "--exact-only", "-q", "-o", at("pipe.jsonl"), "--rejected", at("aside.jsonl")])
+    while run.poll() is None and not any(n.startswith("aside.jsonl.tmp-") for n in os.listdir(tmp)): time.sleep(0.01)
+    run.terminate()
+    check(run.wait() == -signal.SIGTERM and not [n for n in os.listdir(tmp) if n.startswith("aside.jsonl")], f"TERM: {run.returncode} {os.listdir(tmp)}")
+    os.close(reader)
     done = program("top", at("linked.jsonl"), "--json")
     shown = {s["skill"]: s["postings"] for s in json.loads(done.stdout)["skills"]}
     check(shown == {"Python": 1, "project management": 1, "Rust": 1, "DE": 1, "beekeeping": 2, "ISO 14001": 1} and "4 of 9 spans are linked" in done.stderr, f"top: {shown} {done.stderr}")
@@ -80,6 +97,12 @@ with tempfile.TemporaryDirectory() as tmp:
     one_line(link("--exact-only", "--candidates", at("r"), "--rejected", at("r")), 2, "are the same file")
     one_line(link("--exact-only", "--threshold", "2"), 2, "--threshold")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", write(at("bad.csv"), "a,b", "1,2"), tags), 1, "bad.csv", "--id-column", "a, b")
+    open(at("latin.csv"), "wb").write("Kürzel,Fähigkeit\n1,Python\n".encode("latin-1"))
+    one_line(program("infer", "link", "--exact-only", "--taxonomy", at("latin.csv"), tags), 1, "latin.csv: the line of column names is not UTF-8", "iconv")
+    for extra in ([], ["--json"]):
+        done = program("top", taxonomy, *extra)
+        one_line(done, 1, "no tagged posting was found in 9 lines", "infer tag")
+        check(done.stdout == "", f"and nothing else: {done.stdout!r}")
     one_line(program("infer", "link", "--exact-only", "--taxonomy", at("missing.csv"), tags), 1, "missing.csv")
     one_line(program("infer", "link", "-q", "--exact-only", "--taxonomy", taxonomy, write(at("tags.csv"), "id,text", "1,Python")), 1, "tags.csv has no tagged posting", "infer tag")
     one_line(program("infer", "link", "-q", "--exact-only", "--taxonomy", taxonomy, at("missing.jsonl")), 1, "missing.jsonl")

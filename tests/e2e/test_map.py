@@ -1,9 +1,9 @@
 """skillwatch infer map: neighbours stay together, the same bits with any number of threads, new points go where they go alone, quality is
 scikit-learn's, and small, odd and bad sets work or get one clear line."""
-import csv, hashlib, json, os, sys, tempfile
+import csv, hashlib, json, os, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from tiny import Checks, program
+from tiny import BIN, Checks, program
 
 try:
     import h5py, numpy as np
@@ -159,9 +159,31 @@ with tempfile.TemporaryDirectory() as tmp:
           and "not finite" in rejected[0]["reason"] and "direction" in rejected[1]["reason"] and rejected[0]["row"] == "b3", f"rejects: {rejected}")
     check((yb == y).all() and "b3" not in bad_ids and len(bad_ids) == 400, "the others are where they are without")
     done = infer(save("nan.npy", [[np.nan, 1]]), "-o", path("o.h5"), "-q")
-    check(one_line(done, 1, "nan.npy", "no vector that can be mapped"), f"no usable row: {done.stderr!r}")
+    check(one_line(done, 1, "nan.npy", "no vector that can be used: the vector has a value that is not finite"), f"no usable row: {done.stderr!r}")
     done = infer(save("empty.npy", np.zeros((0, 4))), "-o", path("o.h5"), "-q")
     check(one_line(done, 1, "empty.npy"), f"no row: {done.stderr!r}")
+
+    # vectors of another prefix are no neighbours of the map's, though the model is the same
+    def stored(name, vectors, prefix):
+        with h5py.File(path(name), "w") as f:
+            for key, text in (("format", "skillwatch-vectors"), ("model_sha256", "a" * 64), ("model", "m"), ("pooling", "mean"), ("prefix", prefix)): f.attrs[key] = np.bytes_(text)
+            f.attrs["version"], f.attrs["normalize"] = 1, 0
+            f.create_dataset("vectors", data=np.asarray(vectors, np.float32), chunks=True, fletcher32=True)
+            f.create_dataset("ids", data=np.array([str(i).encode() for i in range(len(vectors))], dtype=h5py.string_dtype("utf-8", 8)))
+        return path(name)
+    check(infer(stored("plain.h5", x[:60], "Job title: "), "-o", path("plain-map.h5"), "--epochs", 10, "-q").returncode == 0, "a map of vectors with a prefix")
+    done = infer(stored("other.h5", new, "Beruf: "), "--fit-on", path("plain-map.h5"), "-o", path("o.h5"), "-q")
+    check(one_line(done, 1, "the prefix 'Beruf: '", "with 'Job title: '"), f"another prefix: {done.stderr!r}")
+    check(infer(stored("same.h5", new, "Job title: "), "--fit-on", path("plain-map.h5"), "-o", path("fits.h5"), "-q").returncode == 0, "the same prefix")
+
+    # a signal ends a run and leaves nothing behind, neither of the map nor of the rows set aside
+    save("nan-row.npy", np.concatenate([bad[3:4], big]))
+    for verb, *options in (("map", "--epochs", 1000000, "-o", path("stopped.h5")), ("cluster", "-k", "2..900", "-o", path("stopped.csv"))):
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            run = subprocess.Popen([BIN + "/skillwatch-infer", verb, path("nan-row.npy"), *map(str, options), "-q", "--device", "cpu"])
+            while run.poll() is None and not any(".rejected.jsonl.tmp-" in n for n in os.listdir(tmp)): time.sleep(0.01)
+            run.send_signal(stop)
+            check(run.wait() == -stop and not [n for n in os.listdir(tmp) if "stopped" in n], f"{verb}, {stop!r}: {run.returncode} {os.listdir(tmp)}")
 
     # refused before anything is read
     save("large.npy", np.zeros((4000, 384)))

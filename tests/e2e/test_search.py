@@ -84,6 +84,7 @@ with tempfile.TemporaryDirectory() as tmp:
     check(bare(find("-m", base, "--corpus", path("corpus.h5"), path("queries.csv"), "--column", "title", "-k", 7)) == plain, "texts in vectors: the same")
     check(bare(find("--corpus", path("corpus.h5"), path("queries.h5"), "-k", 7)) == plain, "vectors in vectors, without a model: the same")
     check(bare(find("-m", base, "--corpus", path("corpus.csv"), "--corpus-column", "title", path("queries.txt"), "-k", 7)) == plain, "lines of a text file: the same")
+    check(bare(find(*texts_args, path("queries.txt"), "-k", 7)) == plain, "lines of a text file, a corpus that is none: the same")
     done = program("infer", "search", "-m", base, "--corpus", path("corpus.h5"), "-", "-k", 7, "--quiet", input="\n".join(queries) + "\n")
     check(bare(done) == plain, f"standard input: the same {done.stderr}")
     same(lines(find("--corpus", path("corpus.h5"), path("queries.h5"), "--metric", "euclidean", "-k", 5)), *brute(q, c, 5, "euclidean"), ids, "euclidean distances")
@@ -194,9 +195,44 @@ with tempfile.TemporaryDirectory() as tmp:
     bad = c.copy()
     bad[4, 3] = np.nan
     np.save(path("bad.npy"), bad)
-    refused("row 5 holds", "a corpus with NaN", "infer", "search", "--corpus", path("bad.npy"), path("queries.h5"))
-    refused("no finite number", "queries with NaN", "infer", "search", "--corpus", path("corpus.h5"), path("bad.npy"))
+    # rows that are no finite numbers are set aside, of the corpus and of the queries, and change nothing for the others
+    bad[9, 0] = np.inf
+    np.save(path("bad.npy"), bad)
+    open(path("bad.npy.ids.txt"), "w").write("".join(f"b{i}\n" for i in range(300)))
+    left = [i for i in range(300) if i not in (4, 9)]
+    aside = lambda name: [(os.path.basename(r["file"]), r["line"], r["row"]) for r in map(json.loads, open(path(name + ".rejected.jsonl")))]
+    done = find("--corpus", path("bad.npy"), path("queries.h5"), "-k", 7, "-o", path("aside.jsonl"), "--json")
+    names = [f"b{i}" for i in range(300)]
+    s = brute(q, c, 1)[1]
+    s[:, [4, 9]] = -np.inf
+    same([json.loads(l) for l in open(path("aside.jsonl"))], np.argsort(-s, axis=1, kind="stable")[:, :7], s, names, f"a corpus with NaN: the others are found {done.stderr}")
+    check(aside("aside.jsonl") == [("bad.npy", 5, "b4"), ("bad.npy", 10, "b9")] and json.loads(done.stdout)["rejected"] == 2, f"its rows are set aside: {done.stdout}")
+    done = find("--corpus", path("corpus.h5"), path("bad.npy"), "-k", 5, "-o", path("aside.jsonl"))
+    found = [json.loads(l) for l in open(path("aside.jsonl"))]
+    check([f["id"] for f in found] == [names[i] for i in left] and aside("aside.jsonl") == [("bad.npy", 5, "b4"), ("bad.npy", 10, "b9")], f"queries with NaN are set aside {done.stderr}")
+    same(found, *(lambda o, s: (o[left], s[left]))(*brute(c, c, 5)), ids, "and the others find what they find")
+    done = program("infer", "search", "--corpus", path("bad.npy"), path("bad.npy"), "-k", 4, "--exclude-self", "-o", path("aside.jsonl"))
+    s = brute(c, c, 1, skip=True)[1]
+    s[:, [4, 9]] = -np.inf
+    same([json.loads(l) for l in open(path("aside.jsonl"))], np.argsort(-s, axis=1, kind="stable")[left, :4], s[left], names, "a corpus that searches itself: no row is its own neighbour")
+    check(len(aside("aside.jsonl")) == 2 and done.stderr.count("2 unusable rows set aside (") == 1, f"and each is set aside once: {done.stderr}")
+    write_csv(path("some.csv"), [("a", queries[0]), ("b", " "), ("c", queries[1])])
+    done = program("infer", "search", "-m", base, "--corpus", path("bad.npy"), path("some.csv"), "--column", "title", "-o", path("aside.jsonl"))
+    check(done.returncode == 0 and [a[:2] for a in aside("aside.jsonl")] == [("bad.npy", 5), ("bad.npy", 10), ("some.csv", 3)] and "3 unusable rows set aside" in done.stderr,
+          f"texts beside vectors: one file of rejects {done.stderr}")
+    done = select("--anchors-file", path("bad.npy"), "--cutoff", 0.999, "-o", path("aside.jsonl"))
+    check(done.returncode == 0 and len(aside("aside.jsonl")) == 2 and len(open(path("aside.jsonl")).readlines()) >= 298, f"anchors, too {done.stderr}")
+    np.save(path("nan.npy"), np.full((2, 24), np.nan, np.float32))
+    refused("no vector that can be used", "a corpus of NaN", "infer", "search", "--corpus", path("nan.npy"), path("queries.h5"))
+    refused("no vector that can be used", "queries of NaN", "infer", "search", "--corpus", path("corpus.h5"), path("nan.npy"))
+    for args in ([path("queries.h5")], [path("corpus.h5"), "--exclude-self"]):
+        refused("one process", "vectors in shards", "infer", "search", "--corpus", path("corpus.h5"), *args, "--shard", "1/2", "-o", path("no.jsonl"), status=(2,))
+    refused("--corpus-column NAME", "a corpus without that column", "infer", "search", "-m", base, "--corpus", path("corpus.csv"), "--column", "name", path("queries.csv"))
     refused("no finite number", "importing NaN", "vectors", "import", path("bad.npy"), "-m", base, "-o", path("no.h5"))
+    refused("holds vectors, not a model", "vectors as the model", "infer", "search", "-m", path("corpus.h5"), "--corpus", path("corpus.csv"), "--column", "title", path("queries.csv"))
+    np.save(path("wide0.npy"), c[:, :0]), open(path("nothing.npy"), "w").close()
+    refused("vectors without numbers", "rows of nothing", "infer", "search", "--corpus", path("wide0.npy"), path("queries.h5"))
+    refused("is empty (0 bytes)", "a file of nothing", "infer", "search", "--corpus", path("nothing.npy"), path("queries.h5"))
     np.save(path("empty.npy"), c[:0]), np.save(path("narrow.npy"), c[:, :7].copy())
     refused("is empty", "an empty corpus of vectors", "infer", "search", "--corpus", path("empty.npy"), path("queries.h5"))
     refused("of 7", "vectors of another size", "infer", "search", "--corpus", path("corpus.h5"), path("narrow.npy"))

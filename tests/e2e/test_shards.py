@@ -20,6 +20,11 @@ def content(path):
     return open(path, "rb").read()
 
 
+def identity(journal):
+    """What says which run a part belongs to: the payload of its first record, behind eight bytes and a head of 48 that begins with its length."""
+    return journal[56:56 + int.from_bytes(journal[8:16], "little")]
+
+
 with tempfile.TemporaryDirectory() as tmp:
     at = lambda *names: os.path.join(tmp, *names)
     base = samples_base(tmp, hidden=16, layers=1, intermediate=32)
@@ -97,6 +102,22 @@ with tempfile.TemporaryDirectory() as tmp:
     done = program("infer", *command("tags.csv", "killed"), "--shard", "1/2")
     check(done.returncode == 0, done.stderr)
     same("tags.csv", "killed", "mended")
+    # whoever is killed while it removes what it has joined leaves the rest to the next run, by any of the shards
+    left = {}
+    for shard in (1, 2, 3):
+        program("infer", *command("tags.jsonl", "killed"), "--shard", f"{shard}/3")
+        left.update({n: open(at("killed", n), "rb").read() for n in os.listdir(at("killed")) if n.startswith("tags.jsonl.part-")})
+    left["tags.jsonl.joined"] = b"3 " + identity(left["tags.jsonl.part-2-of-3"])
+    def leave():
+        for name, data in left.items(): open(at("killed", name), "wb").write(data)
+    leave()
+    done = program("infer", *command("tags.jsonl", "killed"), "--shard", "2/3")
+    check(len(left) == 3 and done.returncode == 0 and "what was left of its parts is removed" in done.stderr, done.stderr)
+    same("tags.jsonl", "killed", "killed after joining")
+    leave()  # another run removes them, and does its own part
+    done = program("infer", *command("tags.jsonl", "killed"), "--text", "--shard", "1/2")
+    names = sorted(n for n in os.listdir(at("killed")) if n.startswith("tags.jsonl."))
+    check("missing: 2/2" in done.stderr and names == ["tags.jsonl.part-1-of-2", "tags.jsonl.rejected.jsonl"], f"{names} {done.stderr}")
     # a run of which no row can be used fails in every shard
     open(at("empty.jsonl"), "w").write('{"text": 5}\n{"text": " "}\n')
     for shard in ("1/2", "2/2"):
@@ -104,6 +125,8 @@ with tempfile.TemporaryDirectory() as tmp:
         check.refused(done, "2 rows, and none can be used", shard, (1,))
     for bad in ("0/2", "3/2", "1", "1/2/3", "a/b", "1/0", "-1/2", "1/100000"):
         check.refused(program("infer", *command("tags.csv", "two"), "--shard", bad), "", f"--shard {bad}", (2,))
+    for verb in ("map", "cluster", "link"):
+        check.refused(program("infer", verb, at("in.jsonl"), "-o", at("no.jsonl"), "--shard", "1/2"), "--shard", verb, (2,))
     check.refused(program("infer", "tag", "-m", at("tagger.h5"), at("in.jsonl"), "--shard", "1/2"), "-o FILE", "to standard output", (2,))
     check.refused(program("infer", "tag", "-m", at("tagger.h5"), "-", "-o", at("no.jsonl"), "--shard", "1/2"), "pipe", "from a pipe", (2,))
 
@@ -117,4 +140,7 @@ with tempfile.TemporaryDirectory() as tmp:
             same(name, "mpi", "mpirun")
         done = subprocess.run([*MPIRUN, "-np", "2", BIN + "/skillwatch-infer", *command("tags.csv", "mpi"), "--shard", "1/2"], capture_output=True, text=True)
         check(done.returncode == 2 and done.stderr.count("dealt out the work already") == 1, f"both: {done.returncode} {done.stderr}")
+        for verb in ("map", "cluster", "link"):
+            done = subprocess.run([*MPIRUN, "-np", "2", BIN + "/skillwatch-infer", verb, at("in.jsonl"), "-o", at("no.jsonl")], capture_output=True, text=True)
+            check(done.returncode == 2 and done.stderr.count(f"infer {verb} runs in one process: start it without mpirun") == 1, f"mpirun {verb}: {done.returncode} {done.stderr}")
 check.close()

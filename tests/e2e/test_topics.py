@@ -1,6 +1,6 @@
 """skillwatch train topics and infer topics as people use them: finds topics, the same bits with any number of threads, after a stop and in any batch; coherence and
 bound as their definitions say; sets bad rows aside, refuses bad input in one line."""
-import collections, csv, itertools, json, math, os, random, re, subprocess, sys, tempfile, time
+import collections, csv, itertools, json, math, os, random, re, shutil, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from tiny import BIN, SAMPLES, Checks, program
@@ -110,6 +110,12 @@ with tempfile.TemporaryDirectory() as tmp:
     part = lambda i: program("infer", "topics", "-m", path("a.h5"), path("data.txt"), "--format", "lines", "-o", path("parts.jsonl"), "--shard", f"{i}/2")
     check(part(1).returncode == 0 and not os.path.exists(path("parts.jsonl")), "the first shard alone joins nothing")
     check(part(2).returncode == 0 and open(path("parts.jsonl")).read() == plain, "two shards: the same bits")
+    if shutil.which("mpirun"):
+        done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", BIN + "/skillwatch-infer", "topics", "-m", path("a.h5"), path("data.txt"),
+                               "--format", "lines", "-o", path("ranks.jsonl")], capture_output=True, text=True)
+        check(done.returncode == 0 and open(path("ranks.jsonl")).read() == plain, f"and dealt out by mpirun: {done.stderr}")
+    else:
+        print("mpirun is not there: its part is left out")
     open(path("back.txt"), "w").write("".join(t + "\n" for _, t in reversed(rows)))
     back = [json.loads(l) for l in infer("v.jsonl", data=path("back.txt")).splitlines()]
     check([r["topics"] for r in reversed(back)] == [r["topics"] for r in topics], "the same bits in another order")
@@ -186,4 +192,6 @@ with tempfile.TemporaryDirectory() as tmp:
     for verb in (["infer", "tag"], ["infer", "multilabel"], ["infer", "embed"]):
         done = program(*verb, "-m", path("a.h5"), path("data.txt"))
         check(done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, f"{verb} on topics: {done.returncode} {done.stderr}")
+    done = program("train", "embed", "--base", path("a.h5"), "--data", path("data.txt"), "-o", path("e.h5"))
+    check(done.returncode == 1 and "a.h5: it holds topics" in done.stderr and "no encoder" in done.stderr and len(done.stderr.strip().splitlines()) == 1, f"topics as a base: {done.stderr}")
 check.close()
