@@ -2,6 +2,7 @@
  * that is trained together with its encoder. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/launch.h"
 #include "base/progress.h"
 #include "base/sha256.h"
 #include "engine/data/embed.h"
@@ -421,6 +422,8 @@ int sw_train_classify(int argc, char **argv) {
     method = !strcmp(name, "logistic") ? LOGISTIC : TUNE;
     if (method == TUNE && strcmp(name, "fine-tune")) {
       status = sw_fail("--method %s is not known: use logistic or fine-tune", name);
+    } else if (method == LOGISTIC && sw_launched()->size > 1) {
+      status = sw_fail("train classify --method logistic runs in one process: start it without mpirun, or give --method fine-tune");
     } else {
       close_options(&o);
       if (parse(&o, method, argc, argv)) status = sw_fail_in("--method %s", name);

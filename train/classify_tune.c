@@ -14,6 +14,7 @@ enum { EVAL_TOKENS = 2048, EVAL_BATCH = 256 };
 typedef struct {
   const sw_classify_options *options;
   sw_model *model;
+  sw_group *group;
   sw_encoder encode;
   sw_sequences texts;
   sw_labelled train, dev, *tests; /* a row is a number in texts; train: the new rows, then those of each replayed file */
@@ -78,11 +79,12 @@ static int64_t eval_tokens(const sw_model *model) {
   return model->config.max_positions > EVAL_TOKENS ? model->config.max_positions : EVAL_TOKENS;
 }
 
-/* The set's scores, and its mean loss, as a JSON object. */
+/* The set's scores, and its mean loss, as a JSON object. Processes take turns with the batches. */
 static int score(tuner *t, sw_run *run, const sw_labelled *set, json_t **metrics, char *line) {
   const size_t classes = t->train.names.count;
   sw_class_scores scores = {0};
   double loss = 0;
+  int turn = 0;
   *metrics = json_object();
   int status = *metrics && !sw_class_scores_open(&scores, set, classes, t->options->k) ? 0 : -1;
   sw_run_set_dropout(run, 0, 0, 0);
@@ -92,12 +94,16 @@ static int score(tuner *t, sw_run *run, const sw_labelled *set, json_t **metrics
       if (b.batch && b.tokens + sw_sequence_length(&t->texts, text_of(set, row)) > eval_tokens(t->model)) break;
       pack(t, set, row, &b);
     }
-    status = sw_run_embed(run, &b, t->vectors) || sw_run_sequence_log_probs(run, 0, t->log_probs) ? -1 : 0;
-    for (size_t i = 0; i < (size_t)b.batch && !status; i++, first++) {
-      loss -= (double)t->log_probs[i * classes + (size_t)set->labels[first]];
-      sw_class_scores_add(&scores, first, t->log_probs + i * classes);
+    const int own = turn == sw_group_rank(t->group);
+    turn = (turn + 1) % sw_group_size(t->group);
+    if (own) status = sw_run_embed(run, &b, t->vectors) || sw_run_sequence_log_probs(run, 0, t->log_probs) ? -1 : 0;
+    for (size_t i = 0; i < (size_t)b.batch && own && !status; i++) {
+      loss -= (double)t->log_probs[i * classes + (size_t)set->labels[first + i]];
+      sw_class_scores_add(&scores, first + i, t->log_probs + i * classes);
     }
+    first += (size_t)b.batch;
   }
+  if (!status) status = sw_class_scores_share(&scores, t->group) || sw_group_sum(t->group, &loss, 1) ? -1 : 0;
   if (!status) status = sw_class_scores_json(&scores, *metrics, line);
   if (!status && json_object_set_new(*metrics, "loss", json_real(loss / (double)set->rows))) status = sw_fail("out of memory");
   sw_class_scores_close(&scores);
@@ -149,6 +155,7 @@ static int take_texts(void *context, sw_postings *postings, sw_labelled *set) {
 }
 
 static int read_file(tuner *t, const char *path, const char *rejected, sw_labelled *set, json_t **entry) {
+  if (sw_group_rank(t->group)) rejected = NULL; /* the first process writes it */
   const sw_postings_options reading = {.column = t->options->column, .label_column = t->options->label};
   set->row_bytes = sizeof(uint32_t);
   return sw_labelled_read(set, path, &reading, rejected, t->options->setup.loop.quiet, take_texts, t, entry);
@@ -262,6 +269,7 @@ int sw_classify_tune(sw_classify_options *o) {
   int status = sw_setup_open(&o->setup, &setup);
   if (status) goto done;
   status = SW_EXIT_FAILED;
+  t.group = setup.group;
   if (sw_encoder_length(&setup.config, o->setup.base, wanted_length, setup.config.max_positions, &o->setup.max_length) ||
       sw_encoder_open(&t.encode, setup.tokenizer, o->setup.max_length, o->prefix) || read_data(&t) || set_model(&t, &setup) || open_task(&t))
     goto done;
@@ -278,9 +286,9 @@ int sw_classify_tune(sw_classify_options *o) {
     goto done;
   }
   status = sw_setup_train(&setup, &task, json_incref(t.train.files), t.dev.files ? json_incref(t.dev.files) : json_array(), hyper);
-  if (status == SW_EXIT_DONE && o->json) sw_classify_print_metrics(&setup.checkpoint);
+  if (status == SW_EXIT_DONE && o->json && !sw_group_rank(t.group)) sw_classify_print_metrics(&setup.checkpoint);
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   close_task(&t);
   sw_setup_close(&setup);
   return status;

@@ -257,15 +257,25 @@ static int run_batch(loop *l, size_t b, int64_t forward, int preview, int *used)
   const size_t first = part_of(l, b, l->rank) - l->starts[b], own = part_of(l, b, l->rank + 1) - l->starts[b] - first;
   int64_t before = 0;
   for (size_t i = 0; i < first; i++) before += task->lengths[items[i]];
-  sw_run_set_first_token(l->run, before);
+  sw_run_set_place(l->run, before, (int64_t)first);
   if (sw_collect(l->stream)) return -1;
   int failed = sw_optimizer_refresh(l->optimizer, NULL, 0);
-  if (!failed && preview)
-    failed = task->preview(task->self, l->run, items, count);
+  if (!failed && own && preview)
+    failed = task->preview(task->self, l->run, items + first, own);
   else if (!failed && own)
     failed = task->batch(task->self, l->run, items + first, own, sw_optimizer_gradients(l->optimizer), used) ||
              (*used && sw_optimizer_collect(l->optimizer));
   return sw_submit(l->stream, failed ? -1 : 0);
+}
+
+/* What comes before batches first .. last - 1, which share a loss; `forward` is the first one's. */
+static int begin_loss(loop *l, size_t first, size_t last, int64_t forward) {
+  sw_task *task = l->task;
+  if (task->begin_loss(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
+  if (!task->preview) return 0;
+  for (size_t b = first; b < last; b++)
+    if (run_batch(l, b, forward + (int64_t)(b - first), 1, NULL)) return -1;
+  return task->end_preview(task->self, l->run);
 }
 
 static int run_step(loop *l, double *loss, double *norm, double *rate) {
@@ -276,10 +286,12 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
   if (task->begin_step(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
   *loss = *norm = 0;
   int any = 0;
-  for (size_t b = first; task->preview && b < last; b++)
-    if (run_batch(l, b, l->at.micro_step + (int64_t)(b - first), 1, NULL)) return -1;
   for (size_t b = first; b < last; b++) {
     int used = 0;
+    if (task->begin_loss && (b - first) % (size_t)task->together == 0) {
+      const size_t end = b + (size_t)task->together;
+      if (begin_loss(l, b, end < last ? end : last, l->at.micro_step)) return -1;
+    }
     if (b + 1 == last) sw_optimizer_begin_sum(l->optimizer);
     if (run_batch(l, b, l->at.micro_step++, 0, &used)) return -1;
     any |= used;
@@ -498,7 +510,9 @@ static int check_outputs(const loop *l) {
 /* All processes must be at the same work: same options, same data, same kind of device. */
 static int check_group(const loop *l) {
   if (!l->group) return 0;
-  if (l->model->config.hidden_size % 4) return sw_fail("several processes want a hidden size that is a multiple of 4; this model's is %d", l->model->config.hidden_size);
+  const sw_model_config *c = &l->model->config;
+  if (c->hidden_size % 4) return sw_fail("several processes want a hidden size that is a multiple of 4; this model's is %d", c->hidden_size);
+  if (c->gru && c->embedding_size % 4) return sw_fail("several processes want --embedding to be a multiple of 4, not %d", c->embedding_size);
   char *own = json_dumps(l->facts, JSON_COMPACT | JSON_SORT_KEYS);
   size_t bytes = own ? strlen(own) + 1 : 0;
   int status = own ? sw_group_broadcast(l->group, &bytes, sizeof bytes) : sw_fail("out of memory");

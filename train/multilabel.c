@@ -42,6 +42,7 @@ static void close_set(text_set *s) {
 typedef struct {
   sw_model *model;
   sw_checkpoint *checkpoint;
+  sw_group *group;
   size_t num_labels;
   char *const *names; /* the head's */
   text_set train, dev;
@@ -54,7 +55,7 @@ typedef struct {
   float scale;
   /* of the batch */
   int32_t *ids, *cu_seqlens;
-  float *targets, *weights, *logits;
+  float *targets, *weights;
   float *vectors; /* an encoder's; NULL of a GRU */
 } multilabel;
 
@@ -112,25 +113,33 @@ static int64_t eval_tokens(const sw_model *model) {
   return model->config.max_positions > EVAL_TOKENS ? model->config.max_positions : EVAL_TOKENS;
 }
 
-/* Probabilities of all texts of the set, and the mean cross entropy of a label, unweighted. */
+/* Probabilities of all texts of the set, and the mean cross entropy of a label, unweighted. Processes take turns with the batches. */
 static int predict(multilabel *t, sw_run *run, const text_set *set, double *loss) {
-  const size_t labels = t->num_labels;
+  const size_t labels = t->num_labels, outputs = set->count * labels;
   double sum = 0;
+  int turn = 0;
   sw_run_set_dropout(run, 0, 0, 0);
+  if (t->group) memset(t->probabilities, 0, outputs * sizeof *t->probabilities);
   for (size_t first = 0, count; first < set->count; first += count) {
     int64_t tokens = set->lengths[first];
     for (count = 1; count < EVAL_BATCH && first + count < set->count; count++)
       if ((tokens += set->lengths[first + count]) > eval_tokens(t->model)) break;
+    const int own = turn == sw_group_rank(t->group);
+    turn = (turn + 1) % sw_group_size(t->group);
+    if (!own) continue;
     const sw_batch b = pack(t, set, NULL, first, count);
-    if ((t->vectors ? sw_run_embed(run, &b, t->vectors) : sw_run_forward(run, &b, NULL)) || sw_run_label_logits(run, 0, t->logits)) return -1;
-    for (size_t i = 0; i < count * labels; i++) {
-      const double l = t->logits[i];
-      if (!isfinite(l)) return sw_fail("the model gives a value that is no finite number");
-      t->probabilities[first * labels + i] = sw_label_probability(t->logits[i]);
-      sum += fmax(l, 0) - l * set->targets[first * labels + i] + log1p(exp(-fabs(l)));
-    }
+    if ((t->vectors ? sw_run_embed(run, &b, t->vectors) : sw_run_forward(run, &b, NULL)) ||
+        sw_run_label_logits(run, 0, t->probabilities + first * labels))
+      return -1;
   }
-  *loss = sum / ((double)set->count * (double)labels);
+  if (sw_group_start_sum(t->group, t->probabilities, outputs) || sw_group_wait(t->group)) return -1;
+  for (size_t i = 0; i < outputs; i++) { /* until here they are logits */
+    const double l = t->probabilities[i];
+    if (!isfinite(l)) return sw_fail("the model gives a value that is no finite number");
+    t->probabilities[i] = sw_label_probability(t->probabilities[i]);
+    sum += fmax(l, 0) - l * set->targets[i] + log1p(exp(-fabs(l)));
+  }
+  *loss = sum / (double)outputs;
   return 0;
 }
 
@@ -231,12 +240,12 @@ static void close_tables(tables *d) {
   free(d->names);
 }
 
-static int read_tables(const multilabel_options *o, tables *d) {
+static int read_tables(const multilabel_options *o, const sw_setup *setup, tables *d) {
   const char *output = o->setup.loop.output;
   char *rejected = sw_loop_path(output, ".rejected.jsonl"), *dev_rejected = sw_loop_path(output, ".dev.rejected.jsonl");
   int status = rejected && dev_rejected ? 0 : -1;
-  if (!status) status = sw_label_table_read(o->data.items, (size_t)o->data.count, o->text, o->labels, NULL, rejected, &d->data);
-  if (!status && o->dev.count) status = sw_label_table_read(o->dev.items, (size_t)o->dev.count, o->text, NULL, &d->data, dev_rejected, &d->dev);
+  if (!status) status = sw_label_table_read(o->data.items, (size_t)o->data.count, o->text, o->labels, NULL, sw_setup_rejected(setup, rejected), &d->data);
+  if (!status && o->dev.count) status = sw_label_table_read(o->dev.items, (size_t)o->dev.count, o->text, NULL, &d->data, sw_setup_rejected(setup, dev_rejected), &d->dev);
   free(rejected);
   free(dev_rejected);
   if (status) return -1;
@@ -252,7 +261,7 @@ static int read_tables(const multilabel_options *o, tables *d) {
 }
 
 /* Which labels are learned, and the report of those that were merged. */
-static int reduce_labels(const multilabel_options *o, tables *d) {
+static int reduce_labels(const multilabel_options *o, const sw_setup *setup, tables *d) {
   const size_t labels = d->data.num_labels;
   d->num_labels = labels;
   if (!(d->names = sw_alloc_array(labels, sizeof *d->names))) return -1;
@@ -261,6 +270,7 @@ static int reduce_labels(const multilabel_options *o, tables *d) {
   if (sw_label_reduction_make(o->association, o->reduce_above, d->data.targets, labels, d->rows, d->num_rows, &d->reduction)) return -1;
   d->num_labels = d->reduction.num_groups;
   for (size_t k = 0; k < d->num_labels; k++) d->names[k] = d->data.labels[d->reduction.representative[k]];
+  if (sw_group_rank(setup->group)) return 0;
   json_t *report = sw_label_reduction_json(&d->reduction, d->data.labels);
   char *path = sw_loop_path(o->setup.loop.output, ".labels.json"), *text = report ? sw_json_pretty(report) : NULL;
   json_decref(report);
@@ -387,17 +397,16 @@ static int open_task(multilabel *t, const tables *d, const sw_tokenizer *tokeniz
   const size_t room = l->batch_size ? (size_t)l->batch_size * longest : budget > longest ? budget : longest; /* tokens of any batch */
   const size_t tokens = room > (size_t)eval_tokens(t->model) ? room : (size_t)eval_tokens(t->model);
   const size_t texts = l->batch_size ? (size_t)l->batch_size : room; /* each has a token at least */
-  const size_t outputs = (texts > EVAL_BATCH ? texts : EVAL_BATCH) * t->num_labels;
+  const size_t outputs = texts * t->num_labels;
   const size_t most = t->tunes && t->train.count > t->dev.count ? t->train.count : t->dev.count;
   if (tokenizer && !(t->vectors = sw_alloc_array(EVAL_BATCH, (size_t)t->model->config.hidden_size * sizeof *t->vectors))) return -1;
   t->ids = sw_alloc_array(tokens, sizeof *t->ids);
   t->cu_seqlens = sw_alloc_array(tokens + 1, sizeof *t->cu_seqlens);
   t->targets = sw_alloc_array(outputs, sizeof *t->targets);
   t->weights = sw_alloc_array(outputs, sizeof *t->weights);
-  t->logits = sw_alloc_array(outputs, sizeof *t->logits);
   t->probabilities = sw_alloc_array(most, t->num_labels * sizeof *t->probabilities);
   t->thresholds = sw_alloc_array(t->num_labels, sizeof *t->thresholds);
-  if (!t->ids || !t->cu_seqlens || !t->targets || !t->weights || !t->logits || !t->probabilities || !t->thresholds) return -1;
+  if (!t->ids || !t->cu_seqlens || !t->targets || !t->weights || !t->probabilities || !t->thresholds) return -1;
   for (size_t k = 0; k < t->num_labels; k++) t->thresholds[k] = t->tunes ? 0.5f : (float)o->threshold;
   return t->tunes || o->threshold != 0.5 ? store_thresholds(t) : 0;
 }
@@ -412,7 +421,6 @@ static void close_task(multilabel *t) {
   free(t->cu_seqlens);
   free(t->targets);
   free(t->weights);
-  free(t->logits);
   free(t->vectors);
 }
 
@@ -479,10 +487,11 @@ static int train_multilabel(multilabel_options *o) {
   if (status) goto done;
   status = SW_EXIT_FAILED;
   if (o->setup.base && sw_encoder_length(&setup.config, o->setup.base, wanted_length, setup.config.max_positions, &o->setup.max_length)) goto done;
-  if (read_tables(o, &d) || reduce_labels(o, &d) ||
+  if (read_tables(o, &setup, &d) || reduce_labels(o, &setup, &d) ||
       (o->setup.base ? add_head(o, &d, &setup) : make_vocabulary(o, &d, &setup.checkpoint, o->setup.max_length)) || sw_setup_model(&setup, "multilabel"))
     goto done;
   t.model = setup.model;
+  t.group = setup.group;
   t.names = d.names;
   t.num_labels = d.num_labels;
   t.max_length = o->setup.max_length;
@@ -494,9 +503,9 @@ static int train_multilabel(multilabel_options *o) {
   json_t *hyper = hyper_parameters(o);
   if (!hyper) goto done;
   status = sw_setup_train(&setup, &task, manifest(&d.data), manifest(&d.dev), hyper);
-  if (status == SW_EXIT_DONE && o->table && sw_label_scores_print(json_object_get(setup.checkpoint.training, "metrics"), stdout)) status = SW_EXIT_FAILED;
+  if (status == SW_EXIT_DONE && o->table && !sw_group_rank(setup.group) && sw_label_scores_print(json_object_get(setup.checkpoint.training, "metrics"), stdout)) status = SW_EXIT_FAILED;
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   close_task(&t);
   close_tables(&d);
   sw_setup_close(&setup);

@@ -91,7 +91,8 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *d
   if (order_by_length(set, longest, r->order)) return -1;
   float *out = sw_alloc_array((size_t)r->max_batch, hidden * sizeof *out);
   if (!out) return -1;
-  int status = 0;
+  int status = 0, turn = 0; /* whose batch it is */
+  if (r->group) memset(r->vectors, 0, set->count * hidden * sizeof(float));
   for (uint32_t first = 0; first < set->count && !status;) {
     sw_batch b = {.ids = r->ids, .cu_seqlens = r->cu_seqlens};
     for (uint32_t i = first; i < set->count && b.batch < r->max_batch; i++) {
@@ -102,8 +103,10 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *d
       b.max_seqlen = length; /* the last is the longest */
       r->cu_seqlens[++b.batch] = (int32_t)b.tokens;
     }
-    status = sw_run_embed(run, &b, out);
-    for (int i = 0; i < b.batch && !status; i++) {
+    const int own = turn == sw_group_rank(r->group);
+    turn = (turn + 1) % sw_group_size(r->group);
+    if (own) status = sw_run_embed(run, &b, out);
+    for (int i = 0; i < b.batch && own && !status; i++) {
       float *to = r->vectors + r->order[first + (uint32_t)i] * hidden;
       double squares = 0;
       for (size_t h = 0; h < hidden; h++) squares += (double)out[(size_t)i * hidden + h] * out[(size_t)i * hidden + h];
@@ -113,7 +116,7 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *d
     first += (uint32_t)b.batch;
   }
   free(out);
-  if (status) return -1;
+  if (status || sw_group_start_sum(r->group, r->vectors, set->count * hidden) || sw_group_wait(r->group)) return -1;
   sw_device *device = r->stream.device;
   return device->copy_in(&r->stream, device_vectors, r->vectors, set->count * hidden * sizeof(float)) || device->synchronize(&r->stream) ? -1 : 0;
 }

@@ -1,6 +1,6 @@
 """Training in several processes under mpirun: the losses of one process at every step, the same bits in every run with as many processes, stops,
 deaths and what cannot be dealt out. usage: test_mpi.py [name ...]"""
-import collections, json, os, shutil, signal, subprocess, sys, tempfile, time
+import collections, csv, json, os, shutil, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from tiny import BIN, SAMPLES, Checks, program, read_json, samples_base, weights
@@ -28,17 +28,31 @@ class Runs:
         open(self.dev, "w", encoding="utf-8").writelines(labelled[60:90])
         open(self.texts, "w", encoding="utf-8").writelines(labelled[:80])
         open(self.data, "a", encoding="utf-8").write("not a label\n")
+        self.pairs, self.table = self.path("pairs.jsonl"), self.path("table.csv")
+        texts = [json.loads(l)["text"].split() for l in labelled[:90]]
+        with open(self.pairs, "w", encoding="utf-8") as f: # some positives come several times, some pairs have a negative
+            for i, words in enumerate(texts):
+                f.write(json.dumps({"query": " ".join(words[:4]), "positive": " ".join(texts[i % 40][2:8]) or "none", **({"negatives": [texts[i // 2][-1]]} if i % 3 == 0 else {})}) + "\n")
+        with open(self.table, "w", encoding="utf-8", newline="") as f:
+            out = csv.writer(f)
+            out.writerow(["Description", "kind", "long", "vowel", "capital"])
+            for words in texts: out.writerow([" ".join(words), "abc"[len(words) % 3], int(len(words) > 12), int(words[0][0].lower() in "aeiou"), int(words[-1][0].isupper())])
+            out.writerow(["", "", 0, 0, 0]) # set aside
 
     def path(self, name): return os.path.join(self.folder, name)
 
     def command(self, ranks, task, name, *more):
         """The last --name=value of an option counts."""
-        options = {"base": self.base, "data": self.data if task == "ner" else self.texts, "device": "cpu", "threads": 1, "lr": "3e-3", "log-every": 1,
-                   "checkpoint-every": EVERY, "epochs": 2, "output": self.path(name + ".h5")}
-        if task == "ner": options.update({"dev": self.dev})
+        verb = "multilabel" if task == "gru" else task
+        data = {"ner": self.data, "mlm": self.texts, "embed": self.pairs}.get(task, self.table)
+        options = {"base": self.base, "data": data, "device": "cpu", "threads": 1, "lr": "3e-3", "log-every": 1, "checkpoint-every": EVERY, "epochs": 2,
+                   "output": self.path(name + ".h5")}
+        options.update({"ner": {"dev": self.dev}, "embed": {"dev": self.pairs}, "classify": {"method": "fine-tune", "column": "Description", "label": "kind", "holdout": 0.2},
+                        "multilabel": {"holdout-every": 4}, "gru": {"holdout-every": 4, "embedding": 16, "cells": 12}}.get(task, {}))
+        if task == "gru": del options["base"]
         args = [f"--{k}={v}" for k, v in options.items()] + list(map(str, more))
         launch = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", str(ranks)] if ranks else []
-        return [*launch, BIN + "/skillwatch-train", task, *args]
+        return [*launch, BIN + "/skillwatch-train", verb, *args]
 
     def start(self, *args):
         return subprocess.Popen(self.command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -78,12 +92,15 @@ class Runs:
 def test_losses(runs):
     """At every step the loss of one process, with dropout, whatever the step is made of."""
     ways = {"sentences": ("ner", "--batch-size=8"), "tokens": ("ner", "--batch-tokens=150"), "accumulated": ("ner", "--batch-size=4", "--accumulate=3"),
-            "few": ("ner", "--batch-tokens=40", "--accumulate=2"), "mlm": ("mlm", "--batch-size=8"), "mlm tokens": ("mlm", "--batch-tokens=200", "--accumulate=2")}
+            "few": ("ner", "--batch-tokens=40", "--accumulate=2"), "mlm": ("mlm", "--batch-size=8"), "mlm tokens": ("mlm", "--batch-tokens=200", "--accumulate=2"),
+            "classify": ("classify", "--batch-size=8"), "classify tokens": ("classify", "--batch-tokens=150", "--accumulate=2"), "bert": ("multilabel", "--batch-size=8", "--thresholds=tuned"),
+            "gru": ("gru", "--batch-size=8"), "gru accumulated": ("gru", "--batch-size=4", "--accumulate=3"),
+            "pairs": ("embed", "--batch-size=16"), "pairs accumulated": ("embed", "--batch-size=8", "--accumulate=2"), "pairs in parts": ("embed", "--batch-size=32", "--chunk-size=8")}
     for way, (task, *more) in ways.items():
         runs.finish(0, task, f"{way} 1", *more)
         want = runs.losses(f"{way} 1")
         check(len(want) > 5 and len({l for _, l in want}) == len(want), f"{way}: {want}")
-        for ranks in (2, 4) if way in ("sentences", "mlm") else (2,) if way == "accumulated" else (4,):
+        for ranks in (2, 4) if way in ("sentences", "mlm", "pairs") else (2,) if way == "accumulated" else (4,):
             name = f"{way} {ranks}"
             error = runs.finish(ranks, task, name, *more)
             got = runs.losses(name)
@@ -91,14 +108,17 @@ def test_losses(runs):
             check([s for s, _ in got] == [s for s, _ in want] and apart <= 1e-5, f"{name}: losses are {apart:g} apart")
             check(error.count(f"{ranks} processes, each ") == 1 and error.count("best of step") == 1, f"{name}: one process speaks: {error}")
             dev = [[m["dev"] for m in runs.metrics(n) if "dev" in m] for n in (name, f"{way} 1")]
-            check(len(dev[0]) == len(dev[1]) >= 2 and all(a["loss"] - b["loss"] < 1e-4 for a, b in zip(*dev)), f"{name}: evaluation")
+            check(len(dev[0]) == len(dev[1]) >= 2, f"{name}: evaluation")
+            if task != "embed": check(all(abs(a["loss"] - b["loss"]) < 1e-4 for a, b in zip(*dev)), f"{name}: evaluation")
             if task == "mlm": check(abs(dev[0][0]["loss"] - dev[1][0]["loss"]) < 1e-12, f"{name}: before training the scores are the same: {dev}")
-            if task == "ner": check(len(open(runs.path(name + ".rejected.jsonl")).readlines()) == 1, f"{name}: the row set aside is told once")
+            if task in ("ner", "classify", "gru"): check(len(open(runs.path(name + ".rejected.jsonl")).readlines()) == 1, f"{name}: the row set aside is told once")
             left = [n for n in os.listdir(runs.folder) if n.startswith(name) and (".lock" in n or ".tmp" in n)]
             check(not left, f"{name}: left behind: {left}")
             print(f"{name}: {len(got)} steps, losses at most {apart:g} apart")
-    runs.finish(2, "ner", "again", "--batch-size=4", "--accumulate=3")
-    check(weights(runs.path("again.last.h5")) == weights(runs.path("accumulated 2.last.h5")), "two processes give the same bits again")
+    for way, ranks in (("accumulated", 2), ("pairs in parts", 4), ("gru", 4)):
+        task, *more = ways[way]
+        runs.finish(ranks, task, f"{way} again", *more)
+        check(weights(runs.path(f"{way} again.last.h5")) == weights(runs.path(f"{way} {ranks}.last.h5")), f"{way}: {ranks} processes give the same bits again")
 
 
 def test_sums(runs):
@@ -144,6 +164,15 @@ def test_stop(runs):
         error = runs.finish(2, "ner", name, *more, "--resume")
         check(f"resumed after step {at}" in error and "not to the same bits" not in error, error)
         for ending in (".h5", ".last.h5"): check(weights(runs.path(name + ending)) == weights(runs.path("whole" + ending)), f"{name}{ending}: other bits")
+    for task, *more in (("embed", "--batch-size=8", "--chunk-size=4", "--epochs=6"), ("classify", "--batch-size=4", "--epochs=4"), ("gru", "--batch-size=4", "--epochs=6")):
+        runs.finish(2, task, f"whole {task}", *more)
+        total, name = runs.step(f"whole {task}"), f"stopped {task}"
+        run = runs.start(2, task, name, *more)
+        if not check(runs.wait(run, name, total // 4), f"{name}: ended before it could be stopped"): continue
+        run.send_signal(signal.SIGUSR1)
+        check(run.wait(60) == 75, f"{name}: {run.returncode}")
+        runs.finish(2, task, name, *more, "--resume")
+        check(weights(runs.path(name + ".last.h5")) == weights(runs.path(f"whole {task}.last.h5")), f"{name}: other bits")
     # while the data is still read
     fifo = runs.path("fifo.jsonl")
     os.mkfifo(fifo)
@@ -198,8 +227,10 @@ def test_refused(runs):
         check(done.returncode == status and len(lines) == 1 and says in lines[0], f"{args}: {done.returncode} {done.stderr[-500:]}")
     refused(2, "--batch-size 5 cannot be dealt out to 2 processes: give a multiple of 2", "ner", "no", "--batch-size=5")
     refused(2, "--epochs", "ner", "no", "--epochs=0")
-    refused(2, "train classify runs in one process", "classify", "no")
-    refused(2, "train embed runs in one process", "embed", "no")
+    refused(2, "--method logistic runs in one process", "classify", "no", "--method=logistic")
+    refused(2, "train topics runs in one process", "topics", "no")
+    refused(2, "--chunk-size 3 cannot be dealt out to 2 processes: give a multiple of 2", "embed", "no", "--batch-size=12", "--chunk-size=3")
+    refused(1, "multiple of 4, not 6", "gru", "no", "--embedding=6")
     refused(1, "missing.jsonl", "ner", "no", "--data=" + runs.path("missing.jsonl"))
     refused(2, "--max-length 9999", "ner", "no", "--max-length=9999")
     if not os.path.exists(runs.path("there.h5")): runs.finish(2, "ner", "there", "--epochs=1")
