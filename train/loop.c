@@ -71,6 +71,26 @@ char *sw_loop_path(const char *output, const char *ending) {
   return sw_buffer_take(&name);
 }
 
+int sw_loop_check_output(const sw_loop_options *o) {
+  int64_t *steps;
+  size_t count;
+  char *last = o->force ? NULL : sw_loop_path(o->output, ".last.h5");
+  if (o->force) return 0;
+  if (!last || sw_kept_list(o->output, &steps, &count)) {
+    free(last);
+    return -1;
+  }
+  const int there = sw_exists(last);
+  int status = 0;
+  if (o->resume && !there && count)
+    status = sw_fail("%s is missing: link one of the %zu numbered checkpoints beside it to that name (ln), or start anew with --force", last, count);
+  else if (!o->resume && (count || there || sw_exists(o->output)))
+    status = sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o", sw_exists(o->output) ? o->output : last);
+  free(steps);
+  free(last);
+  return status;
+}
+
 /* The epoch's order and its batches. */
 static void plan_epoch(loop *l, int epoch) {
   const sw_task *task = l->task;
@@ -431,6 +451,15 @@ static int read_own(const loop *l, const char *path, sw_checkpoint *c) {
   return sw_fail("%s was made with another '%s': give the same options and data, or another -o", path, first_difference(run, l->facts));
 }
 
+/* Killed between its first best checkpoint and its first last one: only that run may start anew over it. */
+static int check_best(const loop *l) {
+  sw_checkpoint best;
+  sw_checkpoint_init(&best);
+  int status = read_own(l, l->options->output, &best);
+  sw_checkpoint_close(&best);
+  return status;
+}
+
 static int resume(loop *l) {
   sw_checkpoint last;
   sw_checkpoint_init(&last);
@@ -484,29 +513,6 @@ static int open_buffers(loop *l) {
   return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);
 }
 
-/* What a run that starts anew would overwrite. */
-static int check_outputs(const loop *l) {
-  const sw_loop_options *o = l->options;
-  int64_t *steps;
-  size_t count;
-  const int unlisted = sw_kept_list(o->output, &steps, &count);
-  free(steps);
-  if (unlisted) return -1;
-  if (o->resume && !count && sw_exists(o->output)) { /* killed between its first best checkpoint and its first last one */
-    sw_checkpoint best;
-    sw_checkpoint_init(&best);
-    int status = read_own(l, o->output, &best);
-    sw_checkpoint_close(&best);
-    return status;
-  }
-  if (o->resume && count)
-    return sw_fail("%s is missing: link one of the %zu numbered checkpoints beside it to that name (ln), or start anew with --force", l->last_path, count);
-  if (count || sw_exists(o->output) || sw_exists(l->last_path))
-    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
-                   sw_exists(o->output) ? o->output : l->last_path);
-  return 0;
-}
-
 /* All processes must be at the same work: same options, same data, same kind of device. */
 static int check_group(const loop *l) {
   if (!l->group) return 0;
@@ -534,7 +540,7 @@ static int open_loop(loop *l) {
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
   int can_resume = o->resume && sw_exists(l->last_path);
   if (sw_group_broadcast(l->group, &can_resume, sizeof can_resume) || check_group(l)) return -1;
-  if (!can_resume && !o->force && !l->rank && check_outputs(l)) return -1;
+  if (o->resume && !can_resume && !o->force && !l->rank && sw_exists(o->output) && check_best(l)) return -1;
   if (sw_order_open((uint64_t)o->seed, l->task->num_items, l->task->replays, l->task->num_replays, &l->order)) return -1;
   l->starts = sw_alloc_array(l->order.count + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 2, sizeof *l->sums);

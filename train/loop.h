@@ -75,6 +75,8 @@ typedef struct sw_task {
  * data manifest, borrowed) is stored and compared on resume.
  * Returns an exit status: 0 done, 1 failed (message set), 75 stopped by a signal after saving. */
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts);
+/* -1 where the run would overwrite what is there, neither resuming it nor forced to; for before anything beside it is written. */
+int sw_loop_check_output(const sw_loop_options *options);
 /* "<stem><ending>", the stem being the output's name without ".h5": ".last.h5", ".metrics.jsonl" ...; free() it. */
 char *sw_loop_path(const char *output, const char *ending);
 #endif

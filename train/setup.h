@@ -6,12 +6,19 @@
 #include "base/options.h"
 #include "train/loop.h"
 
+enum { SW_MOST_OPTIONS = 96 };
+typedef struct {
+  const char *name;
+  char sha256[65]; /* of the name and the value; "" of options that processes may differ in */
+} sw_said;
+
 typedef struct {
   sw_loop_options loop;
   int from_scratch; /* the task makes the model itself: there is no base */
   const char *base, *device, *dtype, *gradients, *schedule;
   int threads;
   int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
+  sw_said said[SW_MOST_OPTIONS]; /* what sw_setup_parse found, which all processes of a group must have found */
 } sw_setup_options;
 #define SW_SETUP_DEFAULTS                                                                                                              \
   {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
@@ -38,7 +45,7 @@ typedef struct {
   sw_group *group;          /* the processes of this run; NULL: one */
 } sw_setup;
 
-/* Keeps other runs off the output; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
+/* Keeps other runs off the output, and refuses one that is there and may not be replaced; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
  * checkpoint is empty, and config and tokenizer are the task's to make. Sets o->max_length where it is 0. From now on SIGTERM, SIGINT and SIGUSR1 end
  * the program with SW_EXIT_AGAIN; sw_loop_run saves before. `setup` must be zeroed; close it in any case. Returns 0, or SW_EXIT_FAILED or
  * SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */

@@ -238,6 +238,18 @@ def test_refused(runs):
     other = samples_base(runs.path("six"), hidden=6, layers=1, intermediate=32) if os.makedirs(runs.path("six")) is None else None
     refused(1, "multiple of 4", "ner", "no", f"--base={other}")
     check(not os.path.exists(runs.path("no.h5")), "nothing is written")
+    # one process has options that the others have not, or a wrong one
+    runs.config = runs.path("config.json")
+    json.dump({"seed": 3}, open(runs.config, "w"))
+    for more, says in ((["--config", runs.config], "another --seed than"), (["--epochs=7"], "another --epochs than"), (["--data=" + runs.dev], "another --data than"),
+                       (["--nonsense"], "unknown option '--nonsense'")):
+        one = runs.command(1, "ner", "no")
+        done = subprocess.run([*one, ":", "-np", "1", *one[one.index(BIN + "/skillwatch-train"):], *more], capture_output=True, text=True, timeout=120)
+        lines = [l for l in done.stderr.splitlines() if l.startswith("skillwatch: ")]
+        check(done.returncode == 2 and len(lines) == 1 and says in lines[0] and "process 2 of 2" in lines[0], f"{more}: {done.returncode} {done.stderr[-500:]}")
+    one = runs.command(1, "ner", "own threads", "--epochs=1")
+    done = subprocess.run([*one, ":", "-np", "1", *one[one.index(BIN + "/skillwatch-train"):], "--threads=2", "--quiet"], capture_output=True, text=True, timeout=120)
+    check(done.returncode == 0, f"threads may differ: {done.stderr[-500:]}")
     # without the module: one line that says what is missing
     done = subprocess.run(runs.command(2, "ner", "no"), capture_output=True, text=True, env={**os.environ, "SKILLWATCH_MODULES": runs.folder})
     check(done.returncode == 1 and "no module for mpi" in done.stderr, done.stderr[-400:])
