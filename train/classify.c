@@ -121,7 +121,7 @@ static int read_file(const source *from, const char *path, const char *rejected,
 static int read_list(const source *from, const sw_list *list, const char *which, sw_labelled *rows) {
   rows->row_bytes = (size_t)from->setup->config.hidden_size * sizeof(float);
   for (int i = 0; i < list->count; i++) {
-    char *rejected = sw_classify_rejected(from->o, which, i);
+    char *rejected = sw_setup_rejected_path(&from->o->setup, which, i);
     const int failed = !rejected || read_file(from, list->items[i], rejected, rows);
     free(rejected);
     if (failed) return -1;
@@ -265,13 +265,6 @@ static int fit_logistic(sw_classify_options *o) {
 
 /* --- the command line --- */
 
-char *sw_classify_rejected(const sw_classify_options *o, const char *which, int number) {
-  char ending[64];
-  if (number) snprintf(ending, sizeof ending, "%s.%d.rejected.jsonl", which, number + 1);
-  else snprintf(ending, sizeof ending, "%s.rejected.jsonl", which);
-  return sw_loop_path(o->setup.loop.output, ending);
-}
-
 void sw_classify_print_metrics(const sw_checkpoint *checkpoint) {
   char *text = json_dumps(json_object_get(checkpoint->training, "metrics"), JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY);
   if (text) puts(text);
@@ -295,7 +288,7 @@ static int check_rejected(const sw_classify_options *o) {
   } kinds[] = {{"", o->data.count}, {".dev", o->dev.count}, {".replay", o->replay.count}};
   for (int kind = 0; kind < 3; kind++)
     for (int i = 0; i < kinds[kind].count; i++) {
-      char *path = sw_classify_rejected(o, kinds[kind].which, i);
+      char *path = sw_setup_rejected_path(&o->setup, kinds[kind].which, i);
       const int failed = !path || sw_classify_check_output(o, path);
       free(path);
       if (failed) return -1;

@@ -18,6 +18,7 @@ typedef struct {
   sw_encoder encode;
   sw_sequences texts;
   sw_labelled train, dev, *tests; /* a row is a number in texts; train: the new rows, then those of each replayed file */
+  json_t **test_files; /* borrowed from tests */
   size_t num_tests, fresh;
   sw_replay replays[SW_MAX_REPLAYS];
   size_t unseen; /* rows of dev */
@@ -118,22 +119,14 @@ static int evaluate(void *self, sw_run *run, double *best_by, json_t **metrics, 
   return t->unseen && json_object_set_new(*metrics, "unseen_labels", json_integer((json_int_t)t->unseen)) ? sw_fail("out of memory") : 0;
 }
 
-/* Scores on the earlier test sets; before training starts only where the base had this head. */
+static int score_test(void *self, sw_run *run, size_t number, json_t **metrics, char *line) {
+  tuner *t = self;
+  return score(t, run, &t->tests[number], metrics, line);
+}
+
 static int test(void *self, sw_run *run, int begun, json_t **list) {
   tuner *t = self;
-  if (!(*list = json_array())) return sw_fail("out of memory");
-  for (size_t i = 0; i < t->num_tests; i++) {
-    json_t *entry = json_copy(json_array_get(t->tests[i].files, 0)), *metrics = NULL;
-    char line[200];
-    int status = entry && !json_array_append_new(*list, entry) ? 0 : sw_fail("out of memory");
-    if (!status && (begun || t->knows)) status = score(t, run, &t->tests[i], &metrics, line);
-    if (metrics && !status && json_object_update(entry, metrics)) status = sw_fail("out of memory");
-    if (!status && metrics && !t->options->setup.loop.quiet)
-      fprintf(stderr, "%s %s: %s\n", begun ? "now" : "before training", t->options->test.items[i], line);
-    json_decref(metrics);
-    if (status) return -1;
-  }
-  return 0;
+  return sw_setup_test(&(sw_earlier_tests){t, t->num_tests, t->test_files, t->knows, t->options->setup.loop.quiet, score_test}, run, begun, list);
 }
 
 /* --- data --- */
@@ -164,7 +157,7 @@ static int read_file(tuner *t, const char *path, const char *rejected, sw_labell
 static int read_list(tuner *t, const char *const *paths, int count, const char *which, sw_labelled *set, json_t **entries) {
   for (int i = 0; i < count; i++) {
     const size_t before = set->rows;
-    char *rejected = sw_classify_rejected(t->options, which, i);
+    char *rejected = sw_setup_rejected_path(&t->options->setup, which, i);
     const int failed = !rejected || read_file(t, paths[i], rejected, set, entries ? &entries[i] : NULL);
     free(rejected);
     if (failed) return -1;
@@ -187,10 +180,12 @@ static int read_data(tuner *t) {
   if (read_list(t, o->dev.items, o->dev.count, ".dev", &t->dev, NULL)) return -1;
   if (t->dev.rows) t->unseen = sw_labelled_adopt(&t->train, &t->dev);
   if (o->dev.count && !t->dev.rows) return sw_fail("no row of --dev has a label that the training data has");
-  if (o->test.count && !(t->tests = sw_alloc_array((size_t)o->test.count, sizeof *t->tests))) return -1;
+  if (o->test.count && (!(t->tests = sw_alloc_array((size_t)o->test.count, sizeof *t->tests)) ||
+                        !(t->test_files = sw_alloc_array((size_t)o->test.count, sizeof *t->test_files))))
+    return -1;
   for (; t->num_tests < (size_t)o->test.count; t->num_tests++) {
     sw_labelled *set = &t->tests[t->num_tests];
-    if (read_file(t, o->test.items[t->num_tests], NULL, set, NULL)) return -1;
+    if (read_file(t, o->test.items[t->num_tests], NULL, set, &t->test_files[t->num_tests])) return -1;
     sw_labelled_adopt(&t->train, set);
     if (!set->rows) return sw_fail("no row of --test %s has a label that the training data has", o->test.items[t->num_tests]);
   }
@@ -245,6 +240,7 @@ static void close_task(tuner *t) {
   sw_labelled_close(&t->dev);
   for (size_t i = 0; t->tests && i < (size_t)t->options->test.count; i++) sw_labelled_close(&t->tests[i]);
   free(t->tests);
+  free(t->test_files);
   free(t->lengths);
   free(t->ids);
   free(t->labels);

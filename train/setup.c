@@ -143,6 +143,22 @@ int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files
   return all <= 0.99 ? 0 : sw_fail("--replay: the fractions come to %g; at most 0.99 leaves room for the new data", all);
 }
 
+int sw_setup_test(const sw_earlier_tests *t, sw_run *run, int begun, json_t **list) {
+  if (!(*list = json_array())) return sw_fail("out of memory");
+  for (size_t i = 0; i < t->count; i++) {
+    json_t *entry = json_copy(t->files[i]), *metrics = NULL;
+    char line[256];
+    int status = entry && !json_array_append_new(*list, entry) ? 0 : sw_fail("out of memory");
+    if (!status && (begun || t->knows)) status = t->score(t->self, run, i, &metrics, line);
+    if (metrics && !status && json_object_update(entry, metrics)) status = sw_fail("out of memory");
+    if (!status && metrics && !t->quiet)
+      fprintf(stderr, "%s %s: %s\n", begun ? "now" : "before training", json_string_value(json_object_get(entry, "file")), line);
+    json_decref(metrics);
+    if (status) return -1;
+  }
+  return 0;
+}
+
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
   static const char *const endings[] = {".last.h5", ".lock", ".metrics.jsonl", ".rejected.jsonl", ".dev.rejected.jsonl"};
   const sw_loop_options *l = &o->loop;
@@ -273,6 +289,13 @@ void sw_setup_tell(const sw_setup *s, int status) {
   }
   sw_exit_message(status);
   sw_group_abort(s->group, status);
+}
+
+char *sw_setup_rejected_path(const sw_setup_options *o, const char *which, int number) {
+  char ending[64];
+  if (number) snprintf(ending, sizeof ending, "%s.%d.rejected.jsonl", which, number + 1);
+  else snprintf(ending, sizeof ending, "%s.rejected.jsonl", which);
+  return sw_loop_path(o->loop.output, ending);
 }
 
 const char *sw_setup_rejected(const sw_setup *s, const char *path) { return sw_group_rank(s->group) ? NULL : path; }

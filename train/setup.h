@@ -53,6 +53,8 @@ int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);
 /* Prints sw_error() and, where there are other processes, ends them with `status`. */
 void sw_setup_tell(const sw_setup *setup, int status);
+/* "<stem><which>.rejected.jsonl", and for further files of a kind "<stem><which>.2.rejected.jsonl"...; free() it. */
+char *sw_setup_rejected_path(const sw_setup_options *o, const char *which, int number);
 /* Where a file of rows set aside goes: `path`, or nowhere, for one process of several writes them. */
 const char *sw_setup_rejected(const sw_setup *setup, const char *path);
 
@@ -65,6 +67,17 @@ void sw_setup_drop_heads(sw_setup *setup, int (*keeps)(const void *self, const s
 /* --replay: "FILE:FRACTION" each, at most SW_MAX_REPLAYS. files[i] (free() it) becomes FILE with `ending` behind it, parts[i] the fraction of
  * every batch. */
 int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files, double *parts);
+/* A task's earlier test sets, for sw_task.test: the entry of each in `list` (new reference) is that of its file with its scores. */
+typedef struct {
+  void *self;
+  size_t count;
+  json_t *const *files; /* [count] {"file", "sha256", "rows", "rejected"} */
+  int knows;            /* the base had this head: there are scores before training */
+  int quiet;
+  /* The scores of set number i, as an object (new reference), and for people (256 bytes). */
+  int (*score)(void *self, sw_run *run, size_t i, json_t **metrics, char *line);
+} sw_earlier_tests;
+int sw_setup_test(const sw_earlier_tests *tests, sw_run *run, int begun, json_t **list);
 /* What is put before every text belongs to the model: inference does it, too. */
 int sw_setup_set_prefix(sw_setup *setup, const char *prefix);
 /* For heads over whole texts that are trained with their encoder: they read pooled vectors that are not brought to unit length, of texts of at
