@@ -568,8 +568,13 @@ static int open_loop(loop *l) {
   if (l->rank) return 0;
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
-  if (l->at.epoch >= o->epochs) return 0; /* nothing to tell */
-  return sw_monitor_open(&o->monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
+  sw_monitor_options monitor = o->monitor;
+  if (l->at.epoch >= o->epochs) { /* nothing to tell but the end, where a kill came before it */
+    if (!monitor.mlflow || !l->run_id[0]) return 0;
+    monitor.tensorboard = NULL;
+    monitor.over = 1;
+  }
+  return sw_monitor_open(&monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
 }
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {
