@@ -149,18 +149,19 @@ def test_scores(runs):
 
 
 def test_stop(runs):
-    """A signal to mpirun or to one process: all stop after the same step, status 75 (that of mpirun itself after SIGTERM is 1); the resumed run ends in the bits of one that was not stopped."""
+    """A signal to mpirun or to one process: all stop after the same step, status 75 (mpirun's own is 1 after a TERM or INT, whatever its processes
+    ended with); the resumed run ends in the bits of one that was not stopped."""
     more = ("--batch-size=4", "--epochs=24")
     if not os.path.exists(runs.path("whole.last.h5")): runs.finish(2, "ner", "whole", *more)
     total = runs.step("whole")
-    for way, sent in (("mpirun", signal.SIGUSR1), (0, signal.SIGTERM), (1, signal.SIGUSR1), ("mpirun", signal.SIGTERM)):
+    for way, sent in (("mpirun", signal.SIGUSR1), (0, signal.SIGTERM), (1, signal.SIGUSR1), ("mpirun", signal.SIGTERM), ("mpirun", signal.SIGINT)):
         name = f"stopped {way} {sent}"
         run = runs.start(2, "ner", name, *more)
         if not check(runs.wait(run, name, total // 8), f"{name}: ended before it could be stopped"): continue
         os.kill(run.pid if way == "mpirun" else runs.processes(name)[way], sent)
         error = run.communicate(timeout=120)[1]
         at = read_json(runs.path(name + ".last.h5"), "training")["position"]["step"]
-        check(run.returncode == (1 if (way, sent) == ("mpirun", signal.SIGTERM) else 75) and error.count("go on with --resume") == 1 and at == runs.step(name) < total, f"{name}: {run.returncode} {error[-500:]}")
+        check(run.returncode == (1 if way == "mpirun" and sent != signal.SIGUSR1 else 75) and error.count("go on with --resume") == 1 and at == runs.step(name) < total, f"{name}: {run.returncode} {error[-500:]}")
         error = runs.finish(2, "ner", name, *more, "--resume")
         check(f"resumed after step {at}" in error and "not to the same bits" not in error, error)
         for ending in (".h5", ".last.h5"): check(weights(runs.path(name + ending)) == weights(runs.path("whole" + ending)), f"{name}{ending}: other bits")
@@ -184,6 +185,39 @@ def test_stop(runs):
     error = run.communicate(timeout=60)[1]
     os.close(end)
     check(run.returncode == 75 and error.count("stopped before training began") == 1, f"early: {run.returncode} {error[-400:]}")
+
+
+def test_script(runs):
+    """samples/slurm/train.sbatch, without Slurm: stopped, it ends with 75 and asks to be queued again; a failure is not."""
+    tools = runs.path("tools")
+    os.makedirs(tools)
+    def tool(name, text):
+        with open(os.path.join(tools, name), "w") as f: f.write("#!/bin/bash\n" + text + "\n")
+        os.chmod(os.path.join(tools, name), 0o755)
+    tool("mpirun", f'exec {shutil.which("mpirun")} --allow-run-as-root --oversubscribe -np 2 "$@"')
+    tool("scontrol", f'echo "$@" >> {runs.path("asked")}')
+    env = {**os.environ, "PATH": f"{tools}:{os.path.abspath(BIN)}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    def script(name, *more):
+        command = runs.command(0, "ner", name, "--batch-size=4", "--epochs=24", *more)[1:]
+        return subprocess.Popen(["bash", os.path.join(SAMPLES, "slurm/train.sbatch"), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    def asked(): return open(runs.path("asked")).read().splitlines() if os.path.exists(runs.path("asked")) else []
+    for sent in (signal.SIGUSR1, signal.SIGTERM):
+        run = script("script")
+        if not check(runs.wait(run, "script", runs.step("script") + 20), "the script ended before it could be stopped"): continue
+        run.send_signal(sent)
+        error = run.communicate(timeout=120)[1]
+        check(run.returncode == 75 and "go on with --resume" in error and asked() == ["requeue 7"], f"{sent}: {run.returncode} {asked()} {error[-400:]}")
+        os.remove(runs.path("asked"))
+    run = script("no", "--data=" + runs.path("missing.jsonl"))
+    check(run.wait(60) == 1 and not asked(), f"a failure: {run.returncode} {asked()}")
+    # mpirun itself is stopped, too, as where the scheduler signals all there is: it ends with 1
+    run = script("script")
+    if check(runs.wait(run, "script", runs.step("script") + 20), "the script ended before mpirun could be stopped"):
+        children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(children[0]), signal.SIGTERM)
+        run.send_signal(signal.SIGTERM)
+        error = run.communicate(timeout=120)[1]
+        check(run.returncode in (1, 75) and "go on with --resume" in error and asked() == ["requeue 7"], f"all stopped: {run.returncode} {asked()} {error[-400:]}")
 
 
 def test_resume_elsewhere(runs):
