@@ -72,10 +72,10 @@ char *sw_loop_path(const char *output, const char *ending) {
 }
 
 int sw_loop_check_output(const sw_loop_options *o) {
+  if (o->force) return 0;
   int64_t *steps;
   size_t count;
-  char *last = o->force ? NULL : sw_loop_path(o->output, ".last.h5");
-  if (o->force) return 0;
+  char *last = sw_loop_path(o->output, ".last.h5");
   if (!last || sw_kept_list(o->output, &steps, &count)) {
     free(last);
     return -1;
