@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int sw_list_append(sw_list *list, const char *item) {
   const char **items = sw_realloc_array(list->items, (unsigned long)list->count + 1, sizeof *items);
@@ -192,8 +193,12 @@ int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *
 }
 
 int sw_exit_message(int status) {
-  /* of several processes with the same command line one says what is wrong with it */
-  if (status != SW_EXIT_USAGE || !sw_launched()->rank) fprintf(stderr, "skillwatch: %s\n", sw_error());
+  const sw_launch *launch = sw_launched();
+  if (status == SW_EXIT_USAGE && launch->rank) {
+    sleep(2); /* what is wrong with the command line of all is the first process's to say: it ends this one meanwhile */
+    sw_fail_in("process %d of %d", launch->rank + 1, launch->size);
+  }
+  fprintf(stderr, "skillwatch: %s\n", sw_error());
   return status;
 }
 

@@ -183,11 +183,12 @@ static void show_earlier_tests(const json_t *tests) {
   const json_t *before = json_object_get(tests, "before"), *after = json_object_get(tests, "after"), *test;
   size_t i;
   json_array_foreach((json_t *)after, i, test) {
-    const int spans = json_object_get(test, "mean_f1") != NULL;
-    const char *score = spans ? "mean_f1" : "accuracy@1";
-    const json_t *old = json_object_get(json_array_get(before, i), score), *now = json_object_get(test, score);
+    static const char *const names[][2] = {{"mean_f1", "F1"}, {"accuracy@1", "accuracy@1"}, {"median_accuracy", "median label accuracy"}};
+    size_t k = 0;
+    while (k < 2 && !json_object_get(test, names[k][0])) k++;
+    const json_t *old = json_object_get(json_array_get(before, i), names[k][0]), *now = json_object_get(test, names[k][0]);
     row("earlier test");
-    printf("%s: %s ", text_of(test, "file", ""), spans ? "F1" : score);
+    printf("%s: %s ", text_of(test, "file", ""), names[k][1]);
     if (json_is_real(old)) printf("%.4f before, ", json_real_value(old));
     printf("%.4f after\n", json_real_value(now));
   }

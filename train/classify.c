@@ -2,6 +2,7 @@
  * that is trained together with its encoder. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/launch.h"
 #include "base/progress.h"
 #include "base/sha256.h"
 #include "engine/data/embed.h"
@@ -120,7 +121,7 @@ static int read_file(const source *from, const char *path, const char *rejected,
 static int read_list(const source *from, const sw_list *list, const char *which, sw_labelled *rows) {
   rows->row_bytes = (size_t)from->setup->config.hidden_size * sizeof(float);
   for (int i = 0; i < list->count; i++) {
-    char *rejected = sw_classify_rejected(from->o, which, i);
+    char *rejected = sw_setup_rejected_path(&from->o->setup, which, i);
     const int failed = !rejected || read_file(from, list->items[i], rejected, rows);
     free(rejected);
     if (failed) return -1;
@@ -264,13 +265,6 @@ static int fit_logistic(sw_classify_options *o) {
 
 /* --- the command line --- */
 
-char *sw_classify_rejected(const sw_classify_options *o, const char *which, int number) {
-  char ending[64];
-  if (number) snprintf(ending, sizeof ending, "%s.%d.rejected.jsonl", which, number + 1);
-  else snprintf(ending, sizeof ending, "%s.rejected.jsonl", which);
-  return sw_loop_path(o->setup.loop.output, ending);
-}
-
 void sw_classify_print_metrics(const sw_checkpoint *checkpoint) {
   char *text = json_dumps(json_object_get(checkpoint->training, "metrics"), JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY);
   if (text) puts(text);
@@ -294,7 +288,7 @@ static int check_rejected(const sw_classify_options *o) {
   } kinds[] = {{"", o->data.count}, {".dev", o->dev.count}, {".replay", o->replay.count}};
   for (int kind = 0; kind < 3; kind++)
     for (int i = 0; i < kinds[kind].count; i++) {
-      char *path = sw_classify_rejected(o, kinds[kind].which, i);
+      char *path = sw_setup_rejected_path(&o->setup, kinds[kind].which, i);
       const int failed = !path || sw_classify_check_output(o, path);
       free(path);
       if (failed) return -1;
@@ -421,6 +415,8 @@ int sw_train_classify(int argc, char **argv) {
     method = !strcmp(name, "logistic") ? LOGISTIC : TUNE;
     if (method == TUNE && strcmp(name, "fine-tune")) {
       status = sw_fail("--method %s is not known: use logistic or fine-tune", name);
+    } else if (method == LOGISTIC && sw_launched()->size > 1) {
+      status = sw_fail("train classify --method logistic runs in one process: start it without mpirun, or give --method fine-tune");
     } else {
       close_options(&o);
       if (parse(&o, method, argc, argv)) status = sw_fail_in("--method %s", name);

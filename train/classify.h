@@ -22,8 +22,6 @@ typedef struct {
   double parts[SW_MAX_REPLAYS];
 } sw_classify_options;
 
-/* "<stem><which>.rejected.jsonl", and for further files "<stem><which>.2.rejected.jsonl"...; free() it. */
-char *sw_classify_rejected(const sw_classify_options *o, const char *which, int number);
 /* Whether `output` is one of the inputs. */
 int sw_classify_check_output(const void *options, const char *output);
 void sw_classify_print_metrics(const sw_checkpoint *checkpoint);

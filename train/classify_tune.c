@@ -14,9 +14,11 @@ enum { EVAL_TOKENS = 2048, EVAL_BATCH = 256 };
 typedef struct {
   const sw_classify_options *options;
   sw_model *model;
+  sw_group *group;
   sw_encoder encode;
   sw_sequences texts;
   sw_labelled train, dev, *tests; /* a row is a number in texts; train: the new rows, then those of each replayed file */
+  json_t **test_files; /* borrowed from tests */
   size_t num_tests, fresh;
   sw_replay replays[SW_MAX_REPLAYS];
   size_t unseen; /* rows of dev */
@@ -78,11 +80,12 @@ static int64_t eval_tokens(const sw_model *model) {
   return model->config.max_positions > EVAL_TOKENS ? model->config.max_positions : EVAL_TOKENS;
 }
 
-/* The set's scores, and its mean loss, as a JSON object. */
+/* The set's scores, and its mean loss, as a JSON object. Processes take turns with the batches. */
 static int score(tuner *t, sw_run *run, const sw_labelled *set, json_t **metrics, char *line) {
   const size_t classes = t->train.names.count;
   sw_class_scores scores = {0};
   double loss = 0;
+  int turn = 0;
   *metrics = json_object();
   int status = *metrics && !sw_class_scores_open(&scores, set, classes, t->options->k) ? 0 : -1;
   sw_run_set_dropout(run, 0, 0, 0);
@@ -92,12 +95,16 @@ static int score(tuner *t, sw_run *run, const sw_labelled *set, json_t **metrics
       if (b.batch && b.tokens + sw_sequence_length(&t->texts, text_of(set, row)) > eval_tokens(t->model)) break;
       pack(t, set, row, &b);
     }
-    status = sw_run_embed(run, &b, t->vectors) || sw_run_sequence_log_probs(run, 0, t->log_probs) ? -1 : 0;
-    for (size_t i = 0; i < (size_t)b.batch && !status; i++, first++) {
-      loss -= (double)t->log_probs[i * classes + (size_t)set->labels[first]];
-      sw_class_scores_add(&scores, first, t->log_probs + i * classes);
+    const int own = turn == sw_group_rank(t->group);
+    turn = (turn + 1) % sw_group_size(t->group);
+    if (own) status = sw_run_embed(run, &b, t->vectors) || sw_run_sequence_log_probs(run, 0, t->log_probs) ? -1 : 0;
+    for (size_t i = 0; i < (size_t)b.batch && own && !status; i++) {
+      loss -= (double)t->log_probs[i * classes + (size_t)set->labels[first + i]];
+      sw_class_scores_add(&scores, first + i, t->log_probs + i * classes);
     }
+    first += (size_t)b.batch;
   }
+  if (!status) status = sw_class_scores_share(&scores, t->group) || sw_group_sum(t->group, &loss, 1) ? -1 : 0;
   if (!status) status = sw_class_scores_json(&scores, *metrics, line);
   if (!status && json_object_set_new(*metrics, "loss", json_real(loss / (double)set->rows))) status = sw_fail("out of memory");
   sw_class_scores_close(&scores);
@@ -112,22 +119,14 @@ static int evaluate(void *self, sw_run *run, double *best_by, json_t **metrics, 
   return t->unseen && json_object_set_new(*metrics, "unseen_labels", json_integer((json_int_t)t->unseen)) ? sw_fail("out of memory") : 0;
 }
 
-/* Scores on the earlier test sets; before training starts only where the base had this head. */
+static int score_test(void *self, sw_run *run, size_t number, json_t **metrics, char *line) {
+  tuner *t = self;
+  return score(t, run, &t->tests[number], metrics, line);
+}
+
 static int test(void *self, sw_run *run, int begun, json_t **list) {
   tuner *t = self;
-  if (!(*list = json_array())) return sw_fail("out of memory");
-  for (size_t i = 0; i < t->num_tests; i++) {
-    json_t *entry = json_copy(json_array_get(t->tests[i].files, 0)), *metrics = NULL;
-    char line[200];
-    int status = entry && !json_array_append_new(*list, entry) ? 0 : sw_fail("out of memory");
-    if (!status && (begun || t->knows)) status = score(t, run, &t->tests[i], &metrics, line);
-    if (metrics && !status && json_object_update(entry, metrics)) status = sw_fail("out of memory");
-    if (!status && metrics && !t->options->setup.loop.quiet)
-      fprintf(stderr, "%s %s: %s\n", begun ? "now" : "before training", t->options->test.items[i], line);
-    json_decref(metrics);
-    if (status) return -1;
-  }
-  return 0;
+  return sw_setup_test(&(sw_earlier_tests){t, t->num_tests, t->test_files, t->knows, t->options->setup.loop.quiet, score_test}, run, begun, list);
 }
 
 /* --- data --- */
@@ -149,6 +148,7 @@ static int take_texts(void *context, sw_postings *postings, sw_labelled *set) {
 }
 
 static int read_file(tuner *t, const char *path, const char *rejected, sw_labelled *set, json_t **entry) {
+  if (sw_group_rank(t->group)) rejected = NULL; /* the first process writes it */
   const sw_postings_options reading = {.column = t->options->column, .label_column = t->options->label};
   set->row_bytes = sizeof(uint32_t);
   return sw_labelled_read(set, path, &reading, rejected, t->options->setup.loop.quiet, take_texts, t, entry);
@@ -157,7 +157,7 @@ static int read_file(tuner *t, const char *path, const char *rejected, sw_labell
 static int read_list(tuner *t, const char *const *paths, int count, const char *which, sw_labelled *set, json_t **entries) {
   for (int i = 0; i < count; i++) {
     const size_t before = set->rows;
-    char *rejected = sw_classify_rejected(t->options, which, i);
+    char *rejected = sw_setup_rejected_path(&t->options->setup, which, i);
     const int failed = !rejected || read_file(t, paths[i], rejected, set, entries ? &entries[i] : NULL);
     free(rejected);
     if (failed) return -1;
@@ -180,10 +180,12 @@ static int read_data(tuner *t) {
   if (read_list(t, o->dev.items, o->dev.count, ".dev", &t->dev, NULL)) return -1;
   if (t->dev.rows) t->unseen = sw_labelled_adopt(&t->train, &t->dev);
   if (o->dev.count && !t->dev.rows) return sw_fail("no row of --dev has a label that the training data has");
-  if (o->test.count && !(t->tests = sw_alloc_array((size_t)o->test.count, sizeof *t->tests))) return -1;
+  if (o->test.count && (!(t->tests = sw_alloc_array((size_t)o->test.count, sizeof *t->tests)) ||
+                        !(t->test_files = sw_alloc_array((size_t)o->test.count, sizeof *t->test_files))))
+    return -1;
   for (; t->num_tests < (size_t)o->test.count; t->num_tests++) {
     sw_labelled *set = &t->tests[t->num_tests];
-    if (read_file(t, o->test.items[t->num_tests], NULL, set, NULL)) return -1;
+    if (read_file(t, o->test.items[t->num_tests], NULL, set, &t->test_files[t->num_tests])) return -1;
     sw_labelled_adopt(&t->train, set);
     if (!set->rows) return sw_fail("no row of --test %s has a label that the training data has", o->test.items[t->num_tests]);
   }
@@ -238,6 +240,7 @@ static void close_task(tuner *t) {
   sw_labelled_close(&t->dev);
   for (size_t i = 0; t->tests && i < (size_t)t->options->test.count; i++) sw_labelled_close(&t->tests[i]);
   free(t->tests);
+  free(t->test_files);
   free(t->lengths);
   free(t->ids);
   free(t->labels);
@@ -262,6 +265,7 @@ int sw_classify_tune(sw_classify_options *o) {
   int status = sw_setup_open(&o->setup, &setup);
   if (status) goto done;
   status = SW_EXIT_FAILED;
+  t.group = setup.group;
   if (sw_encoder_length(&setup.config, o->setup.base, wanted_length, setup.config.max_positions, &o->setup.max_length) ||
       sw_encoder_open(&t.encode, setup.tokenizer, o->setup.max_length, o->prefix) || read_data(&t) || set_model(&t, &setup) || open_task(&t))
     goto done;
@@ -278,9 +282,9 @@ int sw_classify_tune(sw_classify_options *o) {
     goto done;
   }
   status = sw_setup_train(&setup, &task, json_incref(t.train.files), t.dev.files ? json_incref(t.dev.files) : json_array(), hyper);
-  if (status == SW_EXIT_DONE && o->json) sw_classify_print_metrics(&setup.checkpoint);
+  if (status == SW_EXIT_DONE && o->json && !sw_group_rank(t.group)) sw_classify_print_metrics(&setup.checkpoint);
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   close_task(&t);
   sw_setup_close(&setup);
   return status;

@@ -1,6 +1,7 @@
 /* skillwatch train embed: a bi-encoder of (query, positive[, hard negatives]), in-batch negatives, large batches in parts. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/launch.h"
 #include "base/sha256.h"
 #include "engine/data/pairs.h"
 #include "engine/data/sources.h"
@@ -38,18 +39,24 @@ typedef struct {
   uint32_t *negatives;
   size_t num_items, item_capacity, num_negatives, negative_capacity;
   uint32_t most_negatives; /* of an item */
+  sw_stream *stream;
+  size_t hidden;
   int32_t *lengths;
   sw_retrieval dev;
   sw_pair_vectors *vectors;
   float scale; /* 1 / pairs of the step */
-  /* the pairs of one loss; those of a text that comes again share one candidate */
-  size_t pairs, parts;         /* of the loss: its parts in the encoder */
+  sw_group *group;
+  int ahead; /* vectors and loss are made in a preview: the batch comes in parts, or to several processes */
+  /* the pairs of one loss, each its query and the candidates that no pair before it has: those of a text that comes again share one */
+  const uint32_t *pairs;       /* [num_pairs] items */
+  size_t num_pairs;
   uint32_t *candidates;        /* texts */
-  size_t *first_candidate;     /* [parts + 1] */
-  int32_t *positive;           /* [pairs]: places in candidates */
+  size_t *first_candidate;     /* [num_pairs + 1] of each pair, in candidates */
+  int32_t *rows;               /* of the queries, then of the candidates */
+  int32_t *positive;           /* [num_pairs]: places in candidates */
   uint32_t *seen, generation;  /* [texts]: the loss that it was a candidate in, and its place there */
   int32_t *place;
-  size_t previewed, trained;   /* parts */
+  float *shared;               /* host: all processes' vectors */
   /* of a forward */
   int32_t *ids, *cu_seqlens, *item_ids;
 } embedder;
@@ -109,13 +116,13 @@ static int note_file(json_t *manifest, const char *path, const char *sha256, siz
              : 0;
 }
 
-static int read_pairs(embedder *t, const sw_list *inputs, const char *ending, int (*take)(void *, const sw_pair *), json_t *manifest,
+static int read_pairs(embedder *t, const sw_setup *setup, const sw_list *inputs, const char *ending, int (*take)(void *, const sw_pair *), json_t *manifest,
                       uint64_t *rejected) {
   const embed_options *o = t->options;
   const sw_pair_columns columns = {o->query, o->positive, o->negatives.items, o->negatives.count};
   char *path = sw_loop_path(o->setup.loop.output, ending);
   sw_rejects rejects;
-  int status = path ? sw_rejects_open(&rejects, path) : -1;
+  int status = path ? sw_rejects_open(&rejects, sw_setup_rejected(setup, path)) : -1;
   free(path);
   if (status) return -1;
   for (int i = 0; i < inputs->count && !status; i++) {
@@ -163,13 +170,13 @@ static int read_corpus(embedder *t, const char *input, const char *rejected_path
   return sw_postings_close(postings) || status ? -1 : 0;
 }
 
-static int read_data(embedder *t, json_t *data, json_t *dev, uint64_t *rejected) {
+static int read_data(embedder *t, const sw_setup *setup, json_t *data, json_t *dev, uint64_t *rejected) {
   const embed_options *o = t->options;
-  if (read_pairs(t, &o->data, ".rejected.jsonl", take_pair, data, rejected)) return -1;
-  if (o->dev.count && read_pairs(t, &o->dev, ".dev.rejected.jsonl", take_dev_pair, dev, rejected)) return -1;
+  if (read_pairs(t, setup, &o->data, ".rejected.jsonl", take_pair, data, rejected)) return -1;
+  if (o->dev.count && read_pairs(t, setup, &o->dev, ".dev.rejected.jsonl", take_dev_pair, dev, rejected)) return -1;
   for (int i = 0; i < o->corpus.count; i++) {
     char *path = corpus_rejected_path(o, i);
-    int status = path ? read_corpus(t, o->corpus.items[i], path, dev, rejected) : -1;
+    int status = path ? read_corpus(t, o->corpus.items[i], sw_setup_rejected(setup, path), dev, rejected) : -1;
     free(path);
     if (status) return -1;
   }
@@ -182,25 +189,29 @@ static uint32_t candidate_text(const embedder *t, const item *pair, uint32_t k) 
   return k ? t->negatives[pair->first_negative + k - 1] : pair->positive;
 }
 
-/* The candidates of a loss, each text once, at the part of the first pair that has it. */
-static void gather_candidates(embedder *t, const uint32_t *items, size_t count, size_t part) {
+/* The loss's pairs, in the order in which they are fed: a part of them, of a chunk or of a process, is a stretch of rows. */
+static int begin_loss(void *self, const uint32_t *items, size_t count) {
+  embedder *t = self;
   size_t n = 0;
   t->generation++;
-  t->pairs = count;
-  t->parts = (count + part - 1) / part;
+  t->pairs = items;
+  t->num_pairs = count;
   for (size_t i = 0; i < count; i++) {
     const item *pair = &t->items[items[i]];
-    if (i % part == 0) t->first_candidate[i / part] = n;
+    t->first_candidate[i] = n;
+    t->rows[i] = (int32_t)(i + n);
     for (uint32_t k = 0; k <= pair->num_negatives; k++) {
       const uint32_t text = candidate_text(t, pair, k);
       if (t->seen[text] == t->generation) continue;
       t->seen[text] = t->generation;
       t->place[text] = (int32_t)n;
+      t->rows[count + n] = (int32_t)(i + 1 + n);
       t->candidates[n++] = text;
     }
     t->positive[i] = t->place[pair->positive];
   }
-  t->first_candidate[t->parts] = n;
+  t->first_candidate[count] = n;
+  return t->group ? sw_pair_vectors_clear(t->stream, t->vectors) : 0;
 }
 
 static void pack_text(embedder *t, uint32_t text, sw_batch *b) {
@@ -211,53 +222,73 @@ static void pack_text(embedder *t, uint32_t text, sw_batch *b) {
   t->cu_seqlens[++b->batch] = (int32_t)b->tokens;
 }
 
-/* The queries of the items, then the part's candidates. */
-static int forward_part(embedder *t, sw_run *run, const uint32_t *items, size_t count, size_t part) {
-  sw_batch b = {.ids = t->ids, .cu_seqlens = t->cu_seqlens};
-  for (size_t i = 0; i < count; i++) pack_text(t, t->items[items[i]].query, &b);
-  for (size_t i = t->first_candidate[part]; i < t->first_candidate[part + 1]; i++) pack_text(t, t->candidates[i], &b);
-  return sw_run_forward_pairs(run, &b, (int)count);
+/* Query and candidates of pair i of the loss. */
+static void pack_pair(embedder *t, size_t i, sw_batch *b) {
+  pack_text(t, t->items[t->pairs[i]].query, b);
+  for (size_t k = t->first_candidate[i]; k < t->first_candidate[i + 1]; k++) pack_text(t, t->candidates[k], b);
 }
 
-static int64_t first_query(const embedder *t, size_t part) { return (int64_t)part * t->options->chunk_size; }
+static int64_t first_row(const embedder *t, const uint32_t *items) { return t->rows[items - t->pairs]; }
 
-/* The vectors of the next part, and after the last one the loss. */
+/* The dropout's place; backward asks for it again. */
+static void set_place(const embedder *t, sw_run *run, const uint32_t *items) {
+  const size_t first = (size_t)(items - t->pairs), chunk = first - first % (size_t)t->options->chunk_size;
+  int64_t before = 0; /* tokens of the chunk: other processes' */
+  for (size_t i = chunk; i < first; i++) {
+    before += sw_sequence_length(&t->texts, t->items[t->pairs[i]].query);
+    for (size_t k = t->first_candidate[i]; k < t->first_candidate[i + 1]; k++) before += sw_sequence_length(&t->texts, t->candidates[k]);
+  }
+  sw_run_set_place(run, before, t->rows[first] - t->rows[chunk]);
+}
+
+static int forward_part(embedder *t, sw_run *run, const uint32_t *items, size_t count) {
+  sw_batch b = {.ids = t->ids, .cu_seqlens = t->cu_seqlens};
+  for (size_t i = 0; i < count; i++) pack_pair(t, (size_t)(items - t->pairs) + i, &b);
+  return sw_run_forward(run, &b, NULL);
+}
+
+static int loss(embedder *t, sw_run *run) {
+  return sw_run_contrastive_loss(run, t->vectors, (int64_t)t->num_pairs, (int64_t)t->first_candidate[t->num_pairs], t->rows, t->positive,
+                                 (float)t->options->scale, t->scale);
+}
+
 static int preview(void *self, sw_run *run, const uint32_t *items, size_t count) {
   embedder *t = self;
-  const size_t part = t->previewed++;
-  if (forward_part(t, run, items, count, part) ||
-      sw_run_pool_pairs(run, t->vectors, first_query(t, part), (int64_t)t->first_candidate[part]))
+  set_place(t, run, items);
+  return forward_part(t, run, items, count) || sw_run_pool_pairs(run, t->vectors, first_row(t, items)) ? -1 : 0;
+}
+
+/* Every process has the vectors of all, and the loss of all. */
+static int end_preview(void *self, sw_run *run) {
+  embedder *t = self;
+  const int64_t rows = (int64_t)(t->num_pairs + t->first_candidate[t->num_pairs]);
+  if (t->group && (sw_pair_vectors_read(t->stream, t->vectors, rows, t->shared) ||
+                   sw_group_start_sum(t->group, t->shared, (size_t)rows * t->hidden) || sw_group_wait(t->group) ||
+                   sw_pair_vectors_write(t->stream, t->vectors, rows, t->shared)))
     return -1;
-  return t->previewed < t->parts ? 0
-                                 : sw_run_contrastive_loss(run, t->vectors, (int64_t)t->pairs, (int64_t)t->first_candidate[t->parts], t->positive,
-                                                           (float)t->options->scale, t->scale);
+  return loss(t, run);
 }
 
 static int in_parts(const embedder *t) { return t->options->chunk_size < t->options->batch_size; }
 
 static int begin_step(void *self, const uint32_t *items, size_t count) {
-  embedder *t = self;
-  t->scale = (float)(1 / (double)count);
-  t->previewed = t->trained = 0;
-  if (in_parts(t)) gather_candidates(t, items, count, (size_t)t->options->chunk_size);
+  ((embedder *)self)->scale = (float)(1 / (double)count);
   return 0;
 }
 
 static int batch(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, int *used) {
   embedder *t = self;
   *used = 1;
-  if (in_parts(t)) {
-    if (forward_part(t, run, items, count, t->trained)) return -1;
-  } else {
-    gather_candidates(t, items, count, count);
-    t->previewed = t->trained = 0;
-    if (preview(t, run, items, count)) return -1;
-  }
-  const size_t part = t->trained++;
-  return sw_run_unpool_pairs(run, t->vectors, first_query(t, part), (int64_t)t->first_candidate[part]) || sw_run_backward(run, gradients) ? -1 : 0;
+  set_place(t, run, items);
+  if (in_parts(t) ? forward_part(t, run, items, count) : !t->ahead && (preview(t, run, items, count) || loss(t, run))) return -1;
+  return sw_run_unpool_pairs(run, t->vectors, first_row(t, items)) || sw_run_backward(run, gradients) ? -1 : 0;
 }
 
-static double step_loss(void *self, const double *sums) { return sums[0] * (double)((embedder *)self)->scale; /* there are no heads */ }
+/* There are no heads, and every process has the whole loss. */
+static double step_loss(void *self, const double *sums) {
+  const embedder *t = self;
+  return sums[0] / sw_group_size(t->group) * (double)t->scale;
+}
 
 static void item_ids(void *self, uint32_t number, const int32_t **ids, int32_t *count) {
   embedder *t = self;
@@ -296,6 +327,10 @@ static int open_task(embedder *t, sw_setup *setup) {
   const size_t batch_size = (size_t)o->batch_size < t->num_items ? (size_t)o->batch_size : t->num_items, texts = t->texts.count,
                each = 2 + (size_t)t->most_negatives, candidates = batch_size * (each - 1);
   int64_t total = 0, longest = 0;
+  t->stream = &setup->stream;
+  t->hidden = (size_t)setup->model->config.hidden_size;
+  t->group = t->dev.group = setup->group;
+  t->ahead = in_parts(t) || t->group;
   int same = !t->num_negatives;
   if (!(t->lengths = sw_alloc_array(t->num_items, sizeof *t->lengths))) return -1;
   for (size_t i = 0; i < t->num_items; i++) {
@@ -311,13 +346,15 @@ static int open_task(embedder *t, sw_setup *setup) {
   if (longest * o->chunk_size < total) total = longest * o->chunk_size;
   t->candidates = sw_alloc_array(candidates, sizeof *t->candidates);
   t->first_candidate = sw_alloc_array(batch_size + 1, sizeof *t->first_candidate);
+  t->rows = sw_alloc_array(batch_size + candidates, sizeof *t->rows);
   t->positive = sw_alloc_array(batch_size, sizeof *t->positive);
   t->seen = sw_alloc_array(texts, sizeof *t->seen);
   t->place = sw_alloc_array(texts, sizeof *t->place);
   t->ids = sw_alloc_array((size_t)total, sizeof *t->ids);
   t->cu_seqlens = sw_alloc_array(batch_size * each + 1, sizeof *t->cu_seqlens);
   t->item_ids = sw_alloc_array((size_t)longest, sizeof *t->item_ids);
-  if (!t->candidates || !t->first_candidate || !t->positive || !t->seen || !t->place || !t->ids || !t->cu_seqlens || !t->item_ids) return -1;
+  if (t->group && !(t->shared = sw_alloc_array(batch_size + candidates, t->hidden * sizeof *t->shared))) return -1;
+  if (!t->candidates || !t->first_candidate || !t->rows || !t->positive || !t->seen || !t->place || !t->ids || !t->cu_seqlens || !t->item_ids) return -1;
   if (o->dev.count && sw_retrieval_open(&setup->stream, setup->model, eval_tokens(setup->model), EVAL_BATCH, &t->dev)) return -1;
   return sw_pair_vectors_open(&setup->stream, setup->model, (int64_t)batch_size, (int64_t)candidates, &t->vectors);
 }
@@ -332,6 +369,8 @@ static void close_task(embedder *t) {
   sw_pair_vectors_close(t->vectors);
   free(t->candidates);
   free(t->first_candidate);
+  free(t->rows);
+  free(t->shared);
   free(t->positive);
   free(t->seen);
   free(t->place);
@@ -374,14 +413,16 @@ static int train_embed(embed_options *o) {
     status = SW_EXIT_USAGE;
     goto done;
   }
-  if (sw_encoder_open(&t.encode, setup.tokenizer, o->setup.max_length, "") || read_data(&t, data, dev, &rejected)) goto done;
+  if (sw_encoder_open(&t.encode, setup.tokenizer, o->setup.max_length, "") || read_data(&t, &setup, data, dev, &rejected)) goto done;
   sw_setup_drop_heads(&setup, NULL, NULL);
   if (sw_setup_model(&setup, "embed") || open_task(&t, &setup)) goto done;
   if (!o->setup.loop.quiet) print_start(&setup, &t, rejected);
   o->setup.loop.batch_size = o->chunk_size;
-  if (in_parts(&t)) o->setup.loop.accumulate = o->batch_size / o->chunk_size;
+  const int together = o->batch_size / o->chunk_size;
+  if (in_parts(&t)) o->setup.loop.accumulate = together;
   sw_task task = {.name = "embed", .self = &t, .num_items = t.num_items, .lengths = t.lengths, .sequences = 2 + (int)t.most_negatives,
-                  .begin_step = begin_step, .preview = in_parts(&t) ? preview : NULL, .batch = batch, .ids = item_ids, .loss = step_loss,
+                  .begin_step = begin_step, .begin_loss = begin_loss, .together = together, .preview = t.ahead ? preview : NULL,
+                  .end_preview = end_preview, .batch = batch, .ids = item_ids, .loss = step_loss,
                   .evaluate = o->dev.count ? evaluate : NULL, .eval_tokens = o->dev.count ? eval_tokens(setup.model) : 0,
                   .eval_batch = o->dev.count ? EVAL_BATCH : 0};
   json_t *hyper = json_pack("{s:f, s:i, s:i, s:i, s:s?, s:s?, s:s?, s:o}", "scale", o->scale, "batch_size", o->batch_size, "chunk_size", o->chunk_size,
@@ -395,7 +436,7 @@ static int train_embed(embed_options *o) {
   data = dev = NULL;
   if (status == SW_EXIT_FAILED && sw_error_is_memory()) sw_fail("%s; a smaller --chunk-size needs less for the same batch", sw_error());
 done:
-  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_exit_message(status);
+  if (status == SW_EXIT_FAILED || status == SW_EXIT_USAGE) sw_setup_tell(&setup, status);
   json_decref(data);
   json_decref(dev);
   close_task(&t);
@@ -421,6 +462,8 @@ static int check(embed_options *o) {
   if (!o->chunk_size) o->chunk_size = o->batch_size;
   if (o->chunk_size < 1 || o->batch_size % o->chunk_size)
     return sw_fail("--chunk-size %d must divide --batch-size %d", o->chunk_size, o->batch_size);
+  if (o->chunk_size % sw_launched()->size && o->batch_size % sw_launched()->size == 0)
+    return sw_fail("--chunk-size %d cannot be dealt out to %d processes: give a multiple of %d", o->chunk_size, sw_launched()->size, sw_launched()->size);
   if (o->chunk_size < o->batch_size && o->setup.loop.accumulate > 1)
     return sw_fail("--accumulate with --chunk-size: give a larger --batch-size, which has more negatives, too");
   o->setup.loop.batch_size = o->batch_size;

@@ -142,34 +142,46 @@ int sw_labelled_hold_out(sw_labelled *train, sw_labelled *dev, double part, int 
 
 int sw_class_scores_open(sw_class_scores *s, const sw_labelled *set, size_t classes, int k) {
   *s = (sw_class_scores){.set = set, .classes = classes, .cuts = {1, 3, 5, 10, (uint32_t)k}, .num_cuts = k == 1 || k == 3 || k == 5 || k == 10 ? 4 : 5,
-                         .predicted = sw_alloc_array(set->rows, sizeof *s->predicted)};
-  sw_ranking_open(&s->ranking, s->cuts, s->num_cuts);
-  return s->predicted ? 0 : -1;
+                         .found = sw_alloc_array(2 * set->rows, sizeof *s->found)};
+  return s->found ? 0 : -1;
 }
 
-void sw_class_scores_close(sw_class_scores *s) { free(s->predicted); }
+void sw_class_scores_close(sw_class_scores *s) { free(s->found); }
 
 void sw_class_scores_add(sw_class_scores *s, size_t row, const float *values) {
-  const uint64_t rank = sw_rank_of(values, s->classes, (size_t)s->set->labels[row]);
   uint32_t best;
-  sw_ranking_add(&s->ranking, &rank, 1, 1);
   sw_rank_best(values, s->classes, 1, &best);
-  s->predicted[row] = (int32_t)best;
+  s->found[2 * row] = (double)sw_rank_of(values, s->classes, (size_t)s->set->labels[row]);
+  s->found[2 * row + 1] = best;
 }
 
+int sw_class_scores_share(sw_class_scores *s, sw_group *group) { return sw_group_sum(group, s->found, 2 * s->set->rows); }
+
 int sw_class_scores_json(sw_class_scores *s, json_t *metrics, char *line) {
+  const size_t rows = s->set->rows;
   double f1;
   int at = 0, failed = 0;
-  if (sw_macro_f1(s->set->labels, s->predicted, s->set->rows, s->classes, &f1)) return -1;
+  sw_ranking ranking;
+  int32_t *predicted = sw_alloc_array(rows, sizeof *predicted);
+  if (!predicted) return -1;
+  sw_ranking_open(&ranking, s->cuts, s->num_cuts);
+  for (size_t row = 0; row < rows; row++) {
+    const uint64_t rank = (uint64_t)s->found[2 * row];
+    sw_ranking_add(&ranking, &rank, 1, 1);
+    predicted[row] = (int32_t)s->found[2 * row + 1];
+  }
+  const int status = sw_macro_f1(s->set->labels, predicted, rows, s->classes, &f1);
+  free(predicted);
+  if (status) return -1;
   for (int i = 0; i < s->num_cuts; i++) {
     char name[32];
     snprintf(name, sizeof name, "accuracy@%u", s->cuts[i]);
-    const double value = sw_ranking_mean(&s->ranking, SW_ACCURACY_AT, i);
+    const double value = sw_ranking_mean(&ranking, SW_ACCURACY_AT, i);
     failed |= json_object_set_new(metrics, name, json_real(value));
     at += snprintf(line + at, 200 - (size_t)at, "%s %.4f  ", name, value);
   }
-  snprintf(line + at, 200 - (size_t)at, "MRR %.4f  macro F1 %.4f", sw_ranking_mrr(&s->ranking), f1);
-  failed |= json_object_set_new(metrics, "mrr", json_real(sw_ranking_mrr(&s->ranking))) || json_object_set_new(metrics, "macro_f1", json_real(f1)) ||
+  snprintf(line + at, 200 - (size_t)at, "MRR %.4f  macro F1 %.4f", sw_ranking_mrr(&ranking), f1);
+  failed |= json_object_set_new(metrics, "mrr", json_real(sw_ranking_mrr(&ranking))) || json_object_set_new(metrics, "macro_f1", json_real(f1)) ||
             json_object_set_new(metrics, "rows", json_integer((json_int_t)s->set->rows));
   return failed ? sw_fail("out of memory") : 0;
 }

@@ -3,6 +3,7 @@
 #define SW_TRAIN_LABELLED_H
 #include "base/table.h"
 #include "engine/data/postings.h"
+#include "engine/learn/group.h"
 #include "engine/learn/ranking.h"
 
 #include <jansson.h>
@@ -36,14 +37,15 @@ typedef struct {
   size_t classes;
   int num_cuts;
   uint32_t cuts[5];
-  sw_ranking ranking;
-  int32_t *predicted;
+  double *found; /* [rows][2]: the label's rank, and the best class */
 } sw_class_scores;
 /* accuracy at 1, 3, 5, 10 and k */
 int sw_class_scores_open(sw_class_scores *scores, const sw_labelled *set, size_t classes, int k);
 void sw_class_scores_close(sw_class_scores *scores);
 /* values [classes] of a row: the larger, the more probable. */
 void sw_class_scores_add(sw_class_scores *scores, size_t row, const float *values);
+/* Of rows that another process has added; rows are each added by one of them. */
+int sw_class_scores_share(sw_class_scores *scores, sw_group *group);
 /* After all rows: accuracy@<k>, mrr, macro_f1 and rows become members of `metrics`; `line` (200 bytes) says them for people. */
 int sw_class_scores_json(sw_class_scores *scores, json_t *metrics, char *line);
 #endif

@@ -71,6 +71,26 @@ char *sw_loop_path(const char *output, const char *ending) {
   return sw_buffer_take(&name);
 }
 
+int sw_loop_check_output(const sw_loop_options *o) {
+  if (o->force) return 0;
+  int64_t *steps;
+  size_t count;
+  char *last = sw_loop_path(o->output, ".last.h5");
+  if (!last || sw_kept_list(o->output, &steps, &count)) {
+    free(last);
+    return -1;
+  }
+  const int there = sw_exists(last);
+  int status = 0;
+  if (o->resume && !there && count)
+    status = sw_fail("%s is missing: link one of the %zu numbered checkpoints beside it to that name (ln), or start anew with --force", last, count);
+  else if (!o->resume && (count || there || sw_exists(o->output)))
+    status = sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o", sw_exists(o->output) ? o->output : last);
+  free(steps);
+  free(last);
+  return status;
+}
+
 /* The epoch's order and its batches. */
 static void plan_epoch(loop *l, int epoch) {
   const sw_task *task = l->task;
@@ -257,15 +277,25 @@ static int run_batch(loop *l, size_t b, int64_t forward, int preview, int *used)
   const size_t first = part_of(l, b, l->rank) - l->starts[b], own = part_of(l, b, l->rank + 1) - l->starts[b] - first;
   int64_t before = 0;
   for (size_t i = 0; i < first; i++) before += task->lengths[items[i]];
-  sw_run_set_first_token(l->run, before);
+  sw_run_set_place(l->run, before, (int64_t)first);
   if (sw_collect(l->stream)) return -1;
   int failed = sw_optimizer_refresh(l->optimizer, NULL, 0);
-  if (!failed && preview)
-    failed = task->preview(task->self, l->run, items, count);
+  if (!failed && own && preview)
+    failed = task->preview(task->self, l->run, items + first, own);
   else if (!failed && own)
     failed = task->batch(task->self, l->run, items + first, own, sw_optimizer_gradients(l->optimizer), used) ||
              (*used && sw_optimizer_collect(l->optimizer));
   return sw_submit(l->stream, failed ? -1 : 0);
+}
+
+/* What comes before batches first .. last - 1, which share a loss; `forward` is the first one's. */
+static int begin_loss(loop *l, size_t first, size_t last, int64_t forward) {
+  sw_task *task = l->task;
+  if (task->begin_loss(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
+  if (!task->preview) return 0;
+  for (size_t b = first; b < last; b++)
+    if (run_batch(l, b, forward + (int64_t)(b - first), 1, NULL)) return -1;
+  return task->end_preview(task->self, l->run);
 }
 
 static int run_step(loop *l, double *loss, double *norm, double *rate) {
@@ -276,10 +306,12 @@ static int run_step(loop *l, double *loss, double *norm, double *rate) {
   if (task->begin_step(task->self, l->order.items + l->starts[first], l->starts[last] - l->starts[first])) return -1;
   *loss = *norm = 0;
   int any = 0;
-  for (size_t b = first; task->preview && b < last; b++)
-    if (run_batch(l, b, l->at.micro_step + (int64_t)(b - first), 1, NULL)) return -1;
   for (size_t b = first; b < last; b++) {
     int used = 0;
+    if (task->begin_loss && (b - first) % (size_t)task->together == 0) {
+      const size_t end = b + (size_t)task->together;
+      if (begin_loss(l, b, end < last ? end : last, l->at.micro_step)) return -1;
+    }
     if (b + 1 == last) sw_optimizer_begin_sum(l->optimizer);
     if (run_batch(l, b, l->at.micro_step++, 0, &used)) return -1;
     any |= used;
@@ -419,6 +451,15 @@ static int read_own(const loop *l, const char *path, sw_checkpoint *c) {
   return sw_fail("%s was made with another '%s': give the same options and data, or another -o", path, first_difference(run, l->facts));
 }
 
+/* Killed between its first best checkpoint and its first last one: only that run may start anew over it. */
+static int check_best(const loop *l) {
+  sw_checkpoint best;
+  sw_checkpoint_init(&best);
+  int status = read_own(l, l->options->output, &best);
+  sw_checkpoint_close(&best);
+  return status;
+}
+
 static int resume(loop *l) {
   sw_checkpoint last;
   sw_checkpoint_init(&last);
@@ -472,33 +513,12 @@ static int open_buffers(loop *l) {
   return sw_run_open(l->stream, l->model, max_tokens, max_batch, 1, &l->run);
 }
 
-/* What a run that starts anew would overwrite. */
-static int check_outputs(const loop *l) {
-  const sw_loop_options *o = l->options;
-  int64_t *steps;
-  size_t count;
-  const int unlisted = sw_kept_list(o->output, &steps, &count);
-  free(steps);
-  if (unlisted) return -1;
-  if (o->resume && !count && sw_exists(o->output)) { /* killed between its first best checkpoint and its first last one */
-    sw_checkpoint best;
-    sw_checkpoint_init(&best);
-    int status = read_own(l, o->output, &best);
-    sw_checkpoint_close(&best);
-    return status;
-  }
-  if (o->resume && count)
-    return sw_fail("%s is missing: link one of the %zu numbered checkpoints beside it to that name (ln), or start anew with --force", l->last_path, count);
-  if (count || sw_exists(o->output) || sw_exists(l->last_path))
-    return sw_fail("%s exists already: --resume goes on with it, --force starts anew, or give another -o",
-                   sw_exists(o->output) ? o->output : l->last_path);
-  return 0;
-}
-
 /* All processes must be at the same work: same options, same data, same kind of device. */
 static int check_group(const loop *l) {
   if (!l->group) return 0;
-  if (l->model->config.hidden_size % 4) return sw_fail("several processes want a hidden size that is a multiple of 4; this model's is %d", l->model->config.hidden_size);
+  const sw_model_config *c = &l->model->config;
+  if (c->hidden_size % 4) return sw_fail("several processes want a hidden size that is a multiple of 4; this model's is %d", c->hidden_size);
+  if (c->gru && c->embedding_size % 4) return sw_fail("several processes want --embedding to be a multiple of 4, not %d", c->embedding_size);
   char *own = json_dumps(l->facts, JSON_COMPACT | JSON_SORT_KEYS);
   size_t bytes = own ? strlen(own) + 1 : 0;
   int status = own ? sw_group_broadcast(l->group, &bytes, sizeof bytes) : sw_fail("out of memory");
@@ -520,7 +540,7 @@ static int open_loop(loop *l) {
   if (!(l->last_path = sw_loop_path(o->output, ".last.h5")) || !(l->metrics_path = sw_loop_path(o->output, ".metrics.jsonl"))) return -1;
   int can_resume = o->resume && sw_exists(l->last_path);
   if (sw_group_broadcast(l->group, &can_resume, sizeof can_resume) || check_group(l)) return -1;
-  if (!can_resume && !o->force && !l->rank && check_outputs(l)) return -1;
+  if (o->resume && !can_resume && !o->force && !l->rank && sw_exists(o->output) && check_best(l)) return -1;
   if (sw_order_open((uint64_t)o->seed, l->task->num_items, l->task->replays, l->task->num_replays, &l->order)) return -1;
   l->starts = sw_alloc_array(l->order.count + 1, sizeof *l->starts);
   l->sums = sw_alloc_array(l->model->num_heads + 2, sizeof *l->sums);
@@ -548,8 +568,13 @@ static int open_loop(loop *l) {
   if (l->rank) return 0;
   l->metrics = fopen(l->metrics_path, "ae");
   if (!l->metrics) return sw_fail("cannot write %s: %s", l->metrics_path, strerror(errno));
-  if (l->at.epoch >= o->epochs) return 0; /* nothing to tell */
-  return sw_monitor_open(&o->monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
+  sw_monitor_options monitor = o->monitor;
+  if (l->at.epoch >= o->epochs) { /* nothing to tell but the end, where a kill came before it */
+    if (!monitor.mlflow || !l->run_id[0]) return 0;
+    monitor.tensorboard = NULL;
+    monitor.over = 1;
+  }
+  return sw_monitor_open(&monitor, o->output, l->at.step, l->run_id, l->facts, &l->monitor);
 }
 
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts) {

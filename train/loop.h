@@ -47,15 +47,19 @@ typedef struct sw_task {
   int sequences;           /* an item has at most; 0: one */
   /* The items of a whole step, before its first batch: normalisers. */
   int (*begin_step)(void *self, const uint32_t *items, size_t count);
-  /* NULL, or sees every batch of a step, with the dropout it will have, before the first one is trained on: for losses over a whole step. */
+  /* NULL, or for a loss that is not the sum of its items': before the first of every `together` batches of a step, the items of all of them. */
+  int (*begin_loss)(void *self, const uint32_t *items, size_t count);
+  int together; /* batches; at least 1 with begin_loss */
+  /* NULL, or then sees each of these batches, with the dropout it will have, and makes their loss, before the first of them is trained on. */
   int (*preview)(void *self, sw_run *run, const uint32_t *items, size_t count);
-  /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. */
+  int (*end_preview)(void *self, sw_run *run);
+  /* Forward, loss, backward of one batch; the losses stay in the run. *used = 0 when it held no label. `items` lie in those of begin_step and begin_loss. */
   int (*batch)(void *self, sw_run *run, const uint32_t *items, size_t count, sw_gradients *gradients, int *used);
-  /* The step's (normalised) loss from the heads' sums over its batches. */
+  /* The step's (normalised) loss from the heads' sums over its batches, and over all processes. */
   double (*loss)(void *self, const double *sums);
   /* The distinct or repeated token ids of a batch, for the word table's refresh. */
   void (*ids)(void *self, uint32_t item, const int32_t **ids, int32_t *count);
-  /* With a group, each process calls it for its part of a batch (`used`: of that part), and begin_step for all of the step. */
+  /* With a group, each process calls batch and preview for its part of a batch (`used`: of that part) where it has one, and the others for all of it. */
   /* NULL without evaluation data: then the last weights are the best. Turns dropout off for itself. *score: higher is better; *metrics: new reference;
    * `line` (256 bytes) for people. */
   int (*evaluate)(void *self, sw_run *run, double *score, json_t **metrics, char *line);
@@ -71,6 +75,8 @@ typedef struct sw_task {
  * data manifest, borrowed) is stored and compared on resume.
  * Returns an exit status: 0 done, 1 failed (message set), 75 stopped by a signal after saving. */
 int sw_loop_run(sw_stream *stream, sw_model *model, sw_task *task, const sw_loop_options *options, sw_checkpoint *checkpoint, json_t *facts);
+/* -1 where the run would overwrite what is there, neither resuming it nor forced to; for before anything beside it is written. */
+int sw_loop_check_output(const sw_loop_options *options);
 /* "<stem><ending>", the stem being the output's name without ".h5": ".last.h5", ".metrics.jsonl" ...; free() it. */
 char *sw_loop_path(const char *output, const char *ending);
 #endif

@@ -52,7 +52,7 @@ static int body(int argc, char **argv) {
   }
   for (int i = 0; i < TASKS; i++)
     if (!strcmp(argv[1], tasks[i].name)) {
-      if (sw_launched()->size == 1 || !strcmp(argv[1], "ner") || !strcmp(argv[1], "mlm")) return tasks[i].run(argc - 1, argv + 1);
+      if (sw_launched()->size == 1 || strcmp(argv[1], "topics")) return tasks[i].run(argc - 1, argv + 1);
       sw_fail("train %s runs in one process: start it without mpirun", tasks[i].name);
       return sw_exit_message(SW_EXIT_USAGE);
     }

@@ -1,8 +1,10 @@
 #include "train/setup.h"
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/launch.h"
 #include "base/philox.h"
+#include "base/sha256.h"
 #include "engine/store/config_file.h"
 #include "train/kept.h"
 
@@ -16,6 +18,45 @@
 enum { STREAM_HEADS = 2 };
 
 /* --- options --- */
+
+/* What an option was set to, on the command line or by --config: its hash goes to the other processes. */
+static int note_option(const sw_option *row, sw_said *said) {
+  sw_buffer text = {0};
+  int status = sw_buffer_print(&text, "%s", row->name);
+  if (!status && (row->type == SW_OPTION_INT || row->type == SW_OPTION_FLAG)) status = sw_buffer_print(&text, " %d", *(const int *)row->value);
+  if (!status && row->type == SW_OPTION_DOUBLE) status = sw_buffer_print(&text, " %.17g", *(const double *)row->value);
+  if (!status && row->type == SW_OPTION_TEXT && *(const char *const *)row->value) status = sw_buffer_print(&text, " %s", *(const char *const *)row->value);
+  const sw_list none = {0}, *list = row->type == SW_OPTION_LIST ? row->value : &none;
+  for (int i = 0; i < list->count && !status; i++) status = sw_buffer_print(&text, "\n%s", list->items[i]);
+  sw_sha256 *hash = status ? NULL : sw_sha256_open();
+  if (hash) {
+    sw_sha256_add(hash, text.data, text.size);
+    sw_sha256_close(hash, said->sha256);
+  }
+  said->name = row->name;
+  sw_buffer_close(&text);
+  return hash ? 0 : -1;
+}
+
+/* Which options are a process's own affair. */
+static int is_own(const sw_option *row, const sw_setup_options *o) { return row->value == &o->device || row->value == &o->threads || row->value == &o->loop.quiet; }
+
+/* All processes must have been given the same. As sw_setup_open. */
+static int check_said(const sw_setup_options *o, sw_group *group) {
+  if (!group) return 0;
+  const size_t ranks = (size_t)sw_group_size(group);
+  sw_said *all = sw_alloc_array(ranks, sizeof o->said);
+  int status = all && !sw_group_gather(group, o->said, sizeof o->said, all) ? 0 : SW_EXIT_FAILED;
+  for (size_t r = 1; r < ranks && !status; r++)
+    for (size_t i = 0; i < SW_MOST_OPTIONS && !status; i++)
+      if (strcmp(all[i].sha256, all[r * SW_MOST_OPTIONS + i].sha256)) {
+        sw_fail("process %zu of %zu was given another --%s than the first one: give all the same options and the same --config", r + 1, ranks,
+                o->said[i].name ? o->said[i].name : "option");
+        status = SW_EXIT_USAGE;
+      }
+  free(all);
+  return status;
+}
 
 int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, char **argv) {
   const sw_option first[] = {
@@ -59,7 +100,7 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
       {0}};
   const sw_option none = {0};
   const sw_option *const parts[] = {o->from_scratch ? &none : first, command->options, rest};
-  sw_option all[96] = {{0}};
+  sw_option all[SW_MOST_OPTIONS] = {{0}};
   size_t count = 0;
   for (int i = 0; i < 3; i++)
     for (const sw_option *row = parts[i]; row->name; row++) {
@@ -75,6 +116,9 @@ int sw_setup_parse(const sw_command *command, sw_setup_options *o, int argc, cha
   int status = sw_config_parse(&whole, argc, argv, &operands);
   if (!status && operands.count) status = sw_fail("'%s' was not expected: give data with --data", operands.items[0]);
   sw_list_close(&operands);
+  memset(o->said, 0, sizeof o->said);
+  for (size_t i = 0; i < count && !status; i++)
+    if (!is_own(&all[i], o)) status = note_option(&all[i], &o->said[i]);
   return status;
 }
 
@@ -97,6 +141,22 @@ int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files
     files[i] = sw_buffer_take(&path);
   }
   return all <= 0.99 ? 0 : sw_fail("--replay: the fractions come to %g; at most 0.99 leaves room for the new data", all);
+}
+
+int sw_setup_test(const sw_earlier_tests *t, sw_run *run, int begun, json_t **list) {
+  if (!(*list = json_array())) return sw_fail("out of memory");
+  for (size_t i = 0; i < t->count; i++) {
+    json_t *entry = json_copy(t->files[i]), *metrics = NULL;
+    char line[256];
+    int status = entry && !json_array_append_new(*list, entry) ? 0 : sw_fail("out of memory");
+    if (!status && (begun || t->knows)) status = t->score(t->self, run, i, &metrics, line);
+    if (metrics && !status && json_object_update(entry, metrics)) status = sw_fail("out of memory");
+    if (!status && metrics && !t->quiet)
+      fprintf(stderr, "%s %s: %s\n", begun ? "now" : "before training", json_string_value(json_object_get(entry, "file")), line);
+    json_decref(metrics);
+    if (status) return -1;
+  }
+  return 0;
 }
 
 int sw_setup_check(sw_setup_options *o, int (*check)(const void *self, const char *output), const void *self) {
@@ -182,11 +242,14 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   sw_checkpoint_init(&s->checkpoint);
   if (sw_group_open(&s->group)) return SW_EXIT_FAILED;
   o->loop.group = s->group;
+  const int apart = check_said(o, s->group);
+  if (apart) return apart;
   const int rank = sw_group_rank(s->group);
   if (rank) o->loop.quiet = 1; /* one process speaks and writes for all */
   const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
   for (int i = 0; i < 3; i++) sigaction(signals[i], &(struct sigaction){.sa_handler = stop_early}, NULL);
   int status = rank ? 0 : sw_check_writable(o->loop.output) ? SW_EXIT_FAILED : take_lock(s);
+  if (!status && !rank && sw_loop_check_output(&o->loop)) status = SW_EXIT_FAILED; /* before a file beside it is replaced */
   if (sw_group_broadcast(s->group, &status, sizeof status)) return SW_EXIT_FAILED;
   if (status) return status;
   if (o->from_scratch)
@@ -218,11 +281,20 @@ void sw_setup_tell(const sw_setup *s, int status) {
   const sw_launch *launch = sw_launched(); /* the group may not have come about */
   if (launch->rank) {
     signal(SIGTERM, SIG_DFL);
-    sleep(2); /* what fails everywhere is the first process's to tell: it ends this one meanwhile */
-    sw_fail_in("process %d of %d", launch->rank + 1, launch->size);
+    if (status != SW_EXIT_USAGE) { /* sw_exit_message does it then */
+      sleep(2); /* what fails everywhere is the first process's to tell: it ends this one meanwhile */
+      sw_fail_in("process %d of %d", launch->rank + 1, launch->size);
+    }
   }
   sw_exit_message(status);
   sw_group_abort(s->group, status);
+}
+
+char *sw_setup_rejected_path(const sw_setup_options *o, const char *which, int number) {
+  char ending[64];
+  if (number) snprintf(ending, sizeof ending, "%s.%d.rejected.jsonl", which, number + 1);
+  else snprintf(ending, sizeof ending, "%s.rejected.jsonl", which);
+  return sw_loop_path(o->loop.output, ending);
 }
 
 const char *sw_setup_rejected(const sw_setup *s, const char *path) { return sw_group_rank(s->group) ? NULL : path; }

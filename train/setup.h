@@ -6,12 +6,19 @@
 #include "base/options.h"
 #include "train/loop.h"
 
+enum { SW_MOST_OPTIONS = 96 };
+typedef struct {
+  const char *name;
+  char sha256[65]; /* of the name and the value; "" of options that processes may differ in */
+} sw_said;
+
 typedef struct {
   sw_loop_options loop;
   int from_scratch; /* the task makes the model itself: there is no base */
   const char *base, *device, *dtype, *gradients, *schedule;
   int threads;
   int max_length; /* tokens of a sequence; 0 until sw_setup_open knows the model's limit */
+  sw_said said[SW_MOST_OPTIONS]; /* what sw_setup_parse found, which all processes of a group must have found */
 } sw_setup_options;
 #define SW_SETUP_DEFAULTS                                                                                                              \
   {.loop = {.epochs = 3, .learning_rate = 1e-4, .warmup = 0.1, .batch_tokens = 1024, .accumulate = 1,                                  \
@@ -38,7 +45,7 @@ typedef struct {
   sw_group *group;          /* the processes of this run; NULL: one */
 } sw_setup;
 
-/* Keeps other runs off the output; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
+/* Keeps other runs off the output, and refuses one that is there and may not be replaced; opens the device; reads the base, opens its tokenizer and notes it in the lineage, unless from_scratch: then the
  * checkpoint is empty, and config and tokenizer are the task's to make. Sets o->max_length where it is 0. From now on SIGTERM, SIGINT and SIGUSR1 end
  * the program with SW_EXIT_AGAIN; sw_loop_run saves before. `setup` must be zeroed; close it in any case. Returns 0, or SW_EXIT_FAILED or
  * SW_EXIT_USAGE with the message set, or SW_EXIT_AGAIN with it printed. */
@@ -46,6 +53,8 @@ int sw_setup_open(sw_setup_options *o, sw_setup *setup);
 void sw_setup_close(sw_setup *setup);
 /* Prints sw_error() and, where there are other processes, ends them with `status`. */
 void sw_setup_tell(const sw_setup *setup, int status);
+/* "<stem><which>.rejected.jsonl", and for further files of a kind "<stem><which>.2.rejected.jsonl"...; free() it. */
+char *sw_setup_rejected_path(const sw_setup_options *o, const char *which, int number);
 /* Where a file of rows set aside goes: `path`, or nowhere, for one process of several writes them. */
 const char *sw_setup_rejected(const sw_setup *setup, const char *path);
 
@@ -58,6 +67,17 @@ void sw_setup_drop_heads(sw_setup *setup, int (*keeps)(const void *self, const s
 /* --replay: "FILE:FRACTION" each, at most SW_MAX_REPLAYS. files[i] (free() it) becomes FILE with `ending` behind it, parts[i] the fraction of
  * every batch. */
 int sw_setup_parse_replays(const sw_list *list, const char *ending, char **files, double *parts);
+/* A task's earlier test sets, for sw_task.test: the entry of each in `list` (new reference) is that of its file with its scores. */
+typedef struct {
+  void *self;
+  size_t count;
+  json_t *const *files; /* [count] {"file", "sha256", "rows", "rejected"} */
+  int knows;            /* the base had this head: there are scores before training */
+  int quiet;
+  /* The scores of set number i, as an object (new reference), and for people (256 bytes). */
+  int (*score)(void *self, sw_run *run, size_t i, json_t **metrics, char *line);
+} sw_earlier_tests;
+int sw_setup_test(const sw_earlier_tests *tests, sw_run *run, int begun, json_t **list);
 /* What is put before every text belongs to the model: inference does it, too. */
 int sw_setup_set_prefix(sw_setup *setup, const char *prefix);
 /* For heads over whole texts that are trained with their encoder: they read pooled vectors that are not brought to unit length, of texts of at

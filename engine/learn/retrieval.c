@@ -79,7 +79,8 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *v
   if (order_by_length(set, longest, r->order)) return -1;
   float *out = sw_alloc_array((size_t)r->max_batch, hidden * sizeof *out);
   if (!out) return -1;
-  int status = 0;
+  int status = 0, turn = 0; /* whose batch it is */
+  if (r->group) memset(vectors, 0, set->count * hidden * sizeof(float));
   for (uint32_t first = 0; first < set->count && !status;) {
     sw_batch b = {.ids = r->ids, .cu_seqlens = r->cu_seqlens};
     for (uint32_t i = first; i < set->count && b.batch < r->max_batch; i++) {
@@ -90,13 +91,16 @@ static int embed(sw_retrieval *r, sw_run *run, const sw_sequences *set, float *v
       b.max_seqlen = length; /* the last is the longest */
       r->cu_seqlens[++b.batch] = (int32_t)b.tokens;
     }
-    status = sw_run_embed(run, &b, out);
-    for (int i = 0; i < b.batch && !status; i++)
+    const int own = turn == sw_group_rank(r->group);
+    turn = (turn + 1) % sw_group_size(r->group);
+    if (own) status = sw_run_embed(run, &b, out);
+    for (int i = 0; i < b.batch && own && !status; i++)
       memcpy(vectors + r->order[first + (uint32_t)i] * hidden, out + (size_t)i * hidden, hidden * sizeof *out);
     first += (uint32_t)b.batch;
   }
   free(out);
-  return status;
+  if (status) return -1;
+  return sw_group_start_sum(r->group, vectors, set->count * hidden) || sw_group_wait(r->group) ? -1 : 0;
 }
 
 static int read_corpus(void *context, int64_t first, int64_t rows, float *out) {

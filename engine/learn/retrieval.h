@@ -2,6 +2,7 @@
 #ifndef SW_LEARN_RETRIEVAL_H
 #define SW_LEARN_RETRIEVAL_H
 #include "engine/data/sequences.h"
+#include "engine/learn/group.h"
 #include "engine/learn/ranking.h"
 #include "engine/model/model.h"
 #include "engine/space/search.h"
@@ -11,6 +12,7 @@ typedef struct {
   sw_sequences queries, corpus;
   uint64_t *relevant; /* query << 32 | document; after sw_retrieval_open sorted, each once */
   size_t num_relevant, capacity;
+  sw_group *group; /* processes that share the texts of every run; each has all vectors, and the scores (borrowed); NULL: there are no others */
   /* opened */
   int hidden;
   sw_search *search;

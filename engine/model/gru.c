@@ -105,10 +105,19 @@ void sw_gru_place(sw_arena *a, const sw_model *model, int64_t tokens, int batch,
 
 /* --- forward --- */
 
-static int drop(sw_run *run, void *x, int64_t count, uint32_t site) {
-  const sw_dropout_desc desc = {.count = count, .dtype = run->model->dtype,
-                                .dropout = sw_run_dropout(run, run->model->config.hidden_dropout, site)};
+/* x [rows, columns], the first of which is row `first` of the whole batch. */
+static int drop(sw_run *run, void *x, int64_t rows, int columns, uint64_t first, uint32_t site) {
+  sw_dropout_desc desc = {.count = rows * columns, .dtype = run->model->dtype,
+                          .dropout = sw_run_dropout(run, run->model->config.hidden_dropout, site)};
+  desc.dropout.first = first * (uint64_t)columns;
   return desc.dropout.p > 0 ? SW_RUN(&run->stream, dropout, &desc, x, x) : 0;
+}
+
+static int drop_words(sw_run *run) {
+  return drop(run, run->gru.x, run->tokens, run->model->config.embedding_size, run->first_token, SITE_EMBEDDING);
+}
+static int drop_last(sw_run *run, void *states) {
+  return drop(run, states, run->batch, run->model->config.hidden_size, run->first_sequence, SITE_HEAD);
 }
 
 int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens) {
@@ -128,7 +137,7 @@ int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens) {
   return model->device->copy_in(&run->stream, s->last, s->host_last, (size_t)run->batch * 4) ||
                  SW_RUN(&run->stream, gather_forward, &rows, run->ids, model->values + model->parameters[0].offset, s->words) ||
                  (s->x != s->words && SW_RUN(&run->stream, cast, values, SW_F32, s->words, model->dtype, s->x)) ||
-                 drop(run, s->x, values, SITE_EMBEDDING) ||
+                 drop_words(run) ||
                  SW_RUN(&run->stream, linear_forward, &input, s->x, layer->prepared, model->values + layer->input_bias, NULL, s->gates,
                         run->workspace) ||
                  SW_RUN(&run->stream, gru_forward, &gru, run->cu_seqlens, s->gates, model->values + layer->weight,
@@ -145,7 +154,6 @@ int sw_run_label_loss(sw_run *run, size_t h, const float *targets, const float *
   const sw_model_head *head = &model->heads[h];
   sw_gru_state *s = &run->gru;
   if (!model->gru) return sw_run_sequence_loss(run, h, NULL, targets, weights, scale, first, gradients);
-  const int64_t values = (int64_t)run->batch * model->config.hidden_size;
   const size_t bytes = (size_t)run->batch * (size_t)head->num_labels * sizeof *targets;
   /* the operator's weights are of rows: with weights, each output is a row */
   sw_loss_desc loss = {.rows = run->batch, .classes = head->num_labels, .scale = scale};
@@ -153,7 +161,7 @@ int sw_run_label_loss(sw_run *run, size_t h, const float *targets, const float *
   const sw_linear_desc linear = sw_model_head_desc(model, head, run->batch);
   const int64_t place = (int64_t)h * run->max_batch * sw_model_most_labels(model, 1);
   float *device_targets = s->targets + place, *device_weights = weights ? s->weights + place : NULL;
-  if (first && drop(run, s->last_state, values, SITE_HEAD)) return -1;
+  if (first && drop_last(run, s->last_state)) return -1;
   return model->device->copy_in(&run->stream, device_targets, targets, bytes) ||
                  (weights && model->device->copy_in(&run->stream, device_weights, weights, bytes)) ||
                  sw_run_head_logits(run, head, run->batch, s->last_state) ||
@@ -176,13 +184,13 @@ int sw_gru_backward(sw_run *run, sw_gradients *gradients) {
   sw_gru_desc gru = gru_desc(model, run->batch, run->tokens);
   sw_linear_desc input = sw_gru_input_desc(model, run->tokens);
   sw_gather_desc by_word = {.tokens = run->tokens, .rows = run->tokens, .hidden = c->embedding_size, .dtype = model->dtype};
-  if (drop(run, s->d_last_state, (int64_t)run->batch * c->hidden_size, SITE_HEAD) ||
+  if (drop_last(run, s->d_last_state) ||
       SW_RUN(&run->stream, gather_backward, &last, s->last, s->d_last_state, run->d_state) ||
       SW_RUN(&run->stream, gru_backward, &gru, run->cu_seqlens, s->gates, s->saved, model->values + layer->weight, NULL, s->y, run->d_state,
              g + layer->weight, g + layer->bias, NULL, run->workspace) ||
       SW_RUN(&run->stream, linear_backward_weight, &input, s->gates, s->x, g + layer->input_weight, g + layer->input_bias, run->workspace) ||
       SW_RUN(&run->stream, linear_backward_input, &input, s->gates, NULL, layer->prepared, s->x, 0, run->workspace) ||
-      drop(run, s->x, run->tokens * c->embedding_size, SITE_EMBEDDING) || sw_run_sort_ids(run, gradients))
+      drop_words(run) || sw_run_sort_ids(run, gradients))
     return -1;
   sw_pool_desc sum = {.batch = (int)gradients->unique, .total_tokens = run->tokens, .hidden = c->embedding_size, .pooling = SW_POOL_SUM,
                       .dtype = model->dtype};

@@ -88,9 +88,7 @@ struct sw_run {
   int64_t tokens;
   int batch, max_seqlen;
   int32_t *ids, *positions, *cu_seqlens; /* device */
-  int queries, candidate_token;          /* of a batch of pairs: its first sequences, and the first token of the others */
-  int32_t *candidate_starts;             /* device: cu_seqlens of the others, from 0 on */
-  int32_t *host_positions, *host_candidate_starts;
+  int32_t *host_positions;
   /* activations */
   void *z0, *x0;
   float *mean0, *rstd0;
@@ -114,7 +112,7 @@ struct sw_run {
   sw_mlm_state mlm;
   /* dropout */
   int dropout_enabled;
-  uint64_t first_token; /* of the whole batch that this run has a part of */
+  uint64_t first_token, first_sequence; /* of the whole batch that this run has a part of */
   uint64_t seed;
   uint32_t step;
   /* tokens sorted by id, for the word table's gradient */

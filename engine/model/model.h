@@ -115,9 +115,9 @@ typedef struct {
 
 /* Dropout of this forward: masks depend on (seed, step) only. Set before sw_run_forward; p comes from the configuration (0 turns off). */
 void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step);
-/* Then, where the batches of the following forwards are parts of larger ones: the tokens of the whole before the part, so that it gets the masks
- * that it has in the whole. BERTs with token heads or the MLM head only, whose hidden size is a multiple of 4. */
-void sw_run_set_first_token(sw_run *run, int64_t first_token);
+/* Then, where the batches of the following forwards are parts of larger ones: the tokens and the sequences of the whole before the part, so that it
+ * gets the masks that it has in the whole. For hidden sizes (and a GRU's embedding size) that are multiples of 4. */
+void sw_run_set_place(sw_run *run, int64_t first_token, int64_t first_sequence);
 /* After a forward: cross entropy of head h over the tokens. labels (host) [tokens], SW_IGNORE where there is none, otherwise one of the
  * head's; row_weights (host) [tokens] or NULL; gradients are those of scale * sum. The unscaled weighted sum is added to the head's loss, which
  * stays on the device. Heads add up: `first` is 1 for the first head of a forward. Parameter gradients of the head are added to `gradients`. */
@@ -144,22 +144,26 @@ void *sw_run_state_gradient(sw_run *run);
 /* A bi-encoder's loss (kernels/contrastive) over unit vectors, pooled as the configuration says, of the queries and the candidates of
  * one forward or of several: where a batch is too large for one, each part goes through the encoder twice, for its vectors and for its
  * gradients (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021). For every part
- *   sw_run_forward_pairs, sw_run_pool_pairs                         then, once, sw_run_contrastive_loss, and again for every part
- *   sw_run_forward_pairs (not where there is one part only), sw_run_unpool_pairs, sw_run_backward. */
+ *   sw_run_forward, sw_run_pool_pairs                         then, once, sw_run_contrastive_loss, and again for every part
+ *   sw_run_forward (not where there is one part only), sw_run_unpool_pairs, sw_run_backward.
+ * A vector is a row, in the order in which the texts are fed; which rows are queries the loss is told. */
 typedef struct sw_pair_vectors sw_pair_vectors;
 /* Device memory for so many vectors and their gradients; for runs of this model on this stream. */
 int sw_pair_vectors_open(sw_stream *stream, const sw_model *model, int64_t max_queries, int64_t max_candidates, sw_pair_vectors **out);
 void sw_pair_vectors_close(sw_pair_vectors *vectors);
-/* Forward of a batch whose first sequences are `queries` queries, and the others candidates; there may be none of either. */
-int sw_run_forward_pairs(sw_run *run, const sw_batch *batch, int queries);
-/* The vectors of that forward, as those of query `first_query` and the following and of candidate `first_candidate` and the following. */
-int sw_run_pool_pairs(sw_run *run, sw_pair_vectors *vectors, int64_t first_query, int64_t first_candidate);
-/* positive (host) [queries]: each query's candidate; several may share one. Gradients are those of scale * sum; the unscaled sum is added
- * to the run's loss without a head. */
-int sw_run_contrastive_loss(sw_run *run, sw_pair_vectors *vectors, int64_t queries, int64_t candidates, const int32_t *positive,
+/* Vectors of other processes: rows that no part of this one fills are 0 after `clear`; `read` takes the first `rows` from the device, `write` puts
+ * them there (host [rows, hidden]). The device is synchronised. */
+int sw_pair_vectors_clear(sw_stream *stream, sw_pair_vectors *vectors);
+int sw_pair_vectors_read(sw_stream *stream, const sw_pair_vectors *vectors, int64_t rows, float *out);
+int sw_pair_vectors_write(sw_stream *stream, sw_pair_vectors *vectors, int64_t rows, const float *values);
+/* The vectors of the last forward's sequences, as row `first` and the following. */
+int sw_run_pool_pairs(sw_run *run, sw_pair_vectors *vectors, int64_t first);
+/* rows (host) [queries + candidates]: each query's row, then each candidate's, a permutation. positive (host) [queries]: each query's candidate; several may share one.
+ * Gradients are those of scale * sum; the unscaled sum is added to the run's loss without a head. */
+int sw_run_contrastive_loss(sw_run *run, sw_pair_vectors *vectors, int64_t queries, int64_t candidates, const int32_t *rows, const int32_t *positive,
                             float similarity_scale, float scale);
 /* From the gradients of the last forward's vectors to that of its states. */
-int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *vectors, int64_t first_query, int64_t first_candidate);
+int sw_run_unpool_pairs(sw_run *run, const sw_pair_vectors *vectors, int64_t first);
 
 /* Heads of one vector a sequence, which is pooled as the configuration says and not brought to unit length; after a forward. Task "sequence":
  * cross entropy; labels (host) [batch], SW_IGNORE where there is none; targets NULL. Task "multilabel": sigmoid cross entropy of each label;

@@ -141,7 +141,6 @@ static int place(sw_stream *stream, const sw_model *model, int64_t tokens, int b
     run->row_weights = sw_arena_take(&a, tokens * (int64_t)model->num_heads, 4);
     run->losses = sw_arena_take(&a, (int64_t)model->num_heads + 1, 8);
     if (model->mlm) sw_mlm_place(model, tokens, &a, &run->mlm);
-    run->candidate_starts = sw_arena_take(&a, batch + 1, 4);
     if (pooled_logits) {
       run->vector_buffer = sw_arena_take(&a, bh, e);
       run->d_vectors = sw_arena_take(&a, bh, e);
@@ -184,8 +183,7 @@ static int open_run(sw_run *run) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
     run->host_segments = sw_alloc_array(n + 1, sizeof(int32_t));
-    run->host_candidate_starts = sw_alloc_array((size_t)run->max_batch + 1, sizeof(int32_t));
-    if (!run->sort_keys || !run->host_sorted || !run->host_segments || !run->host_candidate_starts) return -1;
+    if (!run->sort_keys || !run->host_sorted || !run->host_segments) return -1;
   }
   if (sw_run_bytes(&run->stream, model, run->max_tokens, run->max_batch, run->training, &bytes)) return -1;
   if (!(run->arena = model->device->alloc(model->device, bytes))) return -1;
@@ -220,7 +218,6 @@ void sw_run_close(sw_run *run) {
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);
-  free(run->host_candidate_starts);
   free(run);
 }
 
@@ -228,9 +225,12 @@ void sw_run_set_dropout(sw_run *run, int enabled, uint64_t seed, uint32_t step) 
   run->dropout_enabled = enabled;
   run->seed = seed;
   run->step = step;
-  run->first_token = 0;
+  run->first_token = run->first_sequence = 0;
 }
-void sw_run_set_first_token(sw_run *run, int64_t first_token) { run->first_token = (uint64_t)first_token; }
+void sw_run_set_place(sw_run *run, int64_t first_token, int64_t first_sequence) {
+  run->first_token = (uint64_t)first_token;
+  run->first_sequence = (uint64_t)first_sequence;
+}
 
 /* --- forward --- */
 static int accept_batch(sw_run *run, const sw_batch *batch) {

@@ -53,6 +53,7 @@ struct sw_mlflow {
   /* the thread's; others' after its end */
   sw_http_client *client;
   int begun, told; /* the server knows the run; a failure has been printed */
+  int was_over;    /* training was: the run may have been ended */
   char *artifacts; /* the run's artifact_uri */
   json_t *params;  /* array */
   size_t params_sent;
@@ -170,6 +171,7 @@ int sw_mlflow_open(const sw_monitor_options *o, const char *name, const char *ru
   m->queue = sw_alloc_array(QUEUE, sizeof *m->queue);
   m->batch = sw_alloc_array(BATCH, sizeof *m->batch);
   m->params = json_array();
+  m->was_over = o->over;
   if (run_id) snprintf(m->run_id, sizeof m->run_id, "%s", run_id);
   int status = !m->address || !m->experiment || (o->model && !m->model) || !m->name || !m->queue || !m->batch ? -1 : 0;
   if (!status && (!m->params || add_params(m->params, "", params, json_object_get(params, "hyper_parameters")))) status = sw_fail("out of memory");
@@ -335,7 +337,28 @@ static outcome make_run(sw_mlflow *m) {
   return result == REFUSED ? HOPELESS : result;
 }
 
+/* A run that was killed before its end was told goes on there; otherwise nothing is left to say. */
+static outcome look_at_run(sw_mlflow *m) {
+  json_t *answer = NULL;
+  sw_buffer endpoint = {0};
+  outcome result = sw_buffer_print(&endpoint, "runs/get?run_id=%s", m->run_id) ? LATER : call(m, endpoint.data, 0, NULL, &answer);
+  const json_t *info = json_object_get(json_object_get(answer, "run"), "info");
+  const char *status = sw_json_string(info, "status");
+  const int ended = result == REFUSED || (status && !strcmp(status, "FINISHED")); /* refused: deleted meanwhile */
+  if (result == DONE) result = learn_run(m, info);
+  if (ended) {
+    m->begun = 1;
+    m->params_sent = json_array_size(m->params);
+    m->ended = ENDED;
+    result = DONE;
+  }
+  sw_buffer_close(&endpoint);
+  json_decref(answer);
+  return result;
+}
+
 static outcome begin_run(sw_mlflow *m) {
+  if (m->was_over) return look_at_run(m);
   if (!m->run_id[0]) return make_run(m);
   json_t *answer;
   outcome result = call(m, "runs/update", 1, json_pack("{s:s, s:s}", "run_id", m->run_id, "status", "RUNNING"), &answer);

@@ -11,6 +11,7 @@ typedef struct {
   const char *mlflow;      /* address of a tracking server, http:// or https://; NULL: none */
   const char *experiment;  /* its experiment, made where it is not there */
   const char *model;       /* registered model that gets the checkpoint as a new version; NULL: none */
+  int over;                /* training was complete before: the MLflow run is only ended, and only where its server has not heard of the end */
 } sw_monitor_options;
 
 typedef enum { SW_MONITOR_FINISHED, SW_MONITOR_FAILED, SW_MONITOR_KILLED } sw_monitor_end;

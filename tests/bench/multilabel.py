@@ -16,7 +16,7 @@ table, ours, theirs = os.path.join(a.data, "multilabel/train.csv"), [], []
 
 
 def learn(folder, *more):
-    out = subprocess.run([os.path.join(a.bin, "skillwatch-train"), "multilabel", "--data", table, "--text", "Description", "--holdout-every", "5",
+    out = subprocess.run([os.path.join(a.bin, "skillwatch-train"), "multilabel", "--data", table, "--column", "Description", "--holdout-every", "5",
                           "--log-every", "1", "--force", "-o", folder + "/m.h5", *more], capture_output=True, text=True)
     if out.returncode: sys.exit(out.stderr[-800:])
     return out.stderr, [json.loads(l) for l in open(folder + "/m.metrics.jsonl")]

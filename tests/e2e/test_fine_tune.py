@@ -132,6 +132,21 @@ with tempfile.TemporaryDirectory() as tmp:
     for extra in (["--threads", 1, "--batch-tokens", 40], ["--threads", 2, "--no-dedup"]):
         check(label("--all", *extra).stdout == done.stdout, f"the same bits with {extra}")
 
+    # older rows: replayed, and scored before and after
+    write_csv(path("held.csv"), ("id", "text", *LABELS), [list(r.values()) for r in held])
+    write_csv(path("new-labels.csv"), ("id", "text", *LABELS), table(30))
+    late = ["multilabel", "--base", path("m.h5"), "--data", path("new-labels.csv"), "--holdout-every", 5, "--reduce", "pearson:0.99", "--thresholds", "tuned",
+            "--epochs", 1, "--test", path("held.csv"), "--replay", path("labels.csv") + ":0.5", "--column", "text"]
+    done = program("train", *late, "-o", path("m2.h5"))
+    if check(done.returncode == 0 and "before training" in done.stderr and "0.5 of every batch" in done.stderr and "is left out" not in done.stderr, f"going on with labels: {done.stderr[-400:]}"):
+        facts = read_json(path("m2.h5"), "training")
+        before, after = (facts["earlier_tests"][k][0] for k in ("before", "after"))
+        check(all(before[k] == told[k] for k in ("median_accuracy", "micro", "loss")) and after["rows"] == len(held) and after["loss"] != before["loss"], f"scores before and after: {before} {after} {told}")
+        check([f.get("replay") for f in facts["run"]["data"]] == [None, 0.5] and facts["run"]["data"][1]["rows"] == 110, "the manifest tells what was replayed")
+        check("median label accuracy" in program("show", path("m2.h5")).stdout, "show tells of the earlier test")
+        check(len([r for r in map(json.loads, open(path("m2.metrics.jsonl"))) if "loss" in r]) <= 3 and program("train", *late, "-o", path("m3.h5"), "-q").returncode == 0
+              and weights(path("m3.h5")) == weights(path("m2.h5")), "the same bits again")
+
     # the CUDA kernels, in the emulator: a few steps like the CPU's
     if check(os.path.exists(os.path.join(os.environ["SKILLWATCH_MODULES"], "skillwatch_cuda_emulated.so")), "the emulated module is built"):
         write_csv(path("few.csv"), ("id", "Title", "Code"), train[:24])
@@ -155,6 +170,9 @@ with tempfile.TemporaryDirectory() as tmp:
     write_csv(path("one.csv"), ("id", "Title", "Code"), [r for r in train if r[2] == "13"])
     refused("two classes", "one class", *[path("one.csv") if x == path("train.csv") else x for x in plain], "--method", "fine-tune", status=(1,))
     refused("with --base: unknown option '--cells'", "cells with a base", "train", *multi, "-o", path("no.h5"), "--cells", 8)
+    write_csv(path("other.csv"), ("id", "text", "welding", "flying"), [("a", "weld metal", 1, 0), ("b", "metal", 0, 1)])
+    refused("has no column \"driving\"", "a replay of other labels", "train", *multi, "-o", path("no.h5"), "--replay", path("other.csv") + ":0.2", status=(1,))
+    refused("is the input", "an output over what is replayed", "train", *multi, "--replay", path("held.csv") + ":0.2", "-o", path("held.csv"))
     refused("--model gru", "a GRU with a base", "train", *multi, "-o", path("no.h5"), "--model", "gru")
     refused("--head none", "export of such a head", "export", path("a.h5"), "-o", path("folder"))
     refused("no token head", "tagging with it", "infer", "tag", "-m", path("m.h5"), path("held.csv"), status=(1,))

@@ -83,8 +83,11 @@ class Server:
         if verb == "model-versions/create":
             self.versions.append(told)
             return handler.reply(200, {})
-        run = self.runs.get(told.get("run_id"))
+        run_id = told.get("run_id") or urllib.parse.parse_qs(query).get("run_id", [None])[0]
+        run = self.runs.get(run_id)
         if not run: return handler.error(404, "RESOURCE_DOES_NOT_EXIST")
+        if verb == "runs/get" and handler.command == "GET":
+            return handler.reply(200, {"run": {"info": {"run_id": run_id, "artifact_uri": self.place.format(run_id), "status": run["status"][-1]}}})
         if verb == "runs/update":
             run["status"].append(told["status"])
             return handler.reply(200, {"run_info": {"run_id": told["run_id"], "artifact_uri": self.place.format(told["run_id"])}})
@@ -225,7 +228,19 @@ def test_resume(runs, work):
     if next(iter(server.runs.values()))["status"][-1] == "FINISHED": complete(runs, server, f"{stops} stops")
     said = len(server.log)
     runs.end(runs.start(server.url, "--resume", name="stopped"))
-    check(len(server.log) == said, "a run that is complete says nothing more")
+    check(len(server.log) == said + 1 and server.log[-1][:2] == ("GET", API + "runs/get"), "a run that is complete asks whether the server knows that, and says nothing more")
+    # killed between its last checkpoint and its end: the server still takes it for running
+    run = next(iter(server.runs.values()))
+    run["status"].append("RUNNING")
+    server.files.clear()
+    runs.end(runs.start(server.url, "--resume", "--mlflow-model", "tagger", name="stopped"))
+    complete(runs, server, "ended late", "tagger")
+    said = len(server.log)
+    runs.end(runs.start(server.url, "--resume", "--mlflow-model", "tagger", name="stopped"))
+    check(len(server.log) == said + 1 and len(server.versions) == 1, "it is ended once")
+    server.runs.clear()
+    error = runs.end(runs.start(server.url, "--resume", name="stopped"))
+    check(not error and not server.runs, f"a run that was deleted stays so: {error}")
     # on a server that does not know the run (any more) another one is made
     first, second = Server(), Server()
     run = runs.start(first.url, "--epochs", "200", name="moved")

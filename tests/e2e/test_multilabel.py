@@ -129,6 +129,16 @@ with tempfile.TemporaryDirectory() as tmp:
     rejected = [json.loads(l) for l in open(path("cell.rejected.jsonl"))]
     check(done.returncode == 0 and len(rejected) == 1 and rejected[0]["line"] == 6 and "lessons" in rejected[0]["reason"], f"a bad cell costs its row: {rejected}")
 
+    # older rows: replayed, their words in the vocabulary, and a test set scored after
+    write(path("older.csv"), [("zebra " + text, has) for text, has in texts(40, 5)] + [("", [0] * 6)])
+    done = program("train", "multilabel", *common, "--epochs", "2", "--replay", path("older.csv") + ":0.25", "--test", path("dev.csv"), "-o", path("replayed.h5"))
+    if check(done.returncode == 0 and "0.25 of every batch" in done.stderr, f"replay: {done.stderr[-400:]}"):
+        facts = read_json(path("replayed.h5"), "training")
+        tests = facts["earlier_tests"]
+        check("median_accuracy" not in tests["before"][0] and tests["after"][0]["median_accuracy"] == facts["metrics"]["median_accuracy"], f"a score after, none before: {tests}")
+        check([f.get("replay") for f in facts["run"]["data"]] == [None, 0.25] and len(open(path("replayed.replay.rejected.jsonl")).readlines()) == 1, "its rows are counted, one is set aside")
+        with h5py.File(path("replayed.h5")) as f: check(any(b"zebra" in bytes(f[n][()].tobytes()) for n in (k for k in ("stems/vocab", "tokenizer/vocab") if k in f)), "its words are known")
+
     # the CUDA kernels, in the emulator: a few steps like the CPU's
     tiny = ["--data", train, "--dev", path("dev.csv"), "--embedding", "8", "--cells", "8", "--epochs", "1", "--batch-size", "64", "--lr", "1e-2"]
     module = os.path.join(os.environ["SKILLWATCH_MODULES"], "skillwatch_cuda_emulated.so")
@@ -143,10 +153,15 @@ with tempfile.TemporaryDirectory() as tmp:
     # refused in one line
     def refused(part, what, *args, verb="train", status=(1, 2)):
         check.refused(program(verb, "multilabel", *args), part, what, status)
+    beside = [path("m.labels.json"), path("j.rejected.jsonl")]
+    before = [open(n).read() for n in beside]
     refused("exists already", "an existing output", *common, "-o", path("a.h5"), status=(1,))
+    refused("exists already", "an existing output whose labels are merged", *common, "--reduce", "pearson:0.1", "-o", path("m.h5"), status=(1,))
+    refused("exists already", "an existing output beside rows set aside", "--data", path("cell.csv"), "-o", path("j.h5"), status=(1,))
+    check(before == [open(n).read() for n in beside], "what lies beside it is as it was")
     refused("--data is missing", "no data", "-o", path("x.h5"), status=(2,))
     refused("unknown option", "a base", *common, "--base", path("a.h5"), "-o", path("x.h5"), status=(2,))
-    refused("no column \"Nope\"", "a column that is not there", *common, "--text", "Nope", "-o", path("x.h5"))
+    refused("no column \"Nope\"", "a column that is not there", *common, "--column", "Nope", "-o", path("x.h5"))
     refused("no column \"nope\"", "a label that is not there", *common, "--labels", "nope", "-o", path("x.h5"))
     refused("--model bert", "another model", *common, "--model", "bert", "-o", path("x.h5"), status=(2,))
     refused("--reduce", "a measure that is none", *common, "--reduce", "kendall:1", "-o", path("x.h5"), status=(2,))

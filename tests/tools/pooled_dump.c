@@ -168,24 +168,29 @@ static int pair_step(job *j, sw_stream *stream, sw_run *run, sw_optimizer *optim
   sw_gradients *g = sw_optimizer_gradients(optimizer);
   const json_t *sequences = json_object_get(j->json, "sequences");
   const size_t queries = (size_t)j->queries, candidates = (size_t)(j->batch.batch - j->queries), parts = (size_t)j->parts;
-  for (int pass = 0; pass < 2; pass++) {
-    for (size_t p = 0; p < parts; p++) {
+  int32_t *rows = sw_alloc_array(queries + candidates, sizeof *rows);
+  int status = rows ? 0 : -1;
+  for (int pass = 0; pass < 2 && !status; pass++) {
+    for (size_t p = 0; p < parts && !status; p++) {
       const size_t q = queries * p / parts, next_q = queries * (p + 1) / parts, c = candidates * p / parts, next_c = candidates * (p + 1) / parts;
+      const int64_t first = (int64_t)(q + c);
+      for (size_t i = q; i < next_q; i++) rows[i] = (int32_t)(c + i);
+      for (size_t i = c; i < next_c; i++) rows[queries + i] = (int32_t)(next_q + i);
       sw_batch b = {0};
-      if (pack(sequences, q, next_q, &b) || pack(sequences, queries + c, queries + next_c, &b)) return -1;
-      int status = pass && parts == 1 ? 0 : sw_run_forward_pairs(run, &b, (int)(next_q - q));
+      status = pack(sequences, q, next_q, &b) || pack(sequences, queries + c, queries + next_c, &b);
+      if (!status && (!pass || parts > 1)) status = sw_run_forward(run, &b, NULL);
       if (!status)
-        status = pass ? sw_run_unpool_pairs(run, j->vectors, (int64_t)q, (int64_t)c) || sw_run_backward(run, g) ||
-                            tensors_add_word_rows(stream, g, j->hidden, words) || sw_optimizer_collect(optimizer)
-                      : sw_run_pool_pairs(run, j->vectors, (int64_t)q, (int64_t)c);
+        status = pass ? sw_run_unpool_pairs(run, j->vectors, first) || sw_run_backward(run, g) || tensors_add_word_rows(stream, g, j->hidden, words) ||
+                            sw_optimizer_collect(optimizer)
+                      : sw_run_pool_pairs(run, j->vectors, first);
       free((void *)b.ids);
       free((void *)b.cu_seqlens);
-      if (status) return -1;
     }
-    if (!pass && sw_run_contrastive_loss(run, j->vectors, j->queries, (int64_t)candidates, j->labels, similarity_scale, (float)(1 / j->weight)))
-      return -1;
+    if (!status && !pass)
+      status = sw_run_contrastive_loss(run, j->vectors, j->queries, (int64_t)candidates, rows, j->labels, similarity_scale, (float)(1 / j->weight));
   }
-  return 0;
+  free(rows);
+  return status ? -1 : 0;
 }
 
 static int dump(const char *const *argv) {

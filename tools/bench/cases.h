@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { MAX_TENSORS = 16, MAX_OWNED = 4, MAX_PARAMETERS = 256 };
+enum { MAX_TENSORS = 16, MAX_OWNED = 8, MAX_PARAMETERS = 256 };
 
 typedef enum { NOTHING, ZERO, CONSTANT, VALUES, SQUARES, GIVEN } fill;
 typedef enum { NEITHER = 0, IN = 1, OUT = 2, SHARED = 4 } tensor_use; /* SHARED: one for all copies */
