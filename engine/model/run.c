@@ -520,7 +520,7 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
   }
   for (int i = model->config.num_layers - 1; i >= 0; i--) {
     if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
-    if (gradients->done) gradients->done(gradients->context, model->layers[i].product[SW_QKV].weight);
+    if (gradients->done && gradients->done(gradients->context, model->layers[i].product[SW_QKV].weight)) return -1;
   }
   if (sw_run_sort_ids(run, gradients)) return -1;
   sw_embedding_desc desc = embedding_desc(run);
