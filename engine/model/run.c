@@ -179,7 +179,8 @@ static int open_run(sw_run *run) {
   run->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *run->layers);
   run->host_positions = sw_alloc_array(n, sizeof(int32_t));
   run->gru.host_last = sw_alloc_array((size_t)run->max_batch, sizeof(int32_t));
-  if (!run->layers || !run->host_positions || !run->gru.host_last) return -1;
+  run->gru.host_cu_seqlens = sw_alloc_array((size_t)run->max_batch + 1, sizeof(int32_t));
+  if (!run->layers || !run->host_positions || !run->gru.host_last || !run->gru.host_cu_seqlens) return -1;
   if (run->training) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
@@ -217,6 +218,7 @@ void sw_run_close(sw_run *run) {
   free(run->layers);
   free(run->host_positions);
   free(run->gru.host_last);
+  free(run->gru.host_cu_seqlens);
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);

@@ -187,6 +187,12 @@ static int cuda_submit(sw_stream *stream, int keep) {
   d->collections++;
   return d->capturing ? end_capture(d, keep) : 0;
 }
+int sw_cuda_pause_collecting(sw_stream *stream, int *paused) {
+  cuda_device *d = cuda_of(stream->device);
+  *paused = d->capturing;
+  return *paused ? end_capture(d, 1) : 0;
+}
+int sw_cuda_resume_collecting(sw_stream *stream, int paused) { return paused ? begin_capture(cuda_of(stream->device)) : 0; }
 
 /* --- sums with other processes --- */
 static int cuda_make_id(sw_device *, char id[SW_COLLECTIVE_ID]) { return sw_cuda_sums_id(id); }
@@ -197,13 +203,12 @@ static int cuda_join(sw_device *device, const char id[SW_COLLECTIVE_ID], int ran
  * graph, since one that has it cannot be relied on to be brought up to date. */
 template <class F> static int beside(sw_stream *stream, F start) {
   cuda_device *d = cuda_of(stream->device);
-  const int capturing = d->capturing;
+  int paused;
   if (!d->sums) return sw_fail("the device has not joined other processes");
-  if (capturing && end_capture(d, 1)) return -1;
-  if (sw_cuda_check(cudaEventRecord(d->given, d->stream), "recording an event") ||
+  if (sw_cuda_pause_collecting(stream, &paused) || sw_cuda_check(cudaEventRecord(d->given, d->stream), "recording an event") ||
       sw_cuda_check(cudaStreamWaitEvent(sw_cuda_sums_stream(d->sums), d->given, 0), "ordering the sums") || start(d->sums))
     return -1;
-  return capturing ? begin_capture(d) : 0;
+  return sw_cuda_resume_collecting(stream, paused);
 }
 static int cuda_sum(sw_stream *stream, float *values, size_t count) {
   return beside(stream, [=](sw_cuda_sums *sums) { return sw_cuda_sums_add(sums, values, count); });
@@ -229,6 +234,7 @@ static void cuda_close(sw_device *device) {
   for (int i = 0; i < d->num_graphs; i++)
     if (d->graphs[i].exec) cudaGraphExecDestroy(d->graphs[i].exec);
   sw_cuda_sums_close(d->sums);
+  sw_cudnn_gru_close(device);
   for (cudaEvent_t event : {d->handed_over, d->copied, d->given, d->summed})
     if (event) cudaEventDestroy(event);
   sw_cuda_linear_close(device);
