@@ -243,13 +243,13 @@ int sw_group_join(sw_group *g, sw_device *device, const char **why) {
   static char reason[256];
   char id[SW_COLLECTIVE_ID] = "";
   *why = NULL;
-  if (!g || !strcmp(device->backend, "cpu")) return 0;
+  if (!g) return 0;
   const sw_collectives *c = device->collectives;
   if (agree(g, c ? c->make_id(device, NULL) : sw_fail("%s has no sums between devices", device->backend), reason)) return -1;
   if (!*reason && agree(g, g->rank ? 0 : c->make_id(device, id), reason)) return -1;
   if (!*reason && (sw_group_broadcast(g, id, sizeof id) || agree(g, c->join(device, id, g->rank, g->size), reason))) return -1;
   g->joined = !*reason;
-  if (*reason) *why = reason;
+  if (*reason && strcmp(device->backend, "cpu")) *why = reason;
   return 0;
 }
 int sw_group_joined(const sw_group *g) { return g && g->joined; }

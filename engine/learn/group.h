@@ -28,7 +28,7 @@ int sw_group_sum(sw_group *group, double *values, size_t count);
 int sw_group_start_sum(sw_group *group, float *values, size_t count);
 int sw_group_wait(sw_group *group);
 /* The devices of all processes join, where all have the means (sw_collectives): from then on the optimizer's gradients go from device to device.
- * *why, static memory: NULL, or why they go by way of the host (everywhere then). On the CPU, and for NULL, nothing is to be done. */
+ * *why, static memory: NULL, or why they go by way of the host (everywhere then; a process on the CPU is never asked why). */
 int sw_group_join(sw_group *group, sw_device *device, const char **why);
 int sw_group_joined(const sw_group *group);
 /* Rank 0's bytes to all. */

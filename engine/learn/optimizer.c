@@ -270,8 +270,7 @@ void sw_optimizer_begin_sum(sw_optimizer *o) {
   o->gradients.context = o;
 }
 
-/* Everybody's word rows: added up in the order of the ranks, to o->merged. A process gives its ids, then its rows; those with fewer rows than the
- * most fill up. */
+/* Everybody's word rows: added up in the order of the ranks, to o->merged. Those who have fewer rows than the most fill up. */
 typedef struct {
   const int32_t *ids; /* of this process */
   const float *rows;  /* device */
@@ -306,6 +305,7 @@ static int gather_rows_directly(sw_optimizer *o, const shares *s) {
   return status ? -1 : 0;
 }
 
+/* A process gives its ids, then its rows. */
 static int gather_rows_by_host(sw_optimizer *o, const shares *s) {
   sw_device *device = o->stream.device;
   const size_t ranks = (size_t)sw_group_size(o->group), hidden = (size_t)o->words->shape[1];

@@ -35,13 +35,13 @@ class Runs:
         return [BIN + "/skillwatch-train", task, "--base", self.base, "--data", self.data, "--dev", self.data, "--device", "cuda-emulated", "--dtype", "fp32",
                 "--threads", "1", "--lr", "3e-3", "--log-every", "1", "--epochs", "2", "-o", self.path(name + ".h5"), *more]
 
-    def train(self, launch, name, task="ner", *more, **env):
-        """launch: how many processes of each kind, with variables of their own."""
+    def train(self, launch, name, task="ner", *more, status=0, **env):
+        """launch: how many processes of each kind, with variables and options of their own."""
         args = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"] if launch else self.program(task, name, *more)
-        for n, (count, own) in enumerate(launch):
-            args += ([":"] if n else []) + ["-np", str(count), "env", *own, *self.program(task, name, *more)]
+        for n, (count, own, *options) in enumerate(launch):
+            args += ([":"] if n else []) + ["-np", str(count), "env", *own, *self.program(task, name, *more), *options]
         done = subprocess.run(args, capture_output=True, text=True, timeout=600, env={**os.environ, "SKILLWATCH_MODULES": self.modules, **env})
-        check(done.returncode == 0 and "Sanitizer" not in done.stderr, f"{name}: {done.returncode} {done.stderr[-800:]}")
+        check(done.returncode == status and "Sanitizer" not in done.stderr, f"{name}: {done.returncode} {done.stderr[-800:]}")
         return done.stderr
 
     def losses(self, name):
@@ -84,6 +84,8 @@ def test_one_without(runs):
     log = runs.path("one.log")
     error = runs.train([(1, []), (1, ["SW_CUDA_EMULATOR_NCCL=off"])], "one", "ner", "--batch-size=8", SW_CUDA_EMULATOR_NCCL_LOG=log)
     check(error.count(BY_HOST) == 1 and "libnccl.so.2" in error and not os.path.exists(log), f"one process without NCCL: {error}")
+    error = runs.train([(1, []), (1, [], "--device", "cpu")], "mixed", "ner", "--batch-size=8", status=1)
+    check("differ in 'device'" in error, f"one process on the CPU is refused, and nobody waits for it: {error}")
 
 
 with tempfile.TemporaryDirectory() as tmp:
