@@ -91,7 +91,7 @@ target_link_libraries(skillwatch_cuda PRIVATE ${CMAKE_DL_LIBS})
 target_link_options(skillwatch_cuda PRIVATE LINKER:--exclude-libs,ALL LINKER:--enable-new-dtags)
 # libcublasLt.so is opened at run time (kernels/linear/cublaslt.cu): it is large, has its own place on every machine, and 12 will do where 13 is
 # not. LD_LIBRARY_PATH goes first; then a copy beside the module, the toolkit
-# it was built with, NVIDIA's usual folder, the system's.
+# it was built with, NVIDIA's usual folder, the system's. So are libnccl.so.2 (kernels/cuda/nccl.cu) and libcudnn.so.9 (kernels/gru/cudnn.cu), which may be missing.
 get_filename_component(CUBLASLT_FOLDER ${CUBLASLT_LIBRARY} DIRECTORY)
 set_target_properties(skillwatch_cuda PROPERTIES BUILD_RPATH "${CUBLASLT_FOLDER}" INSTALL_RPATH "$ORIGIN;${CUBLASLT_FOLDER};/usr/local/cuda/lib64")
 install(TARGETS skillwatch_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/skillwatch)

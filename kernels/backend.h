@@ -79,6 +79,19 @@ typedef struct {
                                          : sw_unsupported((stream)->device, #operator))
 int sw_unsupported(const sw_device *device, const char *name);
 
+/* Sums over the devices of several processes, in the order of the ranks (the same bits everywhere and in every run). All processes call the
+ * same functions in the same order. Each call begins after the work that the stream was given before it, in the midst of collecting too, and goes
+ * on beside the work that comes after; nothing may touch its memory before `wait`. */
+enum { SW_COLLECTIVE_ID = 128 };
+typedef struct {
+  /* An id for one process to make and to tell the others; with NULL only whether what is needed is there. -1 with the reason. */
+  int (*make_id)(sw_device *device, char id[SW_COLLECTIVE_ID]);
+  int (*join)(sw_device *device, const char id[SW_COLLECTIVE_ID], int rank, int ranks); /* returns when all have come; once a device */
+  int (*sum)(sw_stream *stream, float *values, size_t count);  /* the sums replace the values */
+  int (*gather)(sw_stream *stream, void *all, size_t bytes);   /* all [ranks][bytes]: each process has filled in its own part */
+  int (*wait)(sw_stream *stream);                              /* the stream's work from now on comes after them; the host does not wait */
+} sw_collectives;
+
 struct sw_device {
   const char *backend;  /* "cpu" */
   char name[96];        /* "cpu (avx512, amx)": for people */
@@ -95,6 +108,7 @@ struct sw_device {
   /* sw_collect and sw_submit; NULL where work goes out operator by operator */
   int (*collect)(sw_stream *stream);
   int (*submit)(sw_stream *stream, int keep);
+  const sw_collectives *collectives; /* NULL where sums go by way of the host */
   void (*close)(sw_device *device);
 };
 

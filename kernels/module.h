@@ -5,7 +5,7 @@
 #include "kernels/backend.h"
 
 /* Changes whenever sw_module, sw_device, sw_operators or an operator's contract changes: another number is refused. */
-#define SW_MODULE_API 5
+#define SW_MODULE_API 6
 
 typedef struct {
   char name[96];         /* the product's */

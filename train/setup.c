@@ -237,6 +237,15 @@ static int take_lock(sw_setup *s) {
   return status > 0 ? sw_exit_message(SW_EXIT_AGAIN) : status ? SW_EXIT_FAILED : 0;
 }
 
+static int open_device(sw_setup *s) {
+  const sw_setup_options *o = s->options;
+  const char *why;
+  if (sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) || sw_group_join(s->group, s->device, &why))
+    return -1;
+  if (why && !o->loop.quiet) fprintf(stderr, "skillwatch: gradients go from process to process by way of the host: %s\n", why);
+  return 0;
+}
+
 int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   s->options = o;
   sw_checkpoint_init(&s->checkpoint);
@@ -253,7 +262,7 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
   if (sw_group_broadcast(s->group, &status, sizeof status)) return SW_EXIT_FAILED;
   if (status) return status;
   if (o->from_scratch)
-    return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ? SW_EXIT_FAILED : 0;
+    return open_device(s) ? SW_EXIT_FAILED : 0;
   if (sw_checkpoint_read(o->base, &s->checkpoint)) return SW_EXIT_FAILED;
   if (sw_model_config_parse(s->checkpoint.config, &s->config)) return sw_fail_in("%s", o->base), SW_EXIT_FAILED;
   const int limit = s->config.max_positions;
@@ -262,8 +271,7 @@ int sw_setup_open(sw_setup_options *o, sw_setup *s) {
     sw_fail("--max-length %d: %s takes at most %d tokens", o->max_length, o->base, limit);
     return SW_EXIT_USAGE;
   }
-  return sw_device_choose(o->device, o->loop.quiet, &s->device) || sw_stream_open(s->device, o->threads, &s->stream) ||
-                 sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) || extend_lineage(&s->checkpoint)
+  return open_device(s) || sw_checkpoint_tokenizer(&s->checkpoint, &s->tokenizer) || extend_lineage(&s->checkpoint)
              ? SW_EXIT_FAILED
              : 0;
 }

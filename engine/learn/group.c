@@ -4,6 +4,7 @@
 #include "kernels/module.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ struct sw_group {
   request queue[WAITING]; /* of requests first .. last - 1, request n is queue[n % WAITING] */
   size_t first, last;
   int opened; /* 1: the thread takes requests; -1: it could not begin */
+  int joined; /* the devices */
   char *error;
   void *send, *receive, *sum;
 };
@@ -220,3 +222,34 @@ int sw_group_gather(sw_group *g, const void *mine, size_t bytes, void *all) {
   ask(g, GATHER, (void *)mine, bytes, all);
   return sw_group_wait(g);
 }
+
+/* Whether all succeeded; otherwise `why` is the reason of the first that did not. */
+static int agree(sw_group *g, int status, char why[256]) {
+  const size_t ranks = (size_t)g->size;
+  char own[256] = "", *all = sw_alloc_array(ranks, sizeof own);
+  if (status) snprintf(own, sizeof own, "%s", sw_error());
+  if (!all || sw_group_gather(g, own, sizeof own, all)) {
+    free(all);
+    return -1;
+  }
+  *why = 0;
+  for (size_t r = ranks; r-- > 0;)
+    if (all[r * sizeof own]) memcpy(why, all + r * sizeof own, sizeof own);
+  free(all);
+  return 0;
+}
+
+int sw_group_join(sw_group *g, sw_device *device, const char **why) {
+  static char reason[256];
+  char id[SW_COLLECTIVE_ID] = "";
+  *why = NULL;
+  if (!g) return 0;
+  const sw_collectives *c = device->collectives;
+  if (agree(g, c ? c->make_id(device, NULL) : sw_fail("%s has no sums between devices", device->backend), reason)) return -1;
+  if (!*reason && agree(g, g->rank ? 0 : c->make_id(device, id), reason)) return -1;
+  if (!*reason && (sw_group_broadcast(g, id, sizeof id) || agree(g, c->join(device, id, g->rank, g->size), reason))) return -1;
+  g->joined = !*reason;
+  if (*reason && strcmp(device->backend, "cpu")) *why = reason;
+  return 0;
+}
+int sw_group_joined(const sw_group *g) { return g && g->joined; }

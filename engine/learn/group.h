@@ -8,6 +8,7 @@
  * order. A NULL group is one process: then every function does nothing. Where a process dies, mpirun ends the others. */
 #ifndef SW_LEARN_GROUP_H
 #define SW_LEARN_GROUP_H
+#include "kernels/backend.h"
 #include <stddef.h>
 
 typedef struct sw_group sw_group;
@@ -26,6 +27,10 @@ int sw_group_sum(sw_group *group, double *values, size_t count);
 /* The same, under way when it returns: nothing may touch the values before sw_group_wait. */
 int sw_group_start_sum(sw_group *group, float *values, size_t count);
 int sw_group_wait(sw_group *group);
+/* The devices of all processes join, where all have the means (sw_collectives): from then on the optimizer's gradients go from device to device.
+ * *why, static memory: NULL, or why they go by way of the host (everywhere then; a process on the CPU is never asked why). */
+int sw_group_join(sw_group *group, sw_device *device, const char **why);
+int sw_group_joined(const sw_group *group);
 /* Rank 0's bytes to all. */
 int sw_group_broadcast(sw_group *group, void *data, size_t bytes);
 /* all [size][bytes]: what each process gave, by rank. `bytes` is the same everywhere. */

@@ -39,7 +39,9 @@ struct sw_optimizer {
   int micro_batches, accumulate;
 
   sw_group *group;
-  float *host_values;        /* where the device is not the CPU: its gradients on their way to the others */
+  int direct;                /* gradients go from device to device */
+  float *rows_of_all;        /* then: device, the word rows of all processes */
+  float *host_values;        /* by way of the host, where the device is not the CPU: gradients on their way to the others */
   size_t dense, sent;        /* the arena's floats from `dense` on are summed densely, those from `sent` on are under way */
   char *host_rows;           /* word rows of this process, then of all: see gather_rows */
   size_t host_rows_bytes;
@@ -89,15 +91,20 @@ static int open_optimizer(sw_optimizer *o, int64_t max_tokens) {
   o->ids = sw_alloc_array(vocab, sizeof(int32_t));
   o->tensors = sw_alloc_array(model->num_parameters + 1, sizeof *o->tensors);
   if (!o->gradients.word_ids || !o->mark || !o->ids || !o->tensors) return -1;
-  if (o->group && strcmp(device->backend, "cpu") && !(o->host_values = sw_alloc_array(model->values_count, sizeof(float)))) return -1;
+  o->direct = sw_group_joined(o->group);
+  if (o->group && !o->direct && strcmp(device->backend, "cpu") && !(o->host_values = sw_alloc_array(model->values_count, sizeof(float)))) return -1;
   if (merges(o)) {
     o->merged = device_zeroed(stream, (size_t)o->max_touched * hidden * sizeof(float));
-    o->device_slots = device->alloc(device, (size_t)max_tokens * 4);
+    o->device_slots = device->alloc(device, (size_t)o->max_touched * 4);
     o->merged_ids = sw_alloc_array((size_t)o->max_touched, sizeof(int32_t));
     o->slot_of = sw_alloc_array(vocab, sizeof(int32_t));
     o->slots = sw_alloc_array((size_t)max_tokens, sizeof(int32_t));
     if (!o->merged || !o->device_slots || !o->merged_ids || !o->slot_of || !o->slots) return -1;
     for (size_t i = 0; i < vocab; i++) o->slot_of[i] = -1;
+  }
+  if (o->words && o->direct) {
+    const size_t own = (size_t)(max_tokens * o->accumulate), most = own < vocab ? own : vocab;
+    if (!(o->rows_of_all = device->alloc(device, (size_t)sw_group_size(o->group) * most * hidden * sizeof(float)))) return -1;
   }
   for (size_t i = 0; i < model->num_parameters; i++) {
     const sw_parameter *p = &model->parameters[i];
@@ -134,7 +141,7 @@ void sw_optimizer_close(sw_optimizer *o) {
   sw_group_wait(o->group); /* after a failure sums may be under way in what is released here */
   sw_device *device = o->stream.device;
   void *const owned[] = {o->m,       o->v,      o->anchor,       o->squares, o->gradients.values, o->last_step, o->gradients.word_rows,
-                         o->touched, o->merged, o->device_slots, o->history};
+                         o->touched, o->merged, o->device_slots, o->history, o->rows_of_all};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
     if (owned[i]) device->release(device, owned[i]);
   free(o->gradients.word_ids);
@@ -242,17 +249,19 @@ static float *row_gradients(sw_optimizer *o, const int32_t **ids, int64_t *rows)
 
 /* The buckets whose gradients from offset `from` on are final go out. Where they are cut follows from the model alone, and adding up goes element
  * by element: neither the cuts nor the moment change a bit. */
-static void send_from(void *context, size_t from) {
+static int send_from(void *context, size_t from) {
   sw_optimizer *o = context;
+  const sw_collectives *direct = o->direct ? o->stream.device->collectives : NULL;
   float *values = o->host_values ? o->host_values : o->gradients.values;
   size_t bucket = (o->model->values_count - o->dense) / BUCKETS;
   bucket = bucket < LEAST_BUCKET ? LEAST_BUCKET : bucket > MOST_BUCKET ? MOST_BUCKET : bucket;
   while (o->sent > o->dense) {
     const size_t begin = o->sent - o->dense > bucket ? o->sent - bucket : o->dense;
     if (begin < from) break;
-    sw_group_start_sum(o->group, values + begin, o->sent - begin);
+    if (direct ? direct->sum(&o->stream, values + begin, o->sent - begin) : sw_group_start_sum(o->group, values + begin, o->sent - begin)) return -1;
     o->sent = begin;
   }
+  return 0;
 }
 
 void sw_optimizer_begin_sum(sw_optimizer *o) {
@@ -261,31 +270,55 @@ void sw_optimizer_begin_sum(sw_optimizer *o) {
   o->gradients.context = o;
 }
 
-/* Everybody's word rows: added up in the order of the ranks, to o->merged. A process gives its ids, then its rows; those with fewer rows than the
- * most fill up. */
-static int gather_rows(sw_optimizer *o) {
+/* Everybody's word rows: added up in the order of the ranks, to o->merged. Those who have fewer rows than the most fill up. */
+typedef struct {
+  const int32_t *ids; /* of this process */
+  const float *rows;  /* device */
+  int64_t own, most, *counts;
+} shares;
+
+/* From device to device: only the ids pass through the host. */
+static int gather_rows_directly(sw_optimizer *o, const shares *s) {
+  sw_device *device = o->stream.device;
+  const size_t ranks = (size_t)sw_group_size(o->group), rank = (size_t)sw_group_rank(o->group), hidden = (size_t)o->words->shape[1], most = (size_t)s->most;
+  const size_t each = most * hidden;
+  sw_add_rows_desc desc = {.hidden = (int)hidden};
+  int32_t *ids = sw_alloc_array((ranks + 1) * most + 1, sizeof *ids);
+  int status = ids ? 0 : -1;
+  if (!status && s->own) {
+    memcpy(ids, s->ids, (size_t)s->own * sizeof *ids);
+    status = SW_RUN(&o->stream, cast, s->own * (int64_t)hidden, SW_F32, s->rows, SW_F32, o->rows_of_all + rank * each);
+  }
+  if (!status) status = device->collectives->gather(&o->stream, o->rows_of_all, each * sizeof(float));
+  if (!status) status = sw_group_gather(o->group, ids, most * sizeof *ids, ids + most);
+  if (!status && o->merged_count) status = device->zero(&o->stream, o->merged, (size_t)o->merged_count * hidden * sizeof(float));
+  forget_slots(o);
+  if (!status) status = device->collectives->wait(&o->stream);
+  for (size_t r = 0; r < ranks && !status; r++) {
+    int32_t *part = ids + (r + 1) * most;
+    for (int64_t i = 0; i < s->counts[r]; i++) part[i] = slot_of(o, part[i]);
+    desc.rows = s->counts[r];
+    status = device->copy_in(&o->stream, o->device_slots, part, (size_t)desc.rows * sizeof *part) ||
+             SW_RUN(&o->stream, add_rows, &desc, o->device_slots, o->rows_of_all + r * each, o->merged);
+  }
+  free(ids);
+  return status ? -1 : 0;
+}
+
+/* A process gives its ids, then its rows. */
+static int gather_rows_by_host(sw_optimizer *o, const shares *s) {
   sw_device *device = o->stream.device;
   const size_t ranks = (size_t)sw_group_size(o->group), hidden = (size_t)o->words->shape[1];
-  const int32_t *ids = o->accumulate > 1 ? o->merged_ids : o->gradients.word_ids;
-  const float *rows = o->accumulate > 1 ? o->merged : o->gradients.word_rows;
-  const int64_t own = o->micro_batches == 0 ? 0 : o->accumulate > 1 ? o->merged_count : o->gradients.unique;
-  int64_t *counts = sw_alloc_array(ranks, sizeof *counts), most = 0;
-  if (!counts || sw_group_gather(o->group, &own, sizeof own, counts)) {
-    free(counts);
-    return -1;
-  }
-  for (size_t r = 0; r < ranks; r++)
-    if (counts[r] > most) most = counts[r];
-  const size_t row = hidden * sizeof(float), ids_bytes = ((size_t)most * sizeof(int32_t) + 15) / 16 * 16, each = ids_bytes + (size_t)most * row;
+  const size_t row = hidden * sizeof(float), ids_bytes = ((size_t)s->most * sizeof(int32_t) + 15) / 16 * 16, each = ids_bytes + (size_t)s->most * row;
   const size_t total = (size_t)o->max_touched * row, wanted = (ranks + 1) * each + total; /* mine, everybody's, and their sum */
   if (wanted > o->host_rows_bytes) {
     free(o->host_rows);
     o->host_rows_bytes = (o->host_rows = sw_alloc_aligned(wanted)) ? wanted : 0;
   }
   int status = o->host_rows ? 0 : -1;
-  if (!status && own) {
-    memcpy(o->host_rows, ids, (size_t)own * sizeof *ids);
-    status = device->copy_out(&o->stream, o->host_rows + ids_bytes, rows, (size_t)own * row) || device->synchronize(&o->stream) ? -1 : 0;
+  if (!status && s->own) {
+    memcpy(o->host_rows, s->ids, (size_t)s->own * sizeof *s->ids);
+    status = device->copy_out(&o->stream, o->host_rows + ids_bytes, s->rows, (size_t)s->own * row) || device->synchronize(&o->stream) ? -1 : 0;
   }
   if (!status) status = sw_group_gather(o->group, o->host_rows, each, o->host_rows + each);
   forget_slots(o);
@@ -294,7 +327,7 @@ static int gather_rows(sw_optimizer *o) {
     const char *part = o->host_rows + (r + 1) * each;
     const int32_t *part_ids = (const int32_t *)(const void *)part;
     const float *part_rows = (const float *)(const void *)(part + ids_bytes);
-    for (int64_t i = 0; i < counts[r]; i++, part_rows += hidden) {
+    for (int64_t i = 0; i < s->counts[r]; i++, part_rows += hidden) {
       const int64_t before = o->merged_count;
       const int32_t slot = slot_of(o, part_ids[i]);
       float *sum = sums + (size_t)slot * hidden;
@@ -304,8 +337,21 @@ static int gather_rows(sw_optimizer *o) {
         for (size_t k = 0; k < hidden; k++) sum[k] += part_rows[k];
     }
   }
-  free(counts);
   return status || device->copy_in(&o->stream, o->merged, sums, (size_t)o->merged_count * row) ? -1 : 0;
+}
+
+static int gather_rows(sw_optimizer *o) {
+  const size_t ranks = (size_t)sw_group_size(o->group);
+  const int accumulated = o->accumulate > 1;
+  shares s = {.ids = accumulated ? o->merged_ids : o->gradients.word_ids, .rows = accumulated ? o->merged : o->gradients.word_rows};
+  s.own = o->micro_batches == 0 ? 0 : accumulated ? o->merged_count : o->gradients.unique;
+  s.counts = sw_alloc_array(ranks, sizeof *s.counts);
+  int status = !s.counts || sw_group_gather(o->group, &s.own, sizeof s.own, s.counts) ? -1 : 0;
+  for (size_t r = 0; r < ranks && !status; r++)
+    if (s.counts[r] > s.most) s.most = s.counts[r];
+  if (!status) status = o->direct ? gather_rows_directly(o, &s) : gather_rows_by_host(o, &s);
+  free(s.counts);
+  return status;
 }
 
 int sw_optimizer_finish_sum(sw_optimizer *o) {
@@ -315,9 +361,9 @@ int sw_optimizer_finish_sum(sw_optimizer *o) {
   const size_t bytes = (o->model->values_count - o->dense) * sizeof(float);
   o->gradients.done = NULL;
   if (o->host_values && (device->copy_out(&o->stream, o->host_values + o->dense, values, bytes) || device->synchronize(&o->stream))) return -1;
-  send_from(o, 0);
+  if (send_from(o, 0)) return -1;
   o->sent = o->model->values_count;
-  if ((o->words && gather_rows(o)) || sw_group_wait(o->group)) return -1;
+  if ((o->words && gather_rows(o)) || sw_group_wait(o->group) || (o->direct && device->collectives->wait(&o->stream))) return -1;
   return o->host_values ? device->copy_in(&o->stream, values, o->host_values + o->dense, bytes) : 0;
 }
 

@@ -129,11 +129,13 @@ int sw_gru_forward(sw_run *run, const int32_t *cu_seqlens) {
     if (cu_seqlens[i + 1] == cu_seqlens[i]) return sw_fail("text %d of a batch has no word", i);
     s->host_last[i] = cu_seqlens[i + 1] - 1;
   }
+  memcpy(s->host_cu_seqlens, cu_seqlens, ((size_t)run->batch + 1) * sizeof *cu_seqlens);
   const int64_t values = run->tokens * c->embedding_size;
   sw_gather_desc rows = {.tokens = c->vocab_size, .rows = run->tokens, .hidden = c->embedding_size, .dtype = SW_F32};
   sw_gather_desc last = {.tokens = run->tokens, .rows = run->batch, .hidden = c->hidden_size, .dtype = model->dtype};
   sw_linear_desc input = sw_gru_input_desc(model, run->tokens);
   sw_gru_desc gru = gru_desc(model, run->batch, run->tokens);
+  gru.host_cu_seqlens = s->host_cu_seqlens;
   return model->device->copy_in(&run->stream, s->last, s->host_last, (size_t)run->batch * 4) ||
                  SW_RUN(&run->stream, gather_forward, &rows, run->ids, model->values + model->parameters[0].offset, s->words) ||
                  (s->x != s->words && SW_RUN(&run->stream, cast, values, SW_F32, s->words, model->dtype, s->x)) ||
@@ -182,6 +184,7 @@ int sw_gru_backward(sw_run *run, sw_gradients *gradients) {
   float *g = gradients->values;
   sw_gather_desc last = {.tokens = run->tokens, .rows = run->batch, .hidden = c->hidden_size, .dtype = model->dtype};
   sw_gru_desc gru = gru_desc(model, run->batch, run->tokens);
+  gru.host_cu_seqlens = s->host_cu_seqlens;
   sw_linear_desc input = sw_gru_input_desc(model, run->tokens);
   sw_gather_desc by_word = {.tokens = run->tokens, .rows = run->tokens, .hidden = c->embedding_size, .dtype = model->dtype};
   if (drop_last(run, s->d_last_state) ||

@@ -75,7 +75,7 @@ typedef struct {
   int32_t *last;      /* [batch] last token of each text */
   void *last_state, *d_last_state; /* [batch, hidden] */
   float *targets, *weights; /* [num_heads, batch, most labels]: each head's have places of their own, as labels below */
-  int32_t *host_last;
+  int32_t *host_last, *host_cu_seqlens;
 } sw_gru_state;
 
 struct sw_run {

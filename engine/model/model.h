@@ -108,8 +108,9 @@ typedef struct {
   float *word_rows;   /* device [max_tokens, the word table's columns]: gradients of the batch's distinct ids, in increasing order of id */
   int32_t *word_ids;  /* host [unique], increasing */
   int64_t unique;
-  /* NULL, or called by backward, where operators are done when they return (the CPU), whenever the gradients from offset `from` to the end of `values` will not change any more */
-  void (*done)(void *context, size_t from);
+  /* NULL, or called by backward whenever, once the stream has done what it was given so far, the gradients from offset `from` to the end of `values`
+   * are final. -1 ends backward. */
+  int (*done)(void *context, size_t from);
   void *context;
 } sw_gradients;
 

@@ -178,7 +178,8 @@ static int open_run(sw_run *run) {
   run->layers = sw_alloc_array((size_t)model->config.num_layers, sizeof *run->layers);
   run->host_positions = sw_alloc_array(n, sizeof(int32_t));
   run->gru.host_last = sw_alloc_array((size_t)run->max_batch, sizeof(int32_t));
-  if (!run->layers || !run->host_positions || !run->gru.host_last) return -1;
+  run->gru.host_cu_seqlens = sw_alloc_array((size_t)run->max_batch + 1, sizeof(int32_t));
+  if (!run->layers || !run->host_positions || !run->gru.host_last || !run->gru.host_cu_seqlens) return -1;
   if (run->training) {
     run->sort_keys = sw_alloc_array(n, sizeof(uint64_t));
     run->host_sorted = sw_alloc_array(n, sizeof(int32_t));
@@ -215,6 +216,7 @@ void sw_run_close(sw_run *run) {
   free(run->layers);
   free(run->host_positions);
   free(run->gru.host_last);
+  free(run->gru.host_cu_seqlens);
   free(run->sort_keys);
   free(run->host_sorted);
   free(run->host_segments);
@@ -520,7 +522,7 @@ int sw_run_backward(sw_run *run, sw_gradients *gradients) {
   }
   for (int i = model->config.num_layers - 1; i >= 0; i--) {
     if (backward_layer(run, i, i ? run->layers[i - 1].y2 : run->x0, g)) return -1;
-    if (gradients->done) gradients->done(gradients->context, model->layers[i].product[SW_QKV].weight);
+    if (gradients->done && gradients->done(gradients->context, model->layers[i].product[SW_QKV].weight)) return -1;
   }
   if (sw_run_sort_ids(run, gradients)) return -1;
   sw_embedding_desc desc = embedding_desc(run);

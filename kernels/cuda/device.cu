@@ -16,7 +16,7 @@ static const char backend_name[] = "cuda";
 
 /* Copies to and from pageable host memory go through pinned slots, so that they neither block nor wait for the kernels before
  * them. A slot that brings results holds them until its host memory may be written: at the next synchronize, or when its turn comes again. */
-enum { SLOTS = 32, GRAPHS = 32, WARM_UPS = 2 };
+enum { SLOTS = 32, GRAPHS = 64, WARM_UPS = 2 };
 static const size_t SLOT_BYTES = 1 << 19;
 struct slot {
   char *memory;
@@ -47,6 +47,8 @@ struct cuda_device {
   int depth, collections, capturing; /* pairs of collect and submit that are open; finished; whether the outermost one captures */
   graph graphs[GRAPHS];
   int num_graphs, next_graph;
+  sw_cuda_sums *sums;                /* NULL: not joined to other processes */
+  cudaEvent_t given, summed;         /* what is to be added up is computed; it is added up */
 };
 static cuda_device *cuda_of(sw_device *device) { return reinterpret_cast<cuda_device *>(device); }
 
@@ -132,18 +134,21 @@ static int cuda_synchronize(sw_stream *stream) {
   return 0;
 }
 
+static int begin_capture(cuda_device *d) {
+  if (sw_cuda_check(cudaEventRecord(d->handed_over, d->stream), "recording an event") ||
+      sw_cuda_check(cudaStreamWaitEvent(d->copies, d->handed_over, 0), "ordering the copies") ||
+      sw_cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeRelaxed), "collecting work"))
+    return -1;
+  d->capturing = 1;
+  return 0;
+}
 static int cuda_collect(sw_stream *stream) {
   cuda_device *d = cuda_of(stream->device);
   if (d->depth++ || d->collections < WARM_UPS || d->graphs_off) return 0;
   cudaSetDevice(d->index);
-  if (sw_cuda_check(cudaEventRecord(d->handed_over, d->stream), "recording an event") ||
-      sw_cuda_check(cudaStreamWaitEvent(d->copies, d->handed_over, 0), "ordering the copies") ||
-      sw_cuda_check(cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeRelaxed), "collecting work")) {
-    d->depth = 0;
-    return -1;
-  }
-  d->capturing = 1;
-  return 0;
+  if (!begin_capture(d)) return 0;
+  d->depth = 0;
+  return -1;
 }
 /* Brings the executable graph of this form up to date, or makes one. */
 static int executable(cuda_device *d, cudaGraph_t captured, cudaGraphExec_t *exec) {
@@ -163,11 +168,7 @@ static int executable(cuda_device *d, cudaGraph_t captured, cudaGraphExec_t *exe
   d->graphs[at] = {*exec, nodes};
   return 0;
 }
-static int cuda_submit(sw_stream *stream, int keep) {
-  cuda_device *d = cuda_of(stream->device);
-  if (--d->depth) return 0;
-  d->collections++;
-  if (!d->capturing) return 0;
+static int end_capture(cuda_device *d, int keep) {
   d->capturing = 0;
   cudaGraph_t captured = nullptr;
   cudaGraphExec_t exec;
@@ -180,6 +181,50 @@ static int cuda_submit(sw_stream *stream, int keep) {
   if (captured) cudaGraphDestroy(captured);
   return status ? -1 : 0;
 }
+static int cuda_submit(sw_stream *stream, int keep) {
+  cuda_device *d = cuda_of(stream->device);
+  if (--d->depth) return 0;
+  d->collections++;
+  return d->capturing ? end_capture(d, keep) : 0;
+}
+int sw_cuda_pause_collecting(sw_stream *stream, int *paused) {
+  cuda_device *d = cuda_of(stream->device);
+  *paused = d->capturing;
+  return *paused ? end_capture(d, 1) : 0;
+}
+int sw_cuda_resume_collecting(sw_stream *stream, int paused) { return paused ? begin_capture(cuda_of(stream->device)) : 0; }
+
+/* --- sums with other processes --- */
+static int cuda_make_id(sw_device *, char id[SW_COLLECTIVE_ID]) { return sw_cuda_sums_id(id); }
+static int cuda_join(sw_device *device, const char id[SW_COLLECTIVE_ID], int rank, int ranks) {
+  return cuda_of(device)->sums ? sw_fail("the device has joined other processes already") : sw_cuda_sums_open(device, id, rank, ranks, &cuda_of(device)->sums);
+}
+/* Runs what was collected up to here, so that what it computed can be sent while the rest is still being collected: NCCL's own work is in no
+ * graph, since one that has it cannot be relied on to be brought up to date. */
+template <class F> static int beside(sw_stream *stream, F start) {
+  cuda_device *d = cuda_of(stream->device);
+  int paused;
+  if (!d->sums) return sw_fail("the device has not joined other processes");
+  if (sw_cuda_pause_collecting(stream, &paused) || sw_cuda_check(cudaEventRecord(d->given, d->stream), "recording an event") ||
+      sw_cuda_check(cudaStreamWaitEvent(sw_cuda_sums_stream(d->sums), d->given, 0), "ordering the sums") || start(d->sums))
+    return -1;
+  return sw_cuda_resume_collecting(stream, paused);
+}
+static int cuda_sum(sw_stream *stream, float *values, size_t count) {
+  return beside(stream, [=](sw_cuda_sums *sums) { return sw_cuda_sums_add(sums, values, count); });
+}
+static int cuda_gather(sw_stream *stream, void *all, size_t bytes) {
+  return beside(stream, [=](sw_cuda_sums *sums) { return sw_cuda_sums_gather(sums, all, bytes); });
+}
+static int cuda_wait(sw_stream *stream) {
+  cuda_device *d = cuda_of(stream->device);
+  if (d->capturing) return sw_fail("sums cannot be waited for while work is being collected");
+  return sw_cuda_check(cudaEventRecord(d->summed, sw_cuda_sums_stream(d->sums)), "recording an event") ||
+                 sw_cuda_check(cudaStreamWaitEvent(d->stream, d->summed, 0), "ordering the sums")
+             ? -1
+             : 0;
+}
+static const sw_collectives collectives = {cuda_make_id, cuda_join, cuda_sum, cuda_gather, cuda_wait};
 
 static void cuda_close(sw_device *device) {
   cuda_device *d = cuda_of(device);
@@ -188,7 +233,9 @@ static void cuda_close(sw_device *device) {
   if (d->stream) cudaStreamSynchronize(d->stream);
   for (int i = 0; i < d->num_graphs; i++)
     if (d->graphs[i].exec) cudaGraphExecDestroy(d->graphs[i].exec);
-  for (cudaEvent_t event : {d->handed_over, d->copied})
+  sw_cuda_sums_close(d->sums);
+  sw_cudnn_gru_close(device);
+  for (cudaEvent_t event : {d->handed_over, d->copied, d->given, d->summed})
     if (event) cudaEventDestroy(event);
   sw_cuda_linear_close(device);
   for (slot &s : d->slots) {
@@ -241,7 +288,9 @@ static int open_device(cuda_device *d) {
   if (sw_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "opening a stream") ||
       sw_cuda_check(cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking), "opening a stream") ||
       sw_cuda_check(cudaEventCreateWithFlags(&d->handed_over, cudaEventDisableTiming), "making an event") ||
-      sw_cuda_check(cudaEventCreateWithFlags(&d->copied, cudaEventDisableTiming), "making an event"))
+      sw_cuda_check(cudaEventCreateWithFlags(&d->copied, cudaEventDisableTiming), "making an event") ||
+      sw_cuda_check(cudaEventCreateWithFlags(&d->given, cudaEventDisableTiming), "making an event") ||
+      sw_cuda_check(cudaEventCreateWithFlags(&d->summed, cudaEventDisableTiming), "making an event"))
     return -1;
   for (slot &s : d->slots)
     if (sw_cuda_check(cudaHostAlloc((void **)&s.memory, SLOT_BYTES, cudaHostAllocDefault), "allocating pinned memory") ||
@@ -269,6 +318,7 @@ static int cuda_open(int index, sw_device **out) {
   d->base.synchronize = cuda_synchronize;
   d->base.collect = cuda_collect;
   d->base.submit = cuda_submit;
+  d->base.collectives = &collectives;
   d->base.close = cuda_close;
   if (open_device(d)) {
     cuda_close(&d->base);

@@ -613,6 +613,8 @@ int sw_cuda_gru_workspace(sw_stream *, const sw_gru_desc *desc, size_t *bytes) {
 int sw_cuda_gru_forward(sw_stream *stream, const sw_gru_desc *desc, const int32_t *cu_seqlens, void *gates, const float *weight,
                         const float *bias, const float *initial, void *y, void *saved, void *workspace) {
   if (gru_check(desc)) return -1;
+  if (saved && sw_cudnn_gru_takes(desc))
+    return sw_cudnn_gru_forward(stream, desc, (const float *)gates, weight, bias, initial, (float *)y, saved);
   const gru_job job = job_of(desc, cu_seqlens, bias, initial);
   if (on_tensor_cores(desc))
     return lay_out_for_tensor_cores(stream, desc->hidden, false, weight, workspace) ||
@@ -632,6 +634,8 @@ int sw_cuda_gru_forward(sw_stream *stream, const sw_gru_desc *desc, const int32_
 int sw_cuda_gru_backward(sw_stream *stream, const sw_gru_desc *desc, const int32_t *cu_seqlens, void *gates, void *saved, const float *weight,
                          const float *initial, const void *y, const void *dy, float *dweight, float *dbias, float *dinitial, void *workspace) {
   if (gru_check(desc)) return -1;
+  if (sw_cudnn_gru_takes(desc))
+    return sw_cudnn_gru_backward(stream, desc, (float *)gates, saved, (const float *)dy, dweight, dbias, dinitial);
   const int hidden = desc->hidden;
   char *previous = (char *)workspace + weight_bytes(hidden);
   const size_t previous_bytes = (size_t)desc->total_tokens * sizeof(int32_t), dinitial_bytes = (size_t)desc->batch * (size_t)hidden * sizeof(float);

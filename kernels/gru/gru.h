@@ -22,6 +22,9 @@ typedef struct {
   int hidden;           /* <= 1024 */
   int reverse;          /* from a sequence's last token to its first: the other half of a bidirectional layer */
   sw_dtype dtype;       /* of gates, y, dy and saved */
+  /* host: the same as cu_seqlens, in forward and backward alike, or NULL. A library that must know lengths beforehand (cuDNN, where SKILLWATCH_GRU=cudnn
+   * asks for it) then takes fp32 training instead of our own cell. It knows no infinite gates, and does not promise to give a sequence the same bits in every batch. */
+  const int32_t *host_cu_seqlens;
 } sw_gru_desc;
 
 /* Scratch for forward and backward with these or smaller sizes (depends on the stream's threads). */
@@ -29,13 +32,13 @@ typedef int sw_gru_workspace_fn(sw_stream *stream, const sw_gru_desc *desc, size
 /* gates [total, 3, hidden]; weight [3, hidden, hidden], bias [3, hidden]; initial [batch, hidden] fp32: the state before the first
  * token, or NULL for zeros; y [total, hidden]: the state after each token.
  * saved [total, hidden] or NULL (inference). Where it is given, gates and saved become what backward needs: r, z, n and q in fp32, in bf16
- * the sums before the activations instead of r, z, n (1 - z would lose its digits in the rounding of z).
+ * the sums before the activations instead of r, z, n (1 - z would lose its digits in the rounding of z); a library may need something else.
  * cu_seqlens that fall or do not end at total_tokens are refused on the CPU; a GPU, which cannot look without waiting, leaves a
  * sequence alone that does not lie within the tokens. */
 typedef int sw_gru_forward_fn(sw_stream *stream, const sw_gru_desc *desc, const int32_t *cu_seqlens, void *gates, const float *weight,
                               const float *bias, const float *initial, void *y, void *saved, void *workspace);
 /* gates and saved as forward left them, y, and dy [total, hidden]. gates becomes the gradient of the input half, (di_r, di_z, di_n), saved
- * becomes dq; dweight and dbias are added to, in an order that depends on the shapes only; dinitial [batch, hidden] fp32 is overwritten, or
+ * becomes dq (or stays, by a library); dweight and dbias are added to, in an order that depends on the shapes only; dinitial [batch, hidden] fp32 is overwritten, or
  * NULL. */
 typedef int sw_gru_backward_fn(sw_stream *stream, const sw_gru_desc *desc, const int32_t *cu_seqlens, void *gates, void *saved,
                                const float *weight, const float *initial, const void *y, const void *dy, float *dweight, float *dbias,

@@ -83,6 +83,23 @@ with tempfile.TemporaryDirectory() as tmp:
     done = emulated("train", "mlm", *mlm, "bf16", "-o", path("mlm-half.h5"))
     check(done.returncode == 0 and metrics(path("mlm-half.h5"))[-1] < metrics(path("mlm-half.h5"))[0], f"bf16 learns: {done.stderr[-500:]}")
 
+    # a GRU, whose recurrence cuDNN's twin trains alike; where there is no cuDNN, one line says so and our own cell does
+    with open(path("ads.csv"), "w", encoding="utf-8", newline="") as f:
+        csv.writer(f).writerows([["Description", "short", "with e"], *([t, int(len(t) < 60), int(t.count("e") > 6)] for t in texts[:40])])
+    gru = ["--data", path("ads.csv"), "--dev", path("ads.csv"), "--embedding", "8", "--cells", "12", "--epochs", "2", "--lr", "1e-2", "--batch-size", "8", "--log-every", "1", "--dtype", "fp32"]
+    losses, told = {}, {}
+    for name, env in (("cell", {}), ("cudnn", {"SKILLWATCH_GRU": "cudnn"}), ("again", {"SKILLWATCH_GRU": "cudnn", "SKILLWATCH_CUDA_GRAPHS": "off"}),
+                      ("missing", {"SKILLWATCH_GRU": "cudnn", "SW_CUDA_EMULATOR_CUDNN": "off"})):
+        done = emulated("train", "multilabel", *gru, "-o", path(name + ".h5"), **env)
+        if not check(done.returncode == 0, f"multilabel, {name}: {done.stderr[-500:]}"): break
+        losses[name], told[name] = metrics(path(name + ".h5")), done.stderr.count("libcudnn.so.9")
+    else:
+        apart = max(abs(a - b) for a, b in zip(losses["cell"], losses["cudnn"]))
+        print(f"{len(losses['cell'])} steps of a GRU: losses by cuDNN's twin at most {apart:.2g} from our own cell's")
+        check(len(losses["cell"]) == len(losses["cudnn"]) >= 10 and 0 < apart <= 1e-4, f"losses {apart} apart: {losses}")
+        check(losses["again"] == losses["cudnn"] and losses["missing"] == losses["cell"], f"graphs or not, and without cuDNN: the same bits: {losses}")
+        check(told == {"cell": 0, "cudnn": 0, "again": 0, "missing": 1}, f"one line where cuDNN is missing: {told}")
+
     # inference, with a tagger that has learnt enough to find something
     done = program("train", "ner", *[("40" if x == "5" else "3e-3" if x == "1e-3" else x) for x in common], "-o", path("tagger.h5"))
     check(done.returncode == 0, done.stderr[-500:])

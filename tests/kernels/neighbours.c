@@ -5,9 +5,10 @@
 
 #include <string.h>
 
-typedef enum { NORMAL, INTEGERS, DUPLICATES, EQUAL, ZEROS, NOT_FINITE, HUGE_VALUES, TINY_VALUES, RISING, CLOSE, DATA_COUNT } data;
+typedef enum { NORMAL, INTEGERS, DUPLICATES, EQUAL, ZEROS, NOT_FINITE, HUGE_VALUES, TINY_VALUES, RISING, CLOSE, NEAR_TIES, OUTLIERS, OVERFLOWING, UNEVEN, DATA_COUNT } data;
 static const char *const data_names[DATA_COUNT] = {"normal",     "integers",    "duplicates",  "all equal", "zeros",
-                                                   "not finite", "huge values", "tiny values", "rising",    "close"};
+                                                   "not finite", "huge values", "tiny values", "rising",    "close",
+                                                   "near ties",  "outliers",    "overflowing", "uneven"};
 
 typedef struct {
   sw_neighbours_desc desc;
@@ -44,6 +45,10 @@ static void draw(kt *t, kt_tensor *x, int hidden, data kind, int corpus) {
       if (kind == HUGE_VALUES) *v *= i % 3 ? 3e38 : 1e19;
       if (kind == TINY_VALUES) *v *= i % 3 ? 1e-38 : 1e-20;
       if (kind == RISING) *v = corpus ? 1 + 1e-4 * (double)i : 1;
+      if (kind == NEAR_TIES && corpus && i % 4) *v = x->host[i / 4 * 4 * hidden + h] * (1 + (double)((i * 7 + h) % 3) * 0x1p-23); /* the same as bf16 */
+      if (kind == OUTLIERS) *v *= i % 50 == 0 ? 1e4 : i % 7 == 0 ? 1e-3 : 1;
+      if (kind == OVERFLOWING) *v *= 1.5e19 * sqrt(hidden); /* a sum may overflow in one order and not in another */
+      if (kind == UNEVEN) *v = (h ? 0.3 * cos(h) + 1e-6 * *v : 1) * (i % 8 ? 1 : 1e-6); /* a bound that sees only some rows is too small */
       if (kind == CLOSE) *v = h ? 0.3 * cos(h) + 1e-6 * *v : 1; /* closer than bf16 can tell */
     }
   if (kind == NOT_FINITE)
@@ -231,6 +236,7 @@ static void tests(kt *t) {
   against_reference(t, 9, small ? 1500 : 5000, 16, 15, -1, NORMAL); /* segments, which are merged */
   against_reference(t, 2, small ? 1100 : 3000, 5, 256, -1, DUPLICATES);
   against_reference(t, 130, small ? 150 : 700, 64, 15, 0, CLOSE);
+  against_reference(t, 100, small ? 200 : 700, 8, 3, -1, NORMAL);
   if (!small) {
     against_reference(t, 300, 2500, 64, 20, 0, NORMAL);
     against_reference(t, 1100, 1300, 40, 15, 100, DUPLICATES); /* several groups */
