@@ -238,6 +238,13 @@ int sw_http_same_origin(const char *a, const char *b) {
   return same;
 }
 
+int sw_http_keeps_secrets(const char *url) {
+  if (!strncasecmp(url, "https://", 8)) return 1;
+  const char *host = url + 7;
+  const size_t length = strcspn(host, ":/?#");
+  return !strncasecmp(url, "http://", 7) && ((length == 9 && (!strncmp(host, "127.0.0.1", 9) || !strncmp(host, "localhost", 9))) || !strncmp(host, "[::1]", 5));
+}
+
 char *sw_http_redirect(const char *url, const char *location) {
   CURLU *base = curl_url();
   char *next = NULL, *copy = NULL;
