@@ -442,7 +442,7 @@ static int run_all(const sw_job_source *s, const fetch_options *o) {
 }
 
 static int body(int argc, char **argv) {
-  fetch_options o = {.output = "job-postings", .time_limit = 3600, .companies = 5, .similarity = 0.85};
+  fetch_options o = {.output = "job-postings", .time_limit = 3600, .companies = 5, .similarity = 0.8};
   const sw_option options[] = {
       {"output", 'o', SW_OPTION_TEXT, &o.output, "FOLDER", "postings go to FOLDER/<date>/<n>.txt, all else to FOLDER.fetch/"},
       {"query", 0, SW_OPTION_TEXT, &o.query, "TEXT", "what to search for"},

@@ -11,6 +11,7 @@ typedef struct {
   size_t start;    /* of our text in `out` */
   int breaks;      /* line breaks that are owed before the next character: 0, 1 or 2 */
   int space;       /* a space is owed */
+  int bullet;      /* "- " is owed */
   int pre;         /* depth of <pre> */
 } writer;
 
@@ -47,7 +48,8 @@ static int put(writer *w, const char *bytes, size_t count) {
     status = sw_buffer_append(w->out, "\n\n", (size_t)w->breaks);
   else if (w->space)
     status = sw_buffer_append(w->out, " ", 1);
-  w->breaks = w->space = 0;
+  if (!status && w->bullet) status = sw_buffer_append(w->out, "- ", 2);
+  w->breaks = w->space = w->bullet = 0;
   return status || sw_buffer_append(w->out, bytes, count) ? -1 : 0;
 }
 
@@ -116,7 +118,7 @@ static const char *skip_raw(const char *p, const char *end, const char *name) {
   return end;
 }
 
-static int on_tag(writer *w, const char *name, int closing) {
+static void on_tag(writer *w, const char *name, int closing) {
   if (!strcmp(name, "pre")) w->pre = closing ? (w->pre ? w->pre - 1 : 0) : w->pre + 1;
   if ((!strcmp(name, "td") || !strcmp(name, "th")) && closing) w->space = 1;
   int breaks = 0;
@@ -124,7 +126,7 @@ static int on_tag(writer *w, const char *name, int closing) {
     if (!strcmp(name, blocks[i].name)) breaks = blocks[i].breaks;
   if (!strcmp(name, "br") && w->breaks == 1) breaks = 2; /* two of them are a blank line */
   if (breaks > w->breaks) w->breaks = breaks;
-  return !closing && !strcmp(name, "li") ? put(w, "- ", 2) : 0;
+  if (!strcmp(name, "li")) w->bullet = !closing;
 }
 
 int sw_html_text(const char *html, size_t bytes, sw_buffer *out) {
@@ -149,7 +151,7 @@ int sw_html_text(const char *html, size_t bytes, sw_buffer *out) {
       if (!closing && (!strcmp(name, "script") || !strcmp(name, "style")))
         p = skip_raw(p, end, name);
       else
-        status = on_tag(&w, name, closing);
+        on_tag(&w, name, closing);
     } else if (*p == '&' && (length = read_entity(p, end, &c))) {
       status = put_character(&w, c);
       p += length;
@@ -159,13 +161,6 @@ int sw_html_text(const char *html, size_t bytes, sw_buffer *out) {
       p += length ? length : 1;
     }
   }
-  /* a list item without text */
-  while (!status && out->size >= w.start + 2 && !memcmp(out->data + out->size - 2, "- ", 2) &&
-         (out->size == w.start + 2 || out->data[out->size - 3] == '\n')) {
-    out->size -= 2;
-    while (out->size > w.start && out->data[out->size - 1] == '\n') out->size--;
-  }
-  if (!status) out->data[out->size] = 0;
   return status;
 }
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "engine/data/boilerplate.h"
 #include "engine/data/rejects.h"
+#include "engine/data/rows.h"
 #include "engine/data/sources.h"
 #include "engine/store/json.h"
 #include "tools/fetch/index.h"
@@ -19,6 +20,7 @@ typedef struct {
   fetch_run *run;
   job_index index;
   sw_rejects rejects;
+  sw_table rejected;  /* of this date and source, so that none is there twice */
   sw_output rows;     /* the date's JSON lines */
   uint64_t size;      /* bytes of it */
   int64_t next;       /* number of the next posting */
@@ -127,13 +129,48 @@ static int add_posting(writer *w, json_t *job) {
   return write_row(w, job);
 }
 
+/* 1: set aside; 0: it was already, by an earlier run of that day; -1. */
+static int add_reject(writer *w, const char *page, uint64_t line, const char *reason, const char *row) {
+  sw_buffer key = {0};
+  int status = sw_buffer_print(&key, "%s\t%llu\t%s\t%.*s", page, (unsigned long long)line, reason, SW_REJECT_ROW_BYTES - 3, row);
+  const size_t before = w->rejected.count;
+  if (!status && sw_table_add(&w->rejected, key.data) < 0) status = -1;
+  sw_buffer_close(&key);
+  if (status || w->rejected.count == before) return status;
+  return sw_rejects_add(&w->rejects, page, line, reason, row, strlen(row)) ? -1 : 1;
+}
+
 static int reject(writer *w, const json_t *row, uint64_t page, size_t line, const char *reason) {
   char name[80], *text = sw_json_canonical(row);
   snprintf(name, sizeof name, "%s, page %llu", w->run->source->name, (unsigned long long)page);
-  const int status = text ? sw_rejects_add(&w->rejects, name, line, reason, text, strlen(text)) : -1;
+  const int status = text ? add_reject(w, name, line, reason, text) : -1;
   free(text);
-  w->run->counts.rejected = w->rejects.count;
-  return status;
+  w->run->counts.rejected++;
+  return status < 0 ? -1 : 0;
+}
+
+/* What earlier runs of that day set aside stays: pages that did not change since are not read again. */
+static int keep_rejected(writer *w, const char *path) {
+  sw_rows rows;
+  sw_window window;
+  const char *text;
+  size_t bytes;
+  uint64_t line;
+  if (sw_rejects_open(&w->rejects, path)) return -1;
+  if (!sw_exists(path)) return 0;
+  if (sw_window_open(&window, path, 0) || sw_rows_open(&rows, window, path, 0)) return -1;
+  int status;
+  while ((status = sw_rows_next(&rows, &text, &bytes, &line)) > 0) {
+    json_error_t error;
+    json_t *row;
+    if ((status = sw_json_row(text, bytes, 0, &row, &error))) break;
+    const char *page = sw_json_string(row, "file"), *reason = sw_json_string(row, "reason"), *old = sw_json_string(row, "row");
+    if (page && reason && old) status = add_reject(w, page, (uint64_t)json_integer_value(json_object_get(row, "line")), reason, old);
+    json_decref(row);
+    if (status < 0) break;
+  }
+  sw_rows_close(&rows);
+  return status < 0 ? -1 : 0;
 }
 
 /* What this page is known by, for the next run. */
@@ -230,7 +267,7 @@ static int write_boilerplate(writer *w) {
   sw_buffer text = {0}, end = {0};
   char *path = NULL;
   int status = 0;
-  if (!w->boilerplate) return 0;
+  if (!w->boilerplate || w->index.near.count == w->first_place) return 0; /* nothing new: the last report stays */
   w->run->counts.cut = sw_boilerplate_cut(w->boilerplate);
   status = sw_boilerplate_report(w->boilerplate, &text) || sw_buffer_print(&end, "-%s.boilerplate.jsonl", w->run->source->name) ||
            !(path = state_path(w->run, end.data)) || write_file(path, text.data ? text.data : "", text.size);
@@ -280,7 +317,7 @@ int fetch_write(fetch_run *run) {
   w.next = run->first;
   if (!status)
     status = sw_buffer_print(&end, "-%s.rejected.jsonl", run->source->name) || !(rejected = state_path(run, end.data)) ||
-             sw_rejects_open(&w.rejects, rejected) || index_open(run->state, run->date, &w.index) || open_rows(&w) ||
+             keep_rejected(&w, rejected) || index_open(run->state, run->date, &w.index) || open_rows(&w) ||
              sw_journal_replay(&run->journal, write_page, &w);
   if (!status) status = write_texts(&w) || write_boilerplate(&w);
   /* the rows make it known that the texts are whole; what follows can be made again */
@@ -290,6 +327,7 @@ int fetch_write(fetch_run *run) {
   sw_rejects_close(&w.rejects);
   index_close(&w.index);
   sw_table_close(&w.seen);
+  sw_table_close(&w.rejected);
   sw_boilerplate_close(w.boilerplate);
   sw_buffer_close(&record);
   sw_buffer_close(&end);
