@@ -157,7 +157,7 @@ class Fetcher:
         return {k: v for k, v in os.environ.items() if k not in AUTHORITIES and not k.endswith("_proxy")} | {"BOARD_KEY": KEY, "RAPID_API_KEY": KEY} | extra
 
     def run(self, source, out, *options, expect=0, needles=(), env={}, **named):
-        done = subprocess.run(self.command(source, out, *options, **named), capture_output=True, text=True, timeout=120, env=self.environment(**env))
+        done = subprocess.run(self.command(source, out, *options, **named), capture_output=True, text=True, timeout=600, env=self.environment(**env))
         everything = done.stdout + done.stderr
         check(done.returncode == expect, f"{source} {options}: exit status {done.returncode}, expected {expect}: {everything}")
         for needle in needles: check(needle in everything, f"{options}: '{needle}' is not in: {everything}")
