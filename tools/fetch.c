@@ -123,9 +123,9 @@ static int advance(fetch_run *run, size_t rows, size_t fresh, int64_t asked, con
   return 0;
 }
 
-/* Of which `limit` asks no more rows than are wanted. */
+/* No more rows are asked for than are wanted; but where pages are numbered all have the same size. */
 static int64_t rows_wanted(const fetch_run *run) {
-  const int64_t left = run->options->limit ? run->options->limit - run->taken : run->source->size;
+  const int64_t left = run->options->limit && run->source->paging != SW_PAGING_PAGE ? run->options->limit - run->taken : run->source->size;
   return left < run->source->size ? left : run->source->size;
 }
 
