@@ -342,7 +342,7 @@ static size_t count_changes(const push *p) {
 
 /* The one who is asked for `url`: the Hub, with the token, or anybody else, without. Addresses of a Hub behind https must be https, too. */
 static sw_http_retry *whom(push *p, const char *url) {
-  char *checked = sw_http_redirect(p->hub.endpoint, url);
+  char *checked = url[0] ? sw_http_redirect(p->hub.endpoint, url) : (sw_fail("it is empty"), NULL);
   if (!checked) {
     sw_fail_in("%s: the address to upload to", p->hub.id);
     return NULL;

@@ -236,7 +236,7 @@ static int send_numbers(registry *r, const sw_checkpoint *c, const char *run_id)
   const json_t *settings = json_object_get(c->training, "run");
   json_t *lists[] = {json_array(), json_array()};
   static const char *const names[] = {"params", "metrics"};
-  int failed = !lists[0] || !lists[1] || sw_mlflow_params(lists[0], "", settings, json_object_get(settings, "hyper_parameters")) ||
+  int failed = !lists[0] || !lists[1] || (settings && sw_mlflow_params(lists[0], "", settings, json_object_get(settings, "hyper_parameters"))) ||
                add_metrics(lists[1], json_object_get(c->training, "metrics"), "", now_ms());
   if (failed) sw_fail("the checkpoint's settings or scores cannot be written as JSON, or memory is short");
   for (int k = 0; k < 2; k++)

@@ -1,10 +1,12 @@
 """skillwatch push to a Hub, and pull from it: against a server on this machine that keeps to the documented protocol (huggingface_hub's own client is the
 witness) and fails on a schedule. skillwatch push and pull with an MLflow server: a scripted one, and the real one where the mlflow package is installed
 beside this Python."""
-import hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.parse
+import base64, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [here, os.path.join(here, "../support")]
 from hub import Hub, git_name
+from test_mlflow import API, FILES, Server, real_server
 from tiny import BIN, SAMPLES, Checks, program, samples_base
 
 import h5py
@@ -24,13 +26,16 @@ def dataset(path, name):
     with h5py.File(path) as f: return json.loads(f[name][0])
 
 
-def answer(code, **headers): return lambda handler: handler.reply(code, b"<html>as the script says</html>", {k.replace("_", "-"): v for k, v in headers.items()})
+def answer(code, **headers): return lambda handler: handler.reply(code, raw=b"<html>as the script says</html>", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def raw(data): return lambda handler: handler.reply(200, data)
+def raw(data): return lambda handler: handler.reply(200, raw=data)
 
 
-def hang_up(handler): return handler.hang_up()
+def hang_up(handler):
+    handler.close_connection = True
+    handler.connection.close()
+    return True
 
 
 def cut_after(count):
@@ -60,12 +65,15 @@ class Pusher:
         return {k: v for k, v in (env | {"HF_ENDPOINT": self.hub.url, "HF_TOKEN": TOKEN} | more).items() if v is not None}
 
     def start(self, *arguments, checkpoint="tagger.h5", to="hub:owner/tagger", verb="push", env={}):
-        return subprocess.Popen([f"{BIN}/skillwatch-{verb}", self.path(checkpoint), "--to", to, "--head", self.head, "--cache", self.cache, *arguments],
+        p = subprocess.Popen([f"{BIN}/skillwatch-{verb}", self.path(checkpoint), "--to", to, "--head", self.head, "--cache", self.cache, *arguments],
                                 env=self.environment(**env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p.began = time.time()
+        return p
 
     def end(self, process, expect=0, needles=(), right=True):
         out, self.said = process.communicate(timeout=120)
         what = " ".join(process.args[1:])
+        if os.environ.get("SW_TIMES"): print(f"{time.time() - process.began:.1f} s  {what[-60:]} {self.said.strip()[-100:]!r}")
         check(process.returncode == expect, f"{what}: status {process.returncode}, expected {expect}: {self.said}")
         check(TOKEN not in out + self.said, f"{what}: the token is never printed")
         for needle in needles: check(needle in self.said.strip().splitlines()[-1], f"{needle!r} expected in {self.said!r}")
@@ -80,6 +88,7 @@ class Pusher:
         if os.path.exists(self.path(name)): os.remove(self.path(name))
         process = subprocess.Popen([f"{BIN}/skillwatch-pull", source, "-o", self.path(name), "--cache", cache or tempfile.mkdtemp(dir=self.work)], env=self.environment(**env),
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.began = time.time()
         self.end(process, expect, needles)
         return self.path(name)
 
@@ -103,7 +112,7 @@ def test_good(p, hub):
     check(told["commit"] == hub.history("owner/tagger")[0] and told["files"] == len(there) and told["bytes"] == len(there["model.safetensors"]) and not told["unchanged"], f"{told}")
     check(hub.repos["owner/tagger"]["commits"][told["commit"]]["message"] == "A tägger" and not hub.repos["owner/tagger"]["private"], "message, visibility")
     card, training = there["README.md"].decode(), dataset(p.path("tagger.h5"), "training")
-    for part in ("library_name: transformers", "pipeline_tag: token-classification", "- skillwatch", "B-", "## Scores", f"| {training['metrics']['micro']['f1']:.4f} |", "| training | data.jsonl | 12 |",
+    for part in ("library_name: transformers", "pipeline_tag: token-classification", "- skillwatch", f"| {p.head} (exported) | token | O, B, I |", "## Scores", f"| {training['metrics']['micro']['f1']:.4f} |", "| training | data.jsonl | 12 |",
                  content(p.path("tagger.h5")), 'AutoModelForTokenClassification.from_pretrained("owner/tagger")', "skillwatch pull owner/tagger"):
         check(part in card, f"the card lacks {part!r}")
     check(p.work not in card, "the card shows no path of this machine")
@@ -371,11 +380,148 @@ print(api.snapshot_download("owner/tagger", cache_dir=sys.argv[4]))
     check(len(tokenizer("Know Rust and Python")["input_ids"]) > 4, "the tokenizer works")
 
 
+class Registry(Server):
+    """test_mlflow's server, which also keeps versions of models, their tags and aliases, and gives files back. `page`: versions a page."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.aliases, self.page = {}, 2
+
+    def handle(self, handler):
+        path, _, query = handler.path.partition("?")
+        asked, verb = dict(urllib.parse.parse_qsl(query)), path[len(API):]
+        files = path.startswith(FILES) and handler.command == "GET"
+        if not files and not verb.startswith(("model-versions/", "registered-models/alias")): return super().handle(handler)
+        told = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"{}")
+        self.log.append((handler.command, path, dict(handler.headers)))
+        if self.faults and self.faults.pop(0)(handler): return
+        if self.always and self.always(handler): return
+        reply = lambda **body: handler.reply(200, body)
+        missing = lambda: handler.error(404, "RESOURCE_DOES_NOT_EXIST")
+        if files:
+            data = self.files.get(urllib.parse.unquote(path[len(FILES):]))
+            return handler.reply(200, raw=data) if data is not None else missing()
+        if verb == "model-versions/create":
+            if told["name"] not in self.models: return missing()
+            assert told["source"].split(":/", 1)[1].lstrip("/") in self.files and told["run_id"] in self.runs
+            self.versions.append(told | {"version": str(len(self.versions) + 1), "status": "READY"})
+            return reply(model_version=self.versions[-1])
+        if verb == "model-versions/search":
+            found = [v for v in self.versions if asked["filter"] == f"name='{v['name']}'"][::-1]
+            start = int(asked.get("page_token", 0))
+            return reply(model_versions=found[start:start + self.page], **({"next_page_token": str(start + self.page)} if start + self.page < len(found) else {}))
+        if verb == "registered-models/alias" and handler.command == "POST":
+            self.aliases[told["name"], told["alias"]] = told["version"]
+            return reply()
+        number = asked.get("version") or self.aliases.get((asked["name"], asked.get("alias")))
+        version = next((v for v in self.versions if v["name"] == asked["name"] and v["version"] == number), None)
+        if not version: return missing()
+        return reply(artifact_uri=version["source"]) if verb == "model-versions/get-download-uri" else reply(model_version=version)
+
+
+class Registered(Pusher):
+    """Pushes to an MLflow server, and pulls from it."""
+
+    def __init__(self, pusher, url): self.__dict__ |= pusher.__dict__ | {"url": url}
+
+    def environment(self, **more): return super().environment(**({"MLFLOW_TRACKING_URI": self.url, "MLFLOW_TRACKING_TOKEN": TOKEN, "HF_TOKEN": None} | more))
+
+    def run(self, *arguments, to="mlflow:tagger", **options): return super().run(*arguments, to=to, right=False, **options)
+
+
+def test_mlflow(p, hub):
+    server = Registry()
+    m = Registered(p, server.url)
+    told = json.loads(m.run("--json", "--alias", "champion", "--message", "of this week"))
+    version, (run_id, run) = server.versions[0], next(iter(server.runs.items()))
+    tags, training = {t["key"]: t["value"] for t in version["tags"]}, dataset(p.path("tagger.h5"), "training")
+    check(told == {"model": "tagger", "version": "1", "run_id": run_id, "unchanged": False} and server.aliases == {("tagger", "champion"): "1"}, f"{told} {server.aliases}")
+    check(tags["skillwatch.content_sha256"] == content(p.path("tagger.h5")) and tags["skillwatch.lineage"] == dataset(p.path("tagger.h5"), "lineage")[0]["content_sha256"] and
+          tags["skillwatch.kind"] == "ner" and version["description"] == "of this week", f"{version}")
+    check(run["status"][-1] == "FINISHED" and run["params"]["learning_rate"] == "0.003" and list(server.experiments) == ["skillwatch"], f"{run['status']} {server.experiments}")
+    check(abs(run["metrics"]["micro/f1", 0] - training["metrics"]["micro"]["f1"]) < 1e-9, "scores")
+    place = f"7/{run_id}/artifacts/"
+    check(server.files[place + "tagger.h5"] == open(p.path("tagger.h5"), "rb").read(), "the checkpoint")
+    check({n[len(place) + 12:]: d for n, d in server.files.items() if n.startswith(place + "huggingface/")} == {n: open(p.path("exported/" + n), "rb").read() for n in EXPORTED}, "the exported folder")
+    check(all(h.get("Authorization") == f"Bearer {TOKEN}" for _, _, h in server.log), "the token in every request")
+    # nothing twice; the alias may move
+    m.run("--alias", "other", needles=["version 1 is this checkpoint already"])
+    check(len(server.runs) == len(server.versions) == 1 and server.aliases["tagger", "other"] == "1", "nothing twice")
+    for checkpoint in ("other.h5", "tiny.h5"): m.run(*([] if checkpoint == "other.h5" else ["--head", "none"]), checkpoint=checkpoint)
+    check([v["version"] for v in server.versions] == ["1", "2", "3"], "versions")
+    m.run("--alias", "champion", checkpoint="other.h5", needles=["version 2 is this checkpoint already"])
+    # and back
+    for source, wanted in (("mlflow:tagger", "tiny.h5"), ("mlflow:tagger@champion", "other.h5"), ("mlflow:tagger@other", "tagger.h5"), ("mlflow:tagger/1", "tagger.h5")):
+        check(open(m.pull(source), "rb").read() == open(p.path(wanted), "rb").read(), f"{source} is {wanted}")
+    check(not [n for n in os.listdir(p.work) if ".tmp-" in n or n.endswith((".etag", ".part"))], f"nothing stays beside it: {os.listdir(p.work)}")
+    for source, part in (("mlflow:tagger@nobody", "no alias nobody"), ("mlflow:tagger/9", "no version 9"), ("mlflow:nothing", "no version of a model nothing"), ("mlflow:tagger/x", "NAME/version"),
+                         ("mlflow:tagger@", "NAME@alias"), ("mlflow:a b'c", "no name of a registered model")):
+        m.pull(source, expect=1, needles=[part])
+    login = {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": TOKEN}
+    server.log.clear()
+    m.pull("mlflow:tagger/1", env=login)
+    check({h.get("Authorization") for _, _, h in server.log} == {"Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()}, "user and password")
+    # what the server gives is not what was registered
+    server.files[place + "tagger.h5"] = open(p.path("other.h5"), "rb").read()
+    m.pull("mlflow:tagger/1", expect=1, needles=["SHA-256", "not used"])
+    version["tags"] = [t for t in version["tags"] if t["key"] != "skillwatch.file_sha256"]
+    m.pull("mlflow:tagger/1", expect=1, needles=["another checkpoint", "not used"])
+    server.files[place + "tagger.h5"] = open(p.path("tagger.h5"), "rb").read()[:-100]
+    m.pull("mlflow:tagger/1", expect=1, needles=["version 1 of tagger"])
+    # trouble: a few failures are nothing; then it says so, and what was begun is FAILED
+    server = Registry(faults=[answer(503), answer(429, Retry_After="2"), None, answer(500), hang_up, None, None, answer(503)])
+    server.faults = [f or (lambda h: None) for f in server.faults]
+    m = Registered(p, server.url)
+    m.run()
+    check(len(server.versions) == 1 and len(server.runs) == 1 and "trying again in 2.0 s" in m.said, f"{m.said}")
+    later = lambda h: h.command == "PUT" and h.reply(503, raw=b"", headers={"Retry-After": "3000"})
+    server = Registry(always=later)
+    Registered(p, server.url).run(expect=75, needles=["come back in 3000 seconds"])
+    check(next(iter(server.runs.values()))["status"][-1] == "FAILED" and not server.versions, "the run has FAILED, and no version points to it")
+    Registered(p, Registry(always=answer(401)).url).run(expect=1, needles=["denies access", "MLFLOW_TRACKING_TOKEN"])
+    Registered(p, Registry(always=raw(b"<html>")).url).run(expect=1, needles=["no JSON"])
+    Registered(p, Registry(place="s3://bucket/{}").url).run(expect=1, needles=["s3://bucket", "only its own client"])
+    other = Registry()
+    Registered(p, Registry(always=lambda h: h.reply(307, headers={"Location": other.url + h.path})).url).run(expect=1, needles=["redirects"])
+    check(not other.log, "a login goes to no other server")
+    server = Registry()
+    Registered(p, server.url).run()
+    server.always = lambda h: h.command == "GET" and h.path.startswith(FILES) and h.reply(302, headers={"Location": other.url + h.path})
+    Registered(p, server.url).pull("mlflow:tagger", expect=1, needles=["is not there"])
+    check(other.log and not any("Authorization" in h for _, _, h in other.log), "a redirect of a file is followed without the login")
+    m = Registered(p, "ftp://x")
+    m.run(expect=1, needles=["MLFLOW_TRACKING_URI"])
+    m.run(expect=1, needles=["user or password"], env={"MLFLOW_TRACKING_URI": "http://me:word@host"})
+    m.run(expect=1, needles=["not set"], env={"MLFLOW_TRACKING_URI": ""})
+    m.run(expect=1, needles=["no name of a registered model"], to="mlflow:a/b", env={"MLFLOW_TRACKING_URI": server.url})
+
+
+def test_mlflow_real(p, hub):
+    """The same with the real server."""
+    with tempfile.TemporaryDirectory() as work, real_server(work) as url:
+        if not url: return
+        m = Registered(p, url)
+        told = json.loads(m.run("--json", "--alias", "champion"))
+        check(json.loads(m.run("--json")) == told | {"unchanged": True}, "nothing twice")
+        m.run(checkpoint="other.h5")
+        for source, wanted in (("mlflow:tagger@champion", "tagger.h5"), ("mlflow:tagger", "other.h5"), ("mlflow:tagger/1", "tagger.h5")):
+            check(open(m.pull(source), "rb").read() == open(p.path(wanted), "rb").read(), f"{source} is {wanted}")
+        m.pull("mlflow:tagger@nobody", expect=1, needles=["no alias nobody"])
+        m.pull("mlflow:tagger/7", expect=1, needles=["no version 7"])
+        def ask(path): return json.load(urllib.request.urlopen(url + API + path, timeout=30))
+        run = ask("runs/get?run_id=" + told["run_id"])["run"]
+        metrics = {x["key"]: x["value"] for x in run["data"]["metrics"]}
+        check(run["info"]["status"] == "FINISHED" and abs(metrics["micro/f1"] - dataset(p.path("tagger.h5"), "training")["metrics"]["micro"]["f1"]) < 1e-9, f"{run['info']} {metrics}")
+        version = ask("model-versions/get?name=tagger&version=1")["model_version"]
+        check({t["key"]: t["value"] for t in version["tags"]}["skillwatch.content_sha256"] == content(p.path("tagger.h5")) and version.get("aliases") == ["champion"], f"{version}")
+        print("the real server agrees")
+
+
 def main():
     with tempfile.TemporaryDirectory() as work:
         hub = Hub(TOKEN)
         p = Pusher(work, hub)
-        for test in (test_good, test_pull, test_faults, test_resume, test_tls, test_witness):
+        for test in (test_good, test_pull, test_faults, test_resume, test_tls, test_witness, test_mlflow, test_mlflow_real):
             began = time.time()
             test(p, hub)
             print(f"{test.__name__}: {time.time() - began:.1f} s", flush=True)

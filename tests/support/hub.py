@@ -19,8 +19,8 @@ class Site:
             def do_GET(self): owner.handle(site, self)
             do_POST = do_PUT = do_HEAD = do_GET
 
-            def reply(self, status, body=b"", headers={}):
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            def reply(self, status, body=b"", headers={}, raw=None):
+                data = raw if raw is not None else body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for key, value in headers.items(): self.send_header(key, str(value))
                 if "Content-Length" not in headers: self.send_header("Content-Length", str(len(data)))
