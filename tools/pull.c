@@ -69,11 +69,11 @@ static int body(int argc, char **argv) {
   if (!force && sw_exists(output) && !sw_is_folder(output))
     status = sw_fail("%s exists already: --force replaces it, or give another -o", output);
   const char *source = operands.items[0];
-  const int mlflow = !strncmp(source, "mlflow:", 7);
-  if (!strncmp(source, "hub:", 4)) source += 4;
+  const int mlflow = !strncmp(source, "mlflow:", 7), hub = !strncmp(source, "hub:", 4);
   if (status || sw_check_writable(output) ||
       (mlflow ? sw_mlflow_pull(source + 7, output, quiet, &checkpoint)
-              : sw_import(source, cache, quiet, &checkpoint) || sw_checkpoint_write(output, &checkpoint)))
+              : (hub ? sw_import_hub(source + 4, cache, quiet, &checkpoint) : sw_import(source, cache, quiet, &checkpoint)) ||
+                    sw_checkpoint_write(output, &checkpoint)))
     status = sw_exit_message(SW_EXIT_FAILED);
   else if (!quiet)
     report(&checkpoint, output);

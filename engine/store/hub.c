@@ -281,6 +281,9 @@ static int fetch_checkpoint(sw_hub *h) {
       found = sw_sha256_file(weights, present) ? -1 : !strcmp(present, known);
       if (!found && !h->quiet) fprintf(stderr, "%s: its %s is of other weights than its %s, and is left out\n", h->id, SW_HUB_CHECKPOINT, SW_HUB_WEIGHTS);
     }
+  } else { /* a model that transformers does not know: weights that are there are somebody else's */
+    const int others = fetch(h, SW_HUB_WEIGHTS, max_weights);
+    found = others < 0 ? -1 : !others;
   }
   if (found > 0) found = fetch(h, SW_HUB_CHECKPOINT, max_weights);
   json_decref(origin);

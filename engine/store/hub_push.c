@@ -157,6 +157,7 @@ static int call(push *p, const char *url, const char *type, json_t *body, long *
   const sw_http_message message = {.method = body ? "POST" : "GET", .url = url, .json = json, .type = type, .seconds = SECONDS, .headers = headers, .num_headers = 1};
   *answer = NULL;
   text->limit = ANSWER;
+  p->api.name = p->hub.id;
   int failed = body && !json ? sw_fail("out of memory") : sw_http_retry_send(&p->api, &message, status, text);
   free(json);
   json_decref(body);
@@ -612,7 +613,6 @@ static int upload_all(push *p) {
     sw_buffer_close(&text);
   }
   sw_progress_close(&p->progress);
-  p->api.name = p->hub.id;
   return failed ? -1 : 0;
 }
 
