@@ -4,7 +4,13 @@
 #include "engine/store/http_client.h"
 
 /* Headers of the last answer. */
-enum { SW_RETRY_AFTER, SW_RETRY_ETAG, SW_RETRY_CODE, SW_RETRY_MESSAGE, SW_RETRY_HEADERS }; /* Retry-After, ETag, X-Error-Code, X-Error-Message */
+enum {
+  SW_RETRY_AFTER,
+  SW_RETRY_ETAG,
+  SW_RETRY_CODE,
+  SW_RETRY_MESSAGE,
+  SW_RETRY_HEADERS
+}; /* Retry-After, ETag, X-Error-Code, X-Error-Message */
 
 typedef struct {
   sw_http_client *client;
@@ -15,8 +21,8 @@ typedef struct {
   sw_http_wanted headers[SW_RETRY_HEADERS];
 } sw_http_retry;
 
-/* 0: an answer that would be the same again; 1: none, or a temporary one (408, 429, 5xx): some time was waited, try again; -1: given up, after
- * SW_HTTP_TRIES failures or for a fault that stays. */
+/* 0: an answer that would be the same again; 1: none, or a temporary one (408, 429, 5xx): some time was waited, try
+ * again; -1: given up, after SW_HTTP_TRIES failures or for a fault that stays. */
 int sw_http_retry_once(sw_http_retry *retry, const sw_http_message *message, long *status, sw_buffer *answer);
 /* The same, as often as needed: 0 or -1. */
 int sw_http_retry_send(sw_http_retry *retry, const sw_http_message *message, long *status, sw_buffer *answer);

@@ -279,7 +279,8 @@ static int fetch_checkpoint(sw_hub *h) {
     found = fetch_unless(h, SW_HUB_WEIGHTS, max_weights, known);
     if (found == 1) { /* fetched: what it is decides */
       found = sw_sha256_file(weights, present) ? -1 : !strcmp(present, known);
-      if (!found && !h->quiet) fprintf(stderr, "%s: its %s is of other weights than its %s, and is left out\n", h->id, SW_HUB_CHECKPOINT, SW_HUB_WEIGHTS);
+      if (!found && !h->quiet)
+        fprintf(stderr, "%s: its " SW_HUB_CHECKPOINT " is of other weights than its " SW_HUB_WEIGHTS ", and is left out\n", h->id);
     }
   } else { /* a model that transformers does not know: weights that are there are somebody else's */
     const int others = fetch(h, SW_HUB_WEIGHTS, max_weights);

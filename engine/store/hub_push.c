@@ -23,10 +23,15 @@
 #include <unistd.h>
 
 enum {
-  MAX_FILES = 64, SAMPLE = 512,                  /* files of a push; bytes of each that the Hub looks at */
-  ANSWER = 32 << 20, MAX_REGULAR = 64 << 20,     /* bytes of an answer; of all files that are sent inside the commit */
-  SECONDS = 60, COMMIT_SECONDS = 300, FILE_SECONDS = 60, /* a request may take; a file without progress */
-  MAX_PARTS = 10000, RENEWALS = 3,               /* of a large file; how often addresses that are too old are asked for anew */
+  MAX_FILES = 64,
+  SAMPLE = 512, /* files of a push; bytes of each that the Hub looks at */
+  ANSWER = 32 << 20,
+  MAX_REGULAR = 64 << 20, /* bytes of an answer; of all files that are sent inside the commit */
+  SECONDS = 60,
+  COMMIT_SECONDS = 300,
+  FILE_SECONDS = 60, /* a request may take; a file without progress */
+  MAX_PARTS = 10000,
+  RENEWALS = 3, /* of a large file; how often addresses that are too old are asked for anew */
 };
 
 typedef struct {
@@ -44,8 +49,8 @@ typedef struct {
   char *folder; /* of the export and the uploads' states */
   file files[MAX_FILES];
   size_t count;
-  char head[65];   /* the branch's commit */
-  json_t *present; /* array: what the branch has, {"rfilename"} */
+  char head[65];              /* the branch's commit */
+  json_t *present;            /* array: what the branch has, {"rfilename"} */
   sw_http_retry api, storage; /* the Hub, with the token; others, without */
   sw_http_client *clients[2];
   atomic_int stop;
@@ -59,7 +64,8 @@ typedef struct {
 static int add_file(push *p, const char *name, const char *path) {
   struct stat info;
   file *f = &p->files[p->count];
-  if (p->count == MAX_FILES || strlen(name) >= sizeof f->name) return sw_fail("more than %d files, or the name %.64s is too long", MAX_FILES, name);
+  if (p->count == MAX_FILES || strlen(name) >= sizeof f->name)
+    return sw_fail("more than %d files, or the name %.64s is too long", MAX_FILES, name);
   if (stat(path, &info)) return sw_fail("cannot open %s: %s", path, strerror(errno));
   if (!(f->path = sw_strdup(path))) return -1;
   p->count++;
@@ -68,7 +74,9 @@ static int add_file(push *p, const char *name, const char *path) {
   return sw_sha256_file(path, f->sha256);
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(((const file *)a)->name, ((const file *)b)->name); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(((const file *)a)->name, ((const file *)b)->name);
+}
 
 /* All files below `folder`; the empty folder of sentence-transformers' Normalize needs none. */
 static int add_folder(push *p, const char *folder, const char *prefix) {
@@ -90,30 +98,22 @@ static int add_folder(push *p, const char *folder, const char *prefix) {
   return status ? -1 : 0;
 }
 
-static int write_file(const char *folder, const char *name, const char *text, size_t bytes) {
-  char *path = sw_path_join(folder, name);
-  sw_output output = {0};
-  int status = path ? sw_output_open(&output, path) : -1;
-  if (!status) {
-    fwrite(text, 1, bytes, output.file);
-    status = sw_output_commit(&output);
-  }
-  free(path);
-  return status;
-}
-
 /* The model's folder: export, card and origin. */
 static int make_files(push *p, const sw_checkpoint *c, const sw_head *head, const char *folder) {
   const int known = sw_encoder_is_known(c->config);
   if (!known && !p->o->with_checkpoint)
-    return sw_fail("transformers has no model of this kind (%s): with --with-checkpoint the checkpoint itself is sent, for skillwatch pull", c->kind);
+    return sw_fail("transformers has no model of this kind (%s): with --with-checkpoint the checkpoint itself is sent, "
+                   "for skillwatch pull",
+                   c->kind);
   char digest[65] = "", *weights = sw_path_join(folder, SW_HUB_WEIGHTS);
   sw_buffer card = {0};
-  int status = !weights || (known ? sw_export_folder(c, head, folder, 1) || sw_sha256_file(weights, digest) : sw_make_folders(folder));
+  int status = !weights || (known ? sw_export_folder(c, head, folder, 1) || sw_sha256_file(weights, digest)
+                                  : sw_make_folders(folder));
   json_t *origin = status ? NULL : sw_card_origin(c, head, digest[0] ? digest : NULL, p->o->with_checkpoint);
   char *text = origin ? sw_json_pretty(origin) : NULL;
-  status = status || !text || write_file(folder, SW_HUB_ORIGIN, text, strlen(text)) || sw_card_write(c, head, p->hub.id, p->o->with_checkpoint, &card) ||
-           write_file(folder, "README.md", card.data, card.size) || add_folder(p, folder, "") ||
+  status = status || !text || sw_file_write(folder, SW_HUB_ORIGIN, text, strlen(text)) ||
+           sw_card_write(c, head, p->hub.id, p->o->with_checkpoint, &card) ||
+           sw_file_write(folder, "README.md", card.data, card.size) || add_folder(p, folder, "") ||
            (p->o->with_checkpoint && add_file(p, SW_HUB_CHECKPOINT, p->o->checkpoint));
   sw_buffer_close(&card);
   json_decref(origin);
@@ -128,7 +128,8 @@ static int make_files(push *p, const sw_checkpoint *c, const sw_head *head, cons
 /* What the Hub says is wrong: one line, without what it should not know or repeat. */
 static int refuse(push *p, long status, const sw_buffer *answer) {
   const char *said = p->api.headers[SW_RETRY_MESSAGE].value;
-  json_t *json = answer->size ? json_loadb(answer->data, answer->size, 0, NULL) : NULL; /* an error page may be anything */
+  json_t *json =
+      answer->size ? json_loadb(answer->data, answer->size, 0, NULL) : NULL; /* an error page may be anything */
   if (!said[0] && sw_json_string(json, "error")) said = sw_json_string(json, "error");
   char text[201];
   snprintf(text, sizeof text, "%.200s", strstr(said, p->hub.token) ? "" : said);
@@ -137,24 +138,36 @@ static int refuse(push *p, long status, const sw_buffer *answer) {
   json_decref(json);
   const char *dash = text[0] ? ": " : "";
   if (status == 401 || status == 403)
-    return sw_fail("%s: the Hub denies access (HTTP %ld%s%s): HF_TOKEN must be a token that may write to %.*s", p->hub.id, status, dash, text,
-                   (int)strcspn(p->hub.id, "/"), p->hub.id);
+    return sw_fail("%s: the Hub denies access (HTTP %ld%s%s): HF_TOKEN must be a token that may write to %.*s",
+                   p->hub.id, status, dash, text, (int)strcspn(p->hub.id, "/"), p->hub.id);
   if (status >= 300 && status < 400)
-    return sw_fail("%s: the Hub redirects (HTTP %ld), which is not followed: was the model renamed? Give the name it has now", p->hub.id, status);
+    return sw_fail(
+        "%s: the Hub redirects (HTTP %ld), which is not followed: was the model renamed? Give the name it has now",
+        p->hub.id, status);
   if (status == 409 || status == 412)
-    return sw_fail("%s: somebody else changed %s meanwhile (HTTP %ld%s%s): nothing was changed, run the command again to put this on top of it", p->hub.id,
-                   p->hub.revision, status, dash, text);
+    return sw_fail("%s: somebody else changed %s meanwhile (HTTP %ld%s%s): nothing was changed, run the command again "
+                   "to put this on top of it",
+                   p->hub.id, p->hub.revision, status, dash, text);
   return sw_fail("%s: the Hub answers with HTTP status %ld%s%s", p->hub.id, status, dash, text);
 }
 
-static int is_good(long status) { return status >= 200 && status < 300; }
+static int is_good(long status) {
+  return status >= 200 && status < 300;
+}
 
-/* One call. `body` (its reference is taken; NULL: a GET) is sent as JSON. 0: an answer, whatever its status; *answer, a JSON object, is NULL where
- * it is none. */
-static int call(push *p, const char *url, const char *type, json_t *body, long *status, json_t **answer, sw_buffer *text) {
+/* One call. `body` (its reference is taken; NULL: a GET) is sent as JSON. 0: an answer, whatever its status; *answer, a
+ * JSON object, is NULL where it is none. */
+static int call(push *p, const char *url, const char *type, json_t *body, long *status, json_t **answer,
+                sw_buffer *text) {
   char *json = body ? json_dumps(body, JSON_COMPACT) : NULL;
   const sw_http_header headers[] = {{"Accept", type ? type : "application/json"}};
-  const sw_http_message message = {.method = body ? "POST" : "GET", .url = url, .json = json, .type = type, .seconds = SECONDS, .headers = headers, .num_headers = 1};
+  const sw_http_message message = {.method = body ? "POST" : "GET",
+                                   .url = url,
+                                   .json = json,
+                                   .type = type,
+                                   .seconds = SECONDS,
+                                   .headers = headers,
+                                   .num_headers = 1};
   *answer = NULL;
   text->limit = ANSWER;
   p->api.name = p->hub.id;
@@ -177,16 +190,22 @@ static int look(push *p) {
   sw_buffer url = {0}, text = {0};
   json_t *answer = NULL;
   long status = 0;
-  int result = sw_hub_url(&p->hub, "api/models/", "/revision/", p->hub.revision, &url) || call(p, url.data, NULL, NULL, &status, &answer, &text) ? -1 : 0;
+  int result = sw_hub_url(&p->hub, "api/models/", "/revision/", p->hub.revision, &url) ||
+                       call(p, url.data, NULL, NULL, &status, &answer, &text)
+                   ? -1
+                   : 0;
   const char *sha = sw_json_string(answer, "sha"), *code = p->api.headers[SW_RETRY_CODE].value;
   if (!result && status == 404) {
     result = strcmp(code, "RevisionNotFound") ? 1 : 2;
   } else if (!result && !is_good(status)) {
     result = refuse(p, status, &text);
   } else if (!result && (!sha || strlen(sha) != 40 || strspn(sha, "0123456789abcdef") != 40)) {
-    result = sw_fail("%s: the Hub does not say which commit %s is at: is HF_ENDPOINT right?", p->hub.id, p->hub.revision);
+    result =
+        sw_fail("%s: the Hub does not say which commit %s is at: is HF_ENDPOINT right?", p->hub.id, p->hub.revision);
   } else if (!result && p->o->private && !json_is_true(json_object_get(answer, "private"))) {
-    result = sw_fail("%s is public, and --private was asked for: nothing was sent; change it on its page, or leave --private out", p->hub.id);
+    result = sw_fail(
+        "%s is public, and --private was asked for: nothing was sent; change it on its page, or leave --private out",
+        p->hub.id);
   } else if (!result) {
     snprintf(p->head, sizeof p->head, "%s", sha);
     json_decref(p->present);
@@ -203,13 +222,16 @@ static int create(push *p) {
   sw_buffer url = {0}, text = {0};
   sw_hub nameless = p->hub;
   nameless.id[0] = 0;
-  json_t *answer = NULL, *body = json_pack("{s:s, s:s, s:s%}", "type", "model", "name", slash + 1, "organization", p->hub.id, (size_t)(slash - p->hub.id));
-  if (body && p->o->private) { /* the newer name and the older one: what a server does not know must not make the model public */
+  json_t *answer = NULL, *body = json_pack("{s:s, s:s, s:s%}", "type", "model", "name", slash + 1, "organization",
+                                           p->hub.id, (size_t)(slash - p->hub.id));
+  if (body && p->o->private) { /* the newer name and the older one: what a server does not know must not make the model
+                                  public */
     json_object_set_new(body, "visibility", json_string("private"));
     json_object_set_new(body, "private", json_true());
   }
   long status = 0;
-  int failed = sw_hub_url(&nameless, "api/repos/create", "", NULL, &url) || call(p, url.data, NULL, body, &status, &answer, &text);
+  int failed = sw_hub_url(&nameless, "api/repos/create", "", NULL, &url) ||
+               call(p, url.data, NULL, body, &status, &answer, &text);
   if (!failed && !is_good(status) && status != 409) failed = refuse(p, status, &text); /* 409: somebody was faster */
   if (!failed && !p->o->quiet) fprintf(stderr, "%s: made\n", p->hub.id);
   json_decref(answer);
@@ -222,7 +244,8 @@ static int create_branch(push *p) {
   sw_buffer url = {0}, text = {0};
   json_t *answer = NULL;
   long status = 0;
-  int failed = sw_hub_url(&p->hub, "api/models/", "/branch/", p->hub.revision, &url) || call(p, url.data, NULL, json_object(), &status, &answer, &text);
+  int failed = sw_hub_url(&p->hub, "api/models/", "/branch/", p->hub.revision, &url) ||
+               call(p, url.data, NULL, json_object(), &status, &answer, &text);
   if (!failed && !is_good(status) && status != 409) failed = refuse(p, status, &text);
   json_decref(answer);
   sw_buffer_close(&url);
@@ -241,7 +264,11 @@ static int prepare(push *p) {
     if (create_branch(p)) return -1;
     found = look(p);
   }
-  return found > 0 ? sw_fail("%s: the Hub made %s, and does not have it: try again later", p->hub.id, found == 1 ? "it" : p->hub.revision) : found;
+  return found > 0
+             ? sw_fail(
+                   "%s: the Hub does not show %s, which is there or was made now: may the token in HF_TOKEN read it?",
+                   p->hub.id, found == 1 ? "it" : p->hub.revision)
+             : found;
 }
 
 static int append_base64(sw_buffer *b, const void *data, size_t bytes) {
@@ -256,8 +283,9 @@ static int git_name(const char *data, size_t bytes, char hex[41]) {
   char begin[32];
   const int length = snprintf(begin, sizeof begin, "blob %zu", bytes) + 1;
   EVP_MD_CTX *context = EVP_MD_CTX_new();
-  const int good = context && EVP_DigestInit_ex(context, EVP_sha1(), NULL) && EVP_DigestUpdate(context, begin, (size_t)length) &&
-                   EVP_DigestUpdate(context, data, bytes) && EVP_DigestFinal_ex(context, digest, NULL);
+  const int good = context && EVP_DigestInit_ex(context, EVP_sha1(), NULL) &&
+                   EVP_DigestUpdate(context, begin, (size_t)length) && EVP_DigestUpdate(context, data, bytes) &&
+                   EVP_DigestFinal_ex(context, digest, NULL);
   EVP_MD_CTX_free(context);
   for (int i = 0; good && i < 20; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
   return good ? 0 : sw_fail("libcrypto cannot compute SHA-1");
@@ -270,7 +298,9 @@ static json_t *describe(const file *f) {
   const size_t got = input ? fread(begin, 1, sizeof begin, input) : 0;
   if (input) fclose(input);
   json_t *row = input && !append_base64(&sample, begin, got)
-                    ? json_pack("{s:s, s:s, s:I}", "path", f->name, "sample", sample.data ? sample.data : "", "size", (json_int_t)f->bytes) : NULL;
+                    ? json_pack("{s:s, s:s, s:I}", "path", f->name, "sample", sample.data ? sample.data : "", "size",
+                                (json_int_t)f->bytes)
+                    : NULL;
   if (!input) sw_fail("cannot open %s: %s", f->path, strerror(errno));
   sw_buffer_close(&sample);
   return row;
@@ -279,13 +309,17 @@ static json_t *describe(const file *f) {
 /* What the Hub says of one file: how it goes, and whether the branch has it. */
 static int learn(push *p, file *f, const json_t *row) {
   const char *mode = sw_json_string(row, "uploadMode"), *oid = sw_json_string(row, "oid");
-  if (!mode || (strcmp(mode, "lfs") && strcmp(mode, "regular"))) return sw_fail("%s: the Hub does not say how it wants %s", p->hub.id, f->name);
+  if (!mode || (strcmp(mode, "lfs") && strcmp(mode, "regular")))
+    return sw_fail("%s: the Hub does not say how it wants %s", p->hub.id, f->name);
   f->large = !strcmp(mode, "lfs") && f->bytes; /* an empty file cannot go by LFS */
   f->ignored = json_is_true(json_object_get(row, "shouldIgnore"));
   sw_buffer content = {0};
   int status = 0;
   if (!f->large) {
-    status = sw_file_read(f->path, MAX_REGULAR, &content) || git_name(content.data ? content.data : "", content.size, f->blob) ? -1 : 0;
+    status = sw_file_read(f->path, MAX_REGULAR, &content) ||
+                     git_name(content.data ? content.data : "", content.size, f->blob)
+                 ? -1
+                 : 0;
     sw_buffer_close(&content);
   }
   f->same = oid && !strcmp(oid, f->large ? f->sha256 : f->blob);
@@ -316,10 +350,19 @@ static int preupload(push *p) {
   return failed ? -1 : 0;
 }
 
-/* Files that an earlier push wrote and this one does not: a modules.json of another model would be read. Others' files stay. */
+/* Files that an earlier push wrote and this one does not: a modules.json of another model would be read. Others' files
+ * stay. */
 static int is_stale(const push *p, const char *name) {
-  static const char *const ours[] = {"config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", SW_HUB_WEIGHTS,
-                                     "modules.json", "sentence_bert_config.json", "1_Pooling/config.json", SW_HUB_CHECKPOINT};
+  static const char *const ours[] = {"config.json",
+                                     "vocab.txt",
+                                     "tokenizer.json",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     SW_HUB_WEIGHTS,
+                                     "modules.json",
+                                     "sentence_bert_config.json",
+                                     "1_Pooling/config.json",
+                                     SW_HUB_CHECKPOINT};
   for (size_t i = 0; i < p->count; i++)
     if (!strcmp(p->files[i].name, name)) return 0;
   for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
@@ -341,7 +384,8 @@ static size_t count_changes(const push *p) {
 
 /* --- large files */
 
-/* The one who is asked for `url`: the Hub, with the token, or anybody else, without. Addresses of a Hub behind https must be https, too. */
+/* The one who is asked for `url`: the Hub, with the token, or anybody else, without. Addresses of a Hub behind https
+ * must be https, too. */
 static sw_http_retry *whom(push *p, const char *url) {
   char *checked = url[0] ? sw_http_redirect(p->hub.endpoint, url) : (sw_fail("it is empty"), NULL);
   if (!checked) {
@@ -353,7 +397,9 @@ static sw_http_retry *whom(push *p, const char *url) {
 }
 
 /* A signed address that is too old, or an upload that is no longer known. */
-static int is_expired(long status) { return status == 401 || status == 403 || status == 404 || status == 410; }
+static int is_expired(long status) {
+  return status == 401 || status == 403 || status == 404 || status == 410;
+}
 
 /* 0; 1: the address is too old; -1. */
 static int judge(push *p, const file *f, long status) {
@@ -369,8 +415,9 @@ static size_t headers_of(const json_t *action, sw_http_header list[MAX_HEADERS])
   size_t n = 0;
   const char *name;
   json_t *value;
-  json_object_foreach(json_object_get(action, "header"), name, value)
-    if (json_is_string(value) && n < MAX_HEADERS && strcasecmp(name, "Content-Length") && strcasecmp(name, "Transfer-Encoding"))
+  json_object_foreach(json_object_get(action, "header"), name, value) if (json_is_string(value) && n < MAX_HEADERS &&
+                                                                          strcasecmp(name, "Content-Length") &&
+                                                                          strcasecmp(name, "Transfer-Encoding"))
       list[n++] = (sw_http_header){name, json_string_value(value)};
   return n;
 }
@@ -383,15 +430,21 @@ static int upload_whole(push *p, file *f, const json_t *action) {
   sw_http_retry *to = whom(p, url);
   if (!to) return -1;
   to->name = f->name;
-  const sw_http_message message = {.method = "PUT", .url = url, .file = f->path, .seconds = FILE_SECONDS, .headers = headers, .num_headers = headers_of(action, headers),
-                                   .progress = &p->progress, .done = p->sent};
+  const sw_http_message message = {.method = "PUT",
+                                   .url = url,
+                                   .file = f->path,
+                                   .seconds = FILE_SECONDS,
+                                   .headers = headers,
+                                   .num_headers = headers_of(action, headers),
+                                   .progress = &p->progress,
+                                   .done = p->sent};
   int result = sw_http_retry_send(to, &message, &status, &text) ? -1 : judge(p, f, status);
   sw_buffer_close(&text);
   return result;
 }
 
-/* What is known of an upload by parts: {"action": the Hub's, "etags": {"1": ...}}, kept below the cache with the right to read it for its
- * owner only: the addresses are signed. */
+/* What is known of an upload by parts: {"action": the Hub's, "etags": {"1": ...}}, kept below the cache with the right
+ * to read it for its owner only: the addresses are signed. */
 static char *state_path(const push *p, const file *f) {
   char hex[65];
   sw_sha256 *hash = sw_sha256_open();
@@ -416,8 +469,9 @@ static uint64_t part_size(const json_t *action) {
 static const char *part_url(const json_t *action, size_t n) {
   const char *name;
   json_t *value;
-  json_object_foreach(json_object_get(action, "header"), name, value)
-    if (isdigit((unsigned char)name[0]) && !name[strspn(name, "0123456789")] && strtoull(name, NULL, 10) == n) return json_string_value(value);
+  json_object_foreach(json_object_get(action, "header"), name,
+                      value) if (isdigit((unsigned char)name[0]) && !name[strspn(name, "0123456789")] &&
+                                 strtoull(name, NULL, 10) == n) return json_string_value(value);
   return NULL;
 }
 
@@ -449,15 +503,24 @@ static int complete(push *p, file *f, const json_t *action, const json_t *etags,
   for (size_t i = 1; i <= parts; i++) {
     char key[24];
     snprintf(key, sizeof key, "%zu", i);
-    json_array_append_new(list, json_pack("{s:I, s:s}", "partNumber", (json_int_t)i, "etag", sw_json_string(etags, key)));
+    json_array_append_new(list,
+                          json_pack("{s:I, s:s}", "partNumber", (json_int_t)i, "etag", sw_json_string(etags, key)));
   }
   body = json_pack("{s:s, s:o}", "oid", f->sha256, "parts", list);
   char *json = body ? json_dumps(body, JSON_COMPACT) : NULL;
   const sw_http_header headers[] = {{"Accept", "application/vnd.git-lfs+json"}};
-  const sw_http_message message = {.method = "POST", .url = url, .json = json, .type = "application/vnd.git-lfs+json", .seconds = COMMIT_SECONDS, .headers = headers, .num_headers = 1};
+  const sw_http_message message = {.method = "POST",
+                                   .url = url,
+                                   .json = json,
+                                   .type = "application/vnd.git-lfs+json",
+                                   .seconds = COMMIT_SECONDS,
+                                   .headers = headers,
+                                   .num_headers = 1};
   sw_http_retry *to = json ? whom(p, url) : NULL;
   if (to) to->name = f->name;
-  int result = !json ? sw_fail("out of memory") : !to || sw_http_retry_send(to, &message, &status, &text) ? -1 : judge(p, f, status);
+  int result = !json                                                     ? sw_fail("out of memory")
+               : !to || sw_http_retry_send(to, &message, &status, &text) ? -1
+                                                                         : judge(p, f, status);
   json_decref(body);
   free(json);
   sw_buffer_close(&text);
@@ -482,12 +545,21 @@ static int send_parts(push *p, file *f, json_t *state, const char *path) {
       const char *url = part_url(action, i);
       sw_http_retry *to = whom(p, url);
       if (to) to->name = f->name;
-      const sw_http_message message = {.method = "PUT", .url = url, .file = f->path, .from = from, .bytes = bytes, .seconds = FILE_SECONDS,
-                                       .progress = &p->progress, .done = p->sent};
+      const sw_http_message message = {.method = "PUT",
+                                       .url = url,
+                                       .file = f->path,
+                                       .from = from,
+                                       .bytes = bytes,
+                                       .seconds = FILE_SECONDS,
+                                       .progress = &p->progress,
+                                       .done = p->sent};
       result = !to || sw_http_retry_send(to, &message, &status, &text) ? -1 : judge(p, f, status);
-      if (!result && !to->headers[SW_RETRY_ETAG].value[0]) result = sw_fail("%s: %s: the storage gives part %zu no ETag", p->hub.id, f->name, i);
+      if (!result && !to->headers[SW_RETRY_ETAG].value[0])
+        result = sw_fail("%s: %s: the storage gives part %zu no ETag", p->hub.id, f->name, i);
       if (!result) p->out->bytes += bytes;
-      if (!result && (json_object_set_new(etags, key, json_string(to->headers[SW_RETRY_ETAG].value)) || save_state(path, state))) result = -1;
+      if (!result &&
+          (json_object_set_new(etags, key, json_string(to->headers[SW_RETRY_ETAG].value)) || save_state(path, state)))
+        result = -1;
     }
     p->sent += (double)bytes;
   }
@@ -501,14 +573,17 @@ static json_t *old_state(const char *path, const file *f) {
   json_t *state = sw_exists(path) ? sw_json_read(path, ANSWER) : NULL;
   const json_t *action = json_object_get(state, "action");
   const uint64_t size = part_size(action);
-  if (size && sw_json_string(action, "href") && json_is_object(json_object_get(state, "etags")) && count_parts(action) == (f->bytes + size - 1) / size) return state;
+  if (size && sw_json_string(action, "href") && json_is_object(json_object_get(state, "etags")) &&
+      count_parts(action) == (f->bytes + size - 1) / size)
+    return state;
   json_decref(state);
   return NULL;
 }
 
 static int upload_parts(push *p, file *f, const json_t *action) {
   const uint64_t size = part_size(action), parts = size ? (f->bytes + size - 1) / size : 0;
-  if (!size || parts > MAX_PARTS || count_parts(action) != parts) return sw_fail("%s: %s: the Hub's answer does not cut it into parts rightly", p->hub.id, f->name);
+  if (!size || parts > MAX_PARTS || count_parts(action) != parts)
+    return sw_fail("%s: %s: the Hub's answer does not cut it into parts rightly", p->hub.id, f->name);
   for (size_t i = 1; i <= parts; i++)
     if (!part_url(action, i)) return sw_fail("%s: %s: the Hub gives no address for part %zu", p->hub.id, f->name, i);
   char *path = state_path(p, f);
@@ -516,7 +591,8 @@ static int upload_parts(push *p, file *f, const json_t *action) {
   int result = path ? 1 : -1;
   if (state) {
     if (!p->o->quiet && json_object_size(json_object_get(state, "etags")))
-      fprintf(stderr, "%s: %zu of %llu parts are there already\n", f->name, json_object_size(json_object_get(state, "etags")), (unsigned long long)parts);
+      fprintf(stderr, "%s: %zu of %llu parts are there already\n", f->name,
+              json_object_size(json_object_get(state, "etags")), (unsigned long long)parts);
     result = send_parts(p, f, state, path);
     json_decref(state);
   }
@@ -538,10 +614,18 @@ static int verify(push *p, file *f, const json_t *action) {
   long status = 0;
   sw_http_retry *to = whom(p, url);
   if (to) to->name = f->name;
-  int result = !to || sw_buffer_print(&body, "{\"oid\":\"%s\",\"size\":%llu}", f->sha256, (unsigned long long)f->bytes) ? -1 : 0;
-  const sw_http_message message = {.method = "POST", .url = url, .json = body.data, .seconds = SECONDS, .headers = headers, .num_headers = headers_of(action, headers)};
+  int result =
+      !to || sw_buffer_print(&body, "{\"oid\":\"%s\",\"size\":%llu}", f->sha256, (unsigned long long)f->bytes) ? -1 : 0;
+  const sw_http_message message = {.method = "POST",
+                                   .url = url,
+                                   .json = body.data,
+                                   .seconds = SECONDS,
+                                   .headers = headers,
+                                   .num_headers = headers_of(action, headers)};
   if (!result) result = sw_http_retry_send(to, &message, &status, &text);
-  if (!result && !is_good(status)) result = sw_fail("%s: %s: what arrived is not what was sent, says the Hub (HTTP %ld); run the command again", p->hub.id, f->name, status);
+  if (!result && !is_good(status))
+    result = sw_fail("%s: %s: what arrived is not what was sent, says the Hub (HTTP %ld); run the command again",
+                     p->hub.id, f->name, status);
   sw_buffer_close(&text);
   sw_buffer_close(&body);
   return result;
@@ -549,16 +633,18 @@ static int verify(push *p, file *f, const json_t *action) {
 
 /* What the Hub says of one large file. 0; 1: its addresses are too old already; -1. */
 static int upload_one(push *p, file *f, const json_t *row) {
-  const json_t *failure = json_object_get(row, "error"), *actions = json_object_get(row, "actions"), *upload = json_object_get(actions, "upload"),
-               *check = json_object_get(actions, "verify");
+  const json_t *failure = json_object_get(row, "error"), *actions = json_object_get(row, "actions"),
+               *upload = json_object_get(actions, "upload"), *check = json_object_get(actions, "verify");
   if (!row) return sw_fail("%s: the Hub does not say where %s goes", p->hub.id, f->name);
   if (failure) {
     const char *said = sw_json_string(failure, "message");
-    return sw_fail("%s: the Hub refuses %s: %lld %.200s", p->hub.id, f->name, (long long)json_integer_value(json_object_get(failure, "code")),
+    return sw_fail("%s: the Hub refuses %s: %lld %.200s", p->hub.id, f->name,
+                   (long long)json_integer_value(json_object_get(failure, "code")),
                    said && !strstr(said, p->hub.token) ? said : "");
   }
   if (!upload) return 0; /* the Hub has it already */
-  if (!sw_json_string(upload, "href") || (check && !sw_json_string(check, "href"))) return sw_fail("%s: the Hub gives no address for %s", p->hub.id, f->name);
+  if (!sw_json_string(upload, "href") || (check && !sw_json_string(check, "href")))
+    return sw_fail("%s: the Hub gives no address for %s", p->hub.id, f->name);
   const int by_parts = json_object_get(json_object_get(upload, "header"), "chunk_size") != NULL;
   int result = by_parts ? upload_parts(p, f, upload) : upload_whole(p, f, upload);
   if (!result && !by_parts) p->out->bytes += f->bytes;
@@ -580,14 +666,20 @@ static int upload_all(push *p) {
     json_t *objects = json_array(), *answer = NULL;
     sw_buffer url = {0}, text = {0};
     long status = 0;
-    if (round > RENEWALS) failed = sw_fail("%s: the storage denies access to the addresses that the Hub gives; is this machine's clock right?", p->hub.id);
+    if (round > RENEWALS)
+      failed =
+          sw_fail("%s: the storage denies access to the addresses that the Hub gives; is this machine's clock right?",
+                  p->hub.id);
     for (size_t i = 0; i < p->count && !failed; i++)
-      if (wanted[i]) failed = json_array_append_new(objects, json_pack("{s:s, s:I}", "oid", p->files[i].sha256, "size", (json_int_t)p->files[i].bytes));
+      if (wanted[i])
+        failed = json_array_append_new(
+            objects, json_pack("{s:s, s:I}", "oid", p->files[i].sha256, "size", (json_int_t)p->files[i].bytes));
     if (!failed)
       failed = sw_hub_url(&p->hub, "", ".git/info/lfs/objects/batch", NULL, &url) ||
                call(p, url.data, "application/vnd.git-lfs+json",
-                    json_pack("{s:s, s:[s, s], s:O, s:s, s:{s:s}}", "operation", "upload", "transfers", "basic", "multipart", "objects", objects, "hash_algo", "sha256",
-                              "ref", "name", p->hub.revision), &status, &answer, &text);
+                    json_pack("{s:s, s:[s, s], s:O, s:s, s:{s:s}}", "operation", "upload", "transfers", "basic",
+                              "multipart", "objects", objects, "hash_algo", "sha256", "ref", "name", p->hub.revision),
+                    &status, &answer, &text);
     if (!failed && !is_good(status)) failed = refuse(p, status, &text);
     const char *transfer = sw_json_string(answer, "transfer");
     if (!failed && transfer && strcmp(transfer, "basic") && strcmp(transfer, "multipart"))
@@ -630,8 +722,11 @@ static int add_line(sw_buffer *b, const char *key, json_t *value) {
 
 static int add_content(sw_buffer *b, const file *f) {
   sw_buffer content = {0}, base64 = {0};
-  int status = sw_file_read(f->path, MAX_REGULAR, &content) || append_base64(&base64, content.data ? content.data : "", content.size) ||
-               add_line(b, "file", json_pack("{s:s, s:s, s:s}", "path", f->name, "encoding", "base64", "content", base64.data ? base64.data : ""));
+  int status = sw_file_read(f->path, MAX_REGULAR, &content) ||
+               append_base64(&base64, content.data ? content.data : "", content.size) ||
+               add_line(b, "file",
+                        json_pack("{s:s, s:s, s:s}", "path", f->name, "encoding", "base64", "content",
+                                  base64.data ? base64.data : ""));
   sw_buffer_close(&content);
   sw_buffer_close(&base64);
   return status ? -1 : 0;
@@ -640,11 +735,14 @@ static int add_content(sw_buffer *b, const file *f) {
 static int make_commit(const push *p, const char *title, sw_buffer *b) {
   size_t i;
   const json_t *item;
-  int status = add_line(b, "header", json_pack("{s:s, s:s, s:s}", "summary", title, "description", "", "parentCommit", p->head));
+  int status =
+      add_line(b, "header", json_pack("{s:s, s:s, s:s}", "summary", title, "description", "", "parentCommit", p->head));
   for (i = 0; i < p->count && !status; i++) {
     const file *f = &p->files[i];
     if (f->same || f->ignored) continue;
-    status = f->large ? add_line(b, "lfsFile", json_pack("{s:s, s:s, s:s, s:I}", "path", f->name, "algo", "sha256", "oid", f->sha256, "size", (json_int_t)f->bytes))
+    status = f->large ? add_line(b, "lfsFile",
+                                 json_pack("{s:s, s:s, s:s, s:I}", "path", f->name, "algo", "sha256", "oid", f->sha256,
+                                           "size", (json_int_t)f->bytes))
                       : add_content(b, f);
   }
   json_array_foreach(p->present, i, item) {
@@ -665,9 +763,12 @@ static int commit(push *p, const sw_checkpoint *c) {
   sw_buffer url = {0}, body = {.limit = 2 * (size_t)MAX_REGULAR}, text = {.limit = ANSWER}, title = {0};
   long status = 0;
   p->out->files = count_changes(p);
-  int failed = (p->o->message ? sw_buffer_print(&title, "%s", p->o->message) : sw_buffer_print(&title, "Skillwatch checkpoint %.12s (%s)", c->content_sha256, c->kind)) ||
-               sw_hub_url(&p->hub, "api/models/", "/commit/", p->hub.revision, &url) || make_commit(p, title.data, &body);
-  const sw_http_message message = {.method = "POST", .url = url.data, .json = body.data, .type = "application/x-ndjson", .seconds = COMMIT_SECONDS};
+  int failed =
+      (p->o->message ? sw_buffer_print(&title, "%s", p->o->message)
+                     : sw_buffer_print(&title, "Skillwatch checkpoint %.12s (%s)", c->content_sha256, c->kind)) ||
+      sw_hub_url(&p->hub, "api/models/", "/commit/", p->hub.revision, &url) || make_commit(p, title.data, &body);
+  const sw_http_message message = {
+      .method = "POST", .url = url.data, .json = body.data, .type = "application/x-ndjson", .seconds = COMMIT_SECONDS};
   sw_http_retry to = {.client = p->api.client, .name = p->hub.id, .quiet = p->o->quiet};
   int made = 0;
   while (!failed && !made) {
@@ -675,7 +776,8 @@ static int commit(push *p, const sw_checkpoint *c) {
     failed = again < 0;
     p->api.temporary |= to.temporary;
     if (failed || (!again && status != 409 && status != 412)) break;
-    made = is_made(p); /* by us, though we did not hear of it: libcurl, too, sends again where a kept connection has died */
+    made = is_made(
+        p); /* by us, though we did not hear of it: libcurl, too, sends again where a kept connection has died */
     if (made < 0) failed = 1;
     if (!again) break;
   }
@@ -688,7 +790,8 @@ static int commit(push *p, const sw_checkpoint *c) {
     else if (oid)
       snprintf(p->head, sizeof p->head, "%s", oid);
     else
-      failed = sw_fail("%s: the Hub took the commit, and does not say which it is: look at the model's page", p->hub.id);
+      failed =
+          sw_fail("%s: the Hub took the commit, and does not say which it is: look at the model's page", p->hub.id);
     json_decref(answer);
   }
   sw_buffer_close(&url);
@@ -700,7 +803,9 @@ static int commit(push *p, const sw_checkpoint *c) {
 
 static int run(push *p, const sw_checkpoint *c, const sw_head *head, const char *folder) {
   const sw_http_login login = {.token = p->hub.token}, none = {0};
-  if (sw_http_client_open(&login, &p->stop, &p->moved, &p->clients[0]) || sw_http_client_open(&none, &p->stop, &p->moved, &p->clients[1])) return -1;
+  if (sw_http_client_open(&login, &p->stop, &p->moved, &p->clients[0]) ||
+      sw_http_client_open(&none, &p->stop, &p->moved, &p->clients[1]))
+    return -1;
   p->api = (sw_http_retry){.client = p->clients[0], .name = p->hub.id, .quiet = p->o->quiet};
   p->storage = (sw_http_retry){.client = p->clients[1], .quiet = p->o->quiet};
   if (make_files(p, c, head, folder) || prepare(p) || preupload(p)) return -1;
@@ -718,9 +823,14 @@ int sw_hub_push(const sw_checkpoint *c, const sw_head *head, const sw_hub_push_o
   p->o = o;
   p->out = out;
   sw_buffer id = {0}, address = {0};
-  int status = sw_buffer_print(&id, "%s%s%s", o->id, o->branch ? "@" : "", o->branch ? o->branch : "") || sw_hub_read(id.data, &p->hub) ? -1 : 0;
-  if (!status && !p->hub.token) status = sw_fail("HF_TOKEN is not set: pushing needs a token that may write to %.*s (the Hub: Settings, Access Tokens)",
-                                                 (int)strcspn(p->hub.id, "/"), p->hub.id);
+  int status = sw_buffer_print(&id, "%s%s%s", o->id, o->branch ? "@" : "", o->branch ? o->branch : "") ||
+                       sw_hub_read(id.data, &p->hub)
+                   ? -1
+                   : 0;
+  if (!status && !p->hub.token)
+    status =
+        sw_fail("HF_TOKEN is not set: pushing needs a token that may write to %.*s (the Hub: Settings, Access Tokens)",
+                (int)strcspn(p->hub.id, "/"), p->hub.id);
   char *folder = NULL;
   if (!status) status = (p->folder = sw_cache_push(o->cache)) && (folder = sw_cache_temporary(o->cache)) ? 0 : -1;
   if (!status && !(status = run(p, c, head, folder))) {

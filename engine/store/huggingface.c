@@ -49,7 +49,8 @@ static int import_folder_as(const char *folder, const char *format, const char *
 
 int sw_import_own(const char *folder, int quiet, sw_checkpoint *out) {
   sw_checkpoint_init(out);
-  char *origin_path = sw_path_join(folder, SW_HUB_ORIGIN), *path = sw_path_join(folder, SW_HUB_CHECKPOINT), *weights = sw_path_join(folder, SW_HUB_WEIGHTS);
+  char *origin_path = sw_path_join(folder, SW_HUB_ORIGIN), *path = sw_path_join(folder, SW_HUB_CHECKPOINT);
+  char *weights = sw_path_join(folder, SW_HUB_WEIGHTS);
   json_t *origin = NULL;
   int found = origin_path && path && weights ? 0 : -1;
   if (!found && sw_exists(origin_path) && sw_exists(path)) {

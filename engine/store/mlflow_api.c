@@ -7,12 +7,16 @@
 #include <string.h>
 
 enum {
-  ANSWER = 1 << 20, SECONDS = 10, /* bytes of an answer; a call may take */
-  KEY = 250, VALUE = 500,         /* bytes it keeps of a name and a parameter */
+  ANSWER = 1 << 20,
+  SECONDS = 10, /* bytes of an answer; a call may take */
+  KEY = 250,
+  VALUE = 500, /* bytes it keeps of a name and a parameter */
 };
 
 void sw_mlflow_login(sw_http_login *login) {
-  *login = (sw_http_login){.user = getenv("MLFLOW_TRACKING_USERNAME"), .password = getenv("MLFLOW_TRACKING_PASSWORD"), .token = getenv("MLFLOW_TRACKING_TOKEN")};
+  *login = (sw_http_login){.user = getenv("MLFLOW_TRACKING_USERNAME"),
+                           .password = getenv("MLFLOW_TRACKING_PASSWORD"),
+                           .token = getenv("MLFLOW_TRACKING_TOKEN")};
   if (login->user && login->user[0])
     login->token = NULL;
   else
@@ -34,14 +38,16 @@ sw_mlflow_outcome sw_mlflow_judge(long status, const json_t *answer) {
   const char *code = sw_json_string(answer, "error_code"), *text = sw_json_string(answer, "message");
   if (status >= 200 && status < 300) return SW_MLFLOW_DONE;
   if (status == 401 || status == 403)
-    sw_fail("it denies access (HTTP %ld): set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD", status);
+    sw_fail("it denies access (HTTP %ld): set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD",
+            status);
   else if (status >= 300 && status < 400)
     sw_fail("it redirects (HTTP %ld), which is not followed: give the address it really has", status);
   else if (code)
     sw_fail("it answers %s: %.200s", code, text ? text : "");
   else
     sw_fail("it answers with HTTP status %ld", status);
-  return status < 400 || status == 401 || status == 403                  ? SW_MLFLOW_HOPELESS
+  return status < 400 || status == 401 || status == 403    ? SW_MLFLOW_HOPELESS
          : status == 408 || status == 429 || status >= 500 ? SW_MLFLOW_LATER
                                                            : SW_MLFLOW_REFUSED;
 }
@@ -56,7 +62,8 @@ static int send_it(sw_mlflow_api *api, const sw_http_message *message, long *sta
   return failed;
 }
 
-sw_mlflow_outcome sw_mlflow_call(sw_mlflow_api *api, const char *endpoint, const char *post, json_t *body, json_t **answer) {
+sw_mlflow_outcome sw_mlflow_call(sw_mlflow_api *api, const char *endpoint, const char *post, json_t *body,
+                                 json_t **answer) {
   sw_buffer url = {0}, text = {.limit = ANSWER};
   char *json = body ? sw_json_canonical(body) : NULL;
   const int complete = !sw_buffer_print(&url, "%s/api/2.0/mlflow/%s", api->address, endpoint) && (json || !post);
@@ -93,12 +100,14 @@ int sw_mlflow_artifact(const sw_mlflow_api *api, const char *place, const char *
   if (strncmp(place, "mlflow-artifacts:/", 18) || (place[18] == '/' && place[19] != '/'))
     return sw_fail("it keeps files at '%.60s', which only its own client can reach", place);
   for (place += 18; *place == '/';) place++;
-  int status = sw_buffer_print(url, "%s/api/2.0/mlflow-artifacts/artifacts/", api->address) || sw_mlflow_escape(url, place);
+  int status =
+      sw_buffer_print(url, "%s/api/2.0/mlflow-artifacts/artifacts/", api->address) || sw_mlflow_escape(url, place);
   if (!status && name) status = sw_buffer_append(url, "/", 1) || sw_mlflow_escape(url, name);
   return status ? -1 : 0;
 }
 
-sw_mlflow_outcome sw_mlflow_put(sw_mlflow_api *api, const char *place, const char *name, const sw_http_message *message) {
+sw_mlflow_outcome sw_mlflow_put(sw_mlflow_api *api, const char *place, const char *name,
+                                const sw_http_message *message) {
   sw_buffer url = {0}, text = {.limit = ANSWER};
   long status = 0;
   sw_mlflow_outcome result = SW_MLFLOW_LATER;
@@ -122,16 +131,20 @@ sw_mlflow_outcome sw_mlflow_put(sw_mlflow_api *api, const char *place, const cha
 char *sw_mlflow_clean(const char *name) {
   char *clean = sw_strndup(name, strnlen(name, KEY));
   for (char *c = clean; c && *c; c++)
-    if (!((*c >= '0' && *c <= '9') || (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || strchr("_-./ ", *c))) *c = '_';
+    if (!((*c >= '0' && *c <= '9') || (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || strchr("_-./ ", *c)))
+      *c = '_';
   return clean;
 }
 
 static int add_param(json_t *list, const char *name, const json_t *value) {
-  char *text = json_is_string(value) ? sw_strdup(json_string_value(value)) : sw_json_canonical(value), *key = sw_mlflow_clean(name);
+  char *text = json_is_string(value) ? sw_strdup(json_string_value(value)) : sw_json_canonical(value),
+       *key = sw_mlflow_clean(name);
   size_t length = text ? strlen(text) : 0;
   if (length > VALUE)
-    for (length = VALUE; length && ((unsigned char)text[length] & 0xc0) == 0x80;) length--; /* not in the middle of a character */
-  int status = text && key ? json_array_append_new(list, json_pack("{s:s, s:s%}", "key", key, "value", text, length)) : -1;
+    for (length = VALUE; length && ((unsigned char)text[length] & 0xc0) == 0x80;)
+      length--; /* not in the middle of a character */
+  int status =
+      text && key ? json_array_append_new(list, json_pack("{s:s, s:s%}", "key", key, "value", text, length)) : -1;
   free(text);
   free(key);
   return status;
@@ -148,7 +161,10 @@ int sw_mlflow_params(json_t *list, const char *prefix, const json_t *value, cons
     if (!prefix[0] && item == hyper)
       status = sw_mlflow_params(list, "", item, NULL);
     else
-      status = sw_buffer_print(&name, "%s%s%s", prefix[0] ? prefix : json_object_get(hyper, key) ? "run" : "",
+      status = sw_buffer_print(&name, "%s%s%s",
+                               prefix[0]                     ? prefix
+                               : json_object_get(hyper, key) ? "run"
+                                                             : "",
                                prefix[0] || json_object_get(hyper, key) ? "/" : "", key) ||
                sw_mlflow_params(list, name.data, item, NULL);
     if (status) break;

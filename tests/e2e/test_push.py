@@ -260,6 +260,9 @@ def test_faults(p, hub):
     wrong(["parts"], batch=[upload(href=hub.url, header={"chunk_size": "-5"})])
     wrong(["parts"], batch=[upload(href=hub.url, header={"chunk_size": "many", "1": hub.url})])
     wrong(["refuses model.safetensors: 422 too large"], batch=[{"objects": [{"oid": oid, "size": 1, "error": {"code": 422, "message": "too large"}}]}])
+    elsewhere = Hub(TOKEN)
+    wrong(["HTTP status 307"], put=[answer(307, Location=elsewhere.url + "/x")])
+    check(not elsewhere.log, "a redirect of an upload is not followed")
     hub.part = 20000
     wrong(["part 1 no ETag"], part=[raw(b"")])
     wrong(["what arrived is not what was sent"], verify=[answer(404)])
