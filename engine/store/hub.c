@@ -88,6 +88,11 @@ char *sw_cache_temporary(const char *cache) {
 
 int sw_hub_read(const char *id, sw_hub *h) { return read_id(id, h) || read_environment(h) ? -1 : 0; }
 
+int sw_hub_is_offline(void) {
+  const char *offline = getenv("HF_HUB_OFFLINE");
+  return offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") || !strcasecmp(offline, "on"));
+}
+
 int sw_hub_url(const sw_hub *h, const char *before, const char *after, const char *revision, sw_buffer *url) {
   size_t length = strlen(h->endpoint);
   while (length && h->endpoint[length - 1] == '/') length--;
@@ -296,9 +301,7 @@ static int fetch_checkpoint(sw_hub *h) {
 int sw_import_hub(const char *id, const char *cache, int quiet, sw_checkpoint *out) {
   sw_checkpoint_init(out);
   sw_hub h = {.quiet = quiet};
-  const char *offline = getenv("HF_HUB_OFFLINE");
-  int is_offline = offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") ||
-                               !strcasecmp(offline, "on"));
+  const int is_offline = sw_hub_is_offline();
   int status = sw_hub_read(id, &h) || choose_folder(cache, &h) ? -1 : 0, lock = -1, own = 0;
   if (!status && is_offline) {
     if (!sw_is_folder(h.folder))

@@ -14,6 +14,8 @@ typedef struct {
 /* "owner/name" or "owner/name@revision", and the environment: an address without a login, and a token that goes over
  * https or to this machine only. */
 int sw_hub_read(const char *id, sw_hub *hub);
+/* HF_HUB_OFFLINE forbids the network. */
+int sw_hub_is_offline(void);
 /* {endpoint}/{before}{owner/name}{after}{revision, escaped; NULL: none}: appended to `url`. */
 int sw_hub_url(const sw_hub *hub, const char *before, const char *after, const char *revision, sw_buffer *url);
 /* `cache`, or where it is NULL $XDG_CACHE_HOME/skillwatch or ~/.cache/skillwatch; free() it. */

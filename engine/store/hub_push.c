@@ -568,42 +568,50 @@ static int send_parts(push *p, file *f, json_t *state, const char *path) {
   return result ? result : complete(p, f, action, etags, parts);
 }
 
-/* A state that an earlier run left, where it is one of this file. */
-static json_t *old_state(const char *path, const file *f) {
+/* 1 where the action has an address for each part of the file, and for nothing else. */
+static int is_cut_rightly(const json_t *action, const file *f) {
+  const uint64_t size = part_size(action), parts = size ? (f->bytes + size - 1) / size : 0;
+  if (!parts || parts > MAX_PARTS || count_parts(action) != parts || !sw_json_string(action, "href")) return 0;
+  for (size_t i = 1; i <= parts; i++)
+    if (!part_url(action, i)) return 0;
+  return 1;
+}
+
+/* What an earlier run left, or a beginning. */
+static json_t *find_state(const push *p, const file *f, const char *path, const json_t *action) {
   json_t *state = sw_exists(path) ? sw_json_read(path, ANSWER) : NULL;
-  const json_t *action = json_object_get(state, "action");
-  const uint64_t size = part_size(action);
-  if (size && sw_json_string(action, "href") && json_is_object(json_object_get(state, "etags")) &&
-      count_parts(action) == (f->bytes + size - 1) / size)
+  const size_t sent = json_object_size(json_object_get(state, "etags"));
+  if (sent && is_cut_rightly(json_object_get(state, "action"), f)) {
+    if (!p->o->quiet)
+      fprintf(stderr, "%s: %zu of %zu parts are there already\n", f->name, sent,
+              count_parts(json_object_get(state, "action")));
     return state;
+  }
   json_decref(state);
-  return NULL;
+  state = json_pack("{s:O, s:{}}", "action", action, "etags");
+  if (!state) sw_fail("out of memory");
+  return state;
 }
 
 static int upload_parts(push *p, file *f, const json_t *action) {
-  const uint64_t size = part_size(action), parts = size ? (f->bytes + size - 1) / size : 0;
-  if (!size || parts > MAX_PARTS || count_parts(action) != parts)
+  if (!is_cut_rightly(action, f))
     return sw_fail("%s: %s: the Hub's answer does not cut it into parts rightly", p->hub.id, f->name);
-  for (size_t i = 1; i <= parts; i++)
-    if (!part_url(action, i)) return sw_fail("%s: %s: the Hub gives no address for part %zu", p->hub.id, f->name, i);
   char *path = state_path(p, f);
-  json_t *state = path ? old_state(path, f) : NULL;
-  int result = path ? 1 : -1;
-  if (state) {
-    if (!p->o->quiet && json_object_size(json_object_get(state, "etags")))
-      fprintf(stderr, "%s: %zu of %llu parts are there already\n", f->name,
-              json_object_size(json_object_get(state, "etags")), (unsigned long long)parts);
-    result = send_parts(p, f, state, path);
-    json_decref(state);
-  }
-  if (result == 1) {
-    state = json_pack("{s:O, s:{}}", "action", action, "etags");
-    result = state ? send_parts(p, f, state, path) : sw_fail("out of memory");
-    json_decref(state);
-  }
-  if (result >= 0 && path) unlink(path);
+  json_t *state = path ? find_state(p, f, path, action) : NULL;
+  const int result = state ? send_parts(p, f, state, path) : -1;
+  /* only where a connection failed is there something to go on with */
+  if (path && (result >= 0 || !(p->api.temporary || p->storage.temporary))) unlink(path);
+  json_decref(state);
   free(path);
   return result;
+}
+
+/* Forgets an upload that was completed by a run that did not live to know. */
+static int forget_state(const push *p, const file *f) {
+  char *path = state_path(p, f);
+  if (path) unlink(path);
+  free(path);
+  return path ? 0 : -1;
 }
 
 /* The Hub looks whether the storage has it. */
@@ -642,7 +650,7 @@ static int upload_one(push *p, file *f, const json_t *row) {
                    (long long)json_integer_value(json_object_get(failure, "code")),
                    said && !strstr(said, p->hub.token) ? said : "");
   }
-  if (!upload) return 0; /* the Hub has it already */
+  if (!upload) return forget_state(p, f); /* the Hub has it already */
   if (!sw_json_string(upload, "href") || (check && !sw_json_string(check, "href")))
     return sw_fail("%s: the Hub gives no address for %s", p->hub.id, f->name);
   const int by_parts = json_object_get(json_object_get(upload, "header"), "chunk_size") != NULL;
@@ -827,6 +835,7 @@ int sw_hub_push(const sw_checkpoint *c, const sw_head *head, const sw_hub_push_o
                        sw_hub_read(id.data, &p->hub)
                    ? -1
                    : 0;
+  if (!status && sw_hub_is_offline()) status = sw_fail("HF_HUB_OFFLINE is set, which forbids to ask the Hub; unset it");
   if (!status && !p->hub.token)
     status =
         sw_fail("HF_TOKEN is not set: pushing needs a token that may write to %.*s (the Hub: Settings, Access Tokens)",

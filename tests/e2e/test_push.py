@@ -272,6 +272,7 @@ def test_faults(p, hub):
 
     # nobody there; settings that cannot be right
     p.run(expect=75, needles=["cannot be reached"], env={"HF_ENDPOINT": "http://127.0.0.1:9"}, right=False)
+    p.run(expect=1, needles=["HF_HUB_OFFLINE"], env={"HF_HUB_OFFLINE": "1"})
     p.run(expect=1, needles=["HF_TOKEN is not set"], env={"HF_TOKEN": None})
     p.run(expect=1, needles=["HF_TOKEN"], env={"HF_TOKEN": "two\nlines"})
     p.run(expect=1, needles=["plain http"], env={"HF_ENDPOINT": "http://example.invalid"})
@@ -309,6 +310,12 @@ def test_resume(p, hub):
     count = -(-len(hub.content("owner/tagger")["model.safetensors"]) // 20000)
     check("3 of" in p.said and hub.count("part") == count - 3, f"{hub.count('part')} of {count} parts: {p.said}")
     check(os.listdir(p.cache + "/push") == [], f"nothing stays: {os.listdir(p.cache + '/push')}")
+    # the completion is done and its answer lost: the Hub says that it has the file
+    p.forget()
+    hub.fresh(complete=["lost"])
+    p.run()
+    check(hub.count("batch") == 2 and hub.count("part") == count and "model.safetensors" in hub.files("owner/tagger"), f"{hub.count('part')} of {count} parts")
+    check(os.listdir(p.cache + "/push") == [], "nothing stays")
     # what is remembered is too old by now: all of it again
     p.forget()
     hub.fresh(before={"part": [None, stall]})
