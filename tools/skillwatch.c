@@ -18,6 +18,7 @@ static const struct {
     {"pull", "make a checkpoint from a Hugging Face model: folder, wheel or Hub id"},
     {"fetch", "job postings from a job board's API"},
     {"export", "write a checkpoint as a folder that transformers loads"},
+    {"push", "send a checkpoint to the Hugging Face Hub or an MLflow server"},
     {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
     {"train", "fine-tune, learn labels: skillwatch train ner|classify ..."},
     {"infer", "tag postings, embed and classify texts: skillwatch infer tag|embed|classify ..."},

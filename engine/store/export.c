@@ -21,23 +21,11 @@ enum { SPECIALS = 5 };
 
 /* --- files */
 
-static int write_text(const char *folder, const char *name, const char *text, size_t bytes) {
-  char *path = sw_path_join(folder, name);
-  sw_output output = {0};
-  int status = path ? sw_output_open(&output, path) : -1;
-  if (!status) {
-    fwrite(text, 1, bytes, output.file);
-    status = sw_output_commit(&output);
-  }
-  free(path);
-  return status;
-}
-
 /* Takes the reference to `value`, which may be NULL (out of memory). */
 static int write_json(const char *folder, const char *name, json_t *value) {
   char *text = value ? sw_json_pretty(value) : NULL;
   if (!value) sw_fail("out of memory while writing %s", name);
-  int status = text ? write_text(folder, name, text, strlen(text)) : -1;
+  int status = text ? sw_file_write(folder, name, text, strlen(text)) : -1;
   free(text);
   json_decref(value);
   return status;
@@ -184,7 +172,7 @@ static int write_tokenizer_json(const sw_checkpoint *c, const char *folder) {
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   if (!text) return sw_fail("out of memory while writing tokenizer.json");
-  int status = write_text(folder, "tokenizer.json", text, strlen(text));
+  int status = sw_file_write(folder, "tokenizer.json", text, strlen(text));
   free(text);
   return status;
 }
@@ -200,7 +188,7 @@ static int write_vocab(const sw_checkpoint *c, const char *folder) {
     }
     status = sw_buffer_append(&text, c->vocab[i], c->vocab_bytes[i]) || sw_buffer_append(&text, "\n", 1);
   }
-  if (!status) status = write_text(folder, "vocab.txt", text.data, text.size);
+  if (!status) status = sw_file_write(folder, "vocab.txt", text.data, text.size);
   sw_buffer_close(&text);
   return status;
 }

@@ -300,6 +300,8 @@ static CURLcode perform(transfer *t) {
     struct curl_slist *headers = make_headers(t);
     curl_easy_setopt(t->curl, CURLOPT_URL, url);
     curl_easy_setopt(t->curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(t->curl, CURLOPT_USERNAME, t->own_host ? t->request->user : NULL);
+    curl_easy_setopt(t->curl, CURLOPT_PASSWORD, t->own_host && t->request->user ? t->request->password : NULL);
     curl_easy_setopt(t->curl, CURLOPT_RANGE, t->wanted_from ? range : NULL);
     CURLcode code = curl_easy_perform(t->curl);
     curl_easy_setopt(t->curl, CURLOPT_HTTPHEADER, NULL);
@@ -530,7 +532,10 @@ int sw_http_download(const sw_http_request *request, sw_http_result *result) {
     curl_easy_setopt(t->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(t->curl, CURLOPT_XFERINFODATA, t);
     sw_progress_open(&t->progress, request->name, 0, request->quiet);
-    read_saved_etag(t);
+    if (request->known)
+      snprintf(t->saved_etag, sizeof t->saved_etag, "%s", request->known);
+    else
+      read_saved_etag(t);
     status = run(t);
     sw_progress_close(&t->progress);
   }

@@ -20,6 +20,8 @@ typedef struct {
       *path; /* destination; "<path>.etag" beside it keeps the ETag, "<path>.<digest>.part" an unfinished download */
   const char *name; /* for messages and the progress bar */
   uint64_t limit;   /* bytes; a longer file is refused */
+  const char *known; /* a SHA-256: SW_HTTP_UNCHANGED, and nothing is fetched, where the server says that the file has it; NULL: none */
+  const char *user, *password; /* basic authentication in the place of the token; NULL: none. Never printed. */
   int quiet;
 } sw_http_request;
 

@@ -17,6 +17,7 @@ struct sw_http_client {
   atomic_int *stop;
   atomic_ullong *moved;
   curl_off_t seen; /* bytes of this request */
+  const sw_http_message *message;
   CURLcode code;   /* of the last request */
   char error[CURL_ERROR_SIZE];
 };
@@ -101,26 +102,59 @@ static int on_progress(void *data, curl_off_t down_total, curl_off_t down, curl_
   sw_http_client *c = data;
   if (up + down != c->seen) atomic_fetch_add(c->moved, 1);
   c->seen = up + down;
+  const sw_http_message *m = c->message;
+  if (m->file && m->progress) {
+    char details[64];
+    snprintf(details, sizeof details, "%.1f of %.1f MB", (m->done + (double)up) / 1e6, m->progress->total / 1e6);
+    sw_progress_show(m->progress, m->done + (double)up, details);
+  }
   return atomic_load(c->stop);
 }
 
-/* Opens the file that is the body. */
-static FILE *open_body(const char *path, curl_off_t *bytes) {
+/* A file, or a part of one, as a body. */
+typedef struct {
+  FILE *file;
+  curl_off_t from, bytes, left;
+} body;
+
+static int open_body(const sw_http_message *m, body *b) {
   struct stat info;
-  FILE *file = fopen(path, "rbe");
-  if (!file || fstat(fileno(file), &info)) {
-    sw_fail("cannot read %s: %s", path, strerror(errno));
-    if (file) fclose(file);
-    return NULL;
+  b->file = fopen(m->file, "rbe");
+  if (!b->file || fstat(fileno(b->file), &info)) {
+    sw_fail("cannot read %s: %s", m->file, strerror(errno));
+    if (b->file) fclose(b->file);
+    return -1;
   }
-  *bytes = info.st_size;
-  return file;
+  b->from = (curl_off_t)m->from;
+  b->bytes = b->left = m->bytes ? (curl_off_t)m->bytes : (curl_off_t)info.st_size - b->from;
+  if (b->bytes < 0 || b->from + b->bytes > (curl_off_t)info.st_size || fseeko(b->file, (off_t)b->from, SEEK_SET)) {
+    fclose(b->file);
+    return sw_fail("%s has become shorter while it was sent", m->file);
+  }
+  return 0;
+}
+
+static size_t read_body(char *bytes, size_t size, size_t count, void *data) {
+  body *b = data;
+  const size_t room = size * count, wanted = (curl_off_t)room < b->left ? room : (size_t)b->left;
+  const size_t got = fread(bytes, 1, wanted, b->file);
+  if (got < wanted && ferror(b->file)) return CURL_READFUNC_ABORT;
+  b->left -= (curl_off_t)got;
+  return got;
+}
+
+/* libcurl begins anew where a connection that was kept turns out to be dead. */
+static int seek_body(void *data, curl_off_t offset, int origin) {
+  body *b = data;
+  if (origin != SEEK_SET || offset < 0 || offset > b->bytes || fseeko(b->file, (off_t)(b->from + offset), SEEK_SET)) return CURL_SEEKFUNC_FAIL;
+  b->left = b->bytes - offset;
+  return CURL_SEEKFUNC_OK;
 }
 
 int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *status, sw_buffer *answer) {
-  curl_off_t bytes = 0;
-  FILE *file = m->file ? open_body(m->file, &bytes) : NULL;
-  if (m->file && !file) return -1;
+  body b = {0};
+  if (m->file && open_body(m, &b)) return -1;
+  c->message = m;
   sw_buffer_clear(answer);
   curl_easy_reset(c->curl); /* keeps the connection */
   sw_http_set_up(c->curl);
@@ -152,24 +186,30 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
     curl_easy_setopt(c->curl, CURLOPT_USERNAME, c->user);
     curl_easy_setopt(c->curl, CURLOPT_PASSWORD, c->password);
   }
-  if (file) {
+  sw_buffer type = {0};
+  if ((m->json || m->file) && !refused)
+    refused = sw_buffer_print(&type, "Content-Type: %s", m->type ? m->type : m->file ? "application/octet-stream" : "application/json");
+  if (type.data) headers = curl_slist_append(headers, type.data);
+  sw_buffer_close(&type);
+  if (b.file) {
     curl_easy_setopt(c->curl, CURLOPT_UPLOAD, 1L);
-    curl_easy_setopt(c->curl, CURLOPT_READDATA, file);
-    curl_easy_setopt(c->curl, CURLOPT_INFILESIZE_LARGE, bytes);
+    curl_easy_setopt(c->curl, CURLOPT_READFUNCTION, read_body);
+    curl_easy_setopt(c->curl, CURLOPT_READDATA, &b);
+    curl_easy_setopt(c->curl, CURLOPT_SEEKFUNCTION, seek_body);
+    curl_easy_setopt(c->curl, CURLOPT_SEEKDATA, &b);
+    curl_easy_setopt(c->curl, CURLOPT_INFILESIZE_LARGE, b.bytes);
     curl_easy_setopt(c->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(c->curl, CURLOPT_LOW_SPEED_TIME, m->seconds);
-    headers = curl_slist_append(headers, "Content-Type: application/octet-stream");
   } else {
     curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, m->seconds);
     if (m->json) curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, m->json);
-    if (m->json) headers = curl_slist_append(headers, "Content-Type: application/json");
   }
   curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, m->method);
   curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
   if (!refused) c->code = curl_easy_perform(c->curl);
   curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, status);
   curl_slist_free_all(headers);
-  if (file) fclose(file);
+  if (b.file) fclose(b.file);
   if (refused) return -1;
   if (!c->code) atomic_fetch_add(c->moved, 1);
   if (c->code == CURLE_WRITE_ERROR) return sw_fail_in("the answer"); /* on_body said why */

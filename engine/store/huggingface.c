@@ -2,7 +2,10 @@
 #include "engine/store/huggingface.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/sha256.h"
+#include "engine/store/hub.h"
 #include "engine/store/import.h"
+#include "engine/store/json.h"
 #include "engine/store/safetensors.h"
 
 #include <errno.h>
@@ -11,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+enum { MAX_ORIGIN = 1 << 20 };
 
 static int folder_has(void *self, const char *name) {
   char path[PATH_MAX]; /* no longer path can exist */
@@ -42,7 +47,39 @@ static int import_folder_as(const char *folder, const char *format, const char *
   return sw_import_source(&source, format, name, out);
 }
 
-int sw_import_folder(const char *folder, sw_checkpoint *out) {
+int sw_import_own(const char *folder, int quiet, sw_checkpoint *out) {
+  sw_checkpoint_init(out);
+  char *origin_path = sw_path_join(folder, SW_HUB_ORIGIN), *path = sw_path_join(folder, SW_HUB_CHECKPOINT);
+  char *weights = sw_path_join(folder, SW_HUB_WEIGHTS);
+  json_t *origin = NULL;
+  int found = origin_path && path && weights ? 0 : -1;
+  if (!found && sw_exists(origin_path) && sw_exists(path)) {
+    const char *why = NULL;
+    char digest[65];
+    origin = sw_json_read(origin_path, MAX_ORIGIN);
+    const char *known = sw_json_string(origin, "weights_sha256"), *content = sw_json_string(origin, "content_sha256");
+    if (!content)
+      why = SW_HUB_ORIGIN " does not say what it should hold";
+    else if (sw_exists(weights) && (!known || sw_sha256_file(weights, digest) || strcmp(digest, known)))
+      why = "it is of other weights than " SW_HUB_WEIGHTS;
+    else if (sw_checkpoint_read(path, out))
+      why = sw_error();
+    else if (strcmp(out->content_sha256, content))
+      why = "its content hash is another than " SW_HUB_ORIGIN " says";
+    found = !why;
+    if (why && !quiet) fprintf(stderr, "%s is left out: %s\n", SW_HUB_CHECKPOINT, why);
+    if (why) sw_checkpoint_close(out);
+  }
+  json_decref(origin);
+  free(origin_path);
+  free(path);
+  free(weights);
+  return found;
+}
+
+int sw_import_folder(const char *folder, int quiet, sw_checkpoint *out) {
+  const int own = sw_import_own(folder, quiet, out);
+  if (own) return own < 0 ? -1 : 0;
   char *name = sw_strdup(folder);
   if (!name) return -1;
   for (size_t n = strlen(name); n > 1 && name[n - 1] == '/';) name[--n] = 0;
@@ -74,7 +111,7 @@ static int looks_like_id(const char *source) {
 
 int sw_import(const char *source, const char *cache, int quiet, sw_checkpoint *out) {
   sw_checkpoint_init(out);
-  if (sw_is_folder(source)) return sw_import_folder(source, out);
+  if (sw_is_folder(source)) return sw_import_folder(source, quiet, out);
   if (sw_exists(source)) {
     if (ends_with(source, ".whl") || ends_with(source, ".zip")) return sw_import_wheel(source, out);
     return sw_fail(

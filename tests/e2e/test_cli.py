@@ -21,7 +21,7 @@ def write(path, *lines):
 def test_standard_output(base):
     """Where standard output cannot take it all, that is a failure, whoever prints."""
     asked = [[os.path.join(BIN, "skillwatch"), a] for a in ("--help", "--version")]
-    for name in ("train", "infer", "pull", "export", "show", "eval", "compare", "top", "bench", "devices"):
+    for name in ("train", "infer", "pull", "export", "push", "show", "eval", "compare", "top", "bench", "devices"):
         asked += [[os.path.join(BIN, "skillwatch-" + name), a] for a in ("--help", "--version")]
     asked += [[os.path.join(BIN, "skillwatch-infer"), "tag", "--help"], [os.path.join(BIN, "skillwatch-train"), "ner", "--help"]]
     for args in asked:

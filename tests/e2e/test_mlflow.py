@@ -4,7 +4,7 @@ A scripted server on this machine plays MLflow. Where the mlflow package is inst
 
 usage: test_mlflow.py [--no-real]
 """
-import base64, http.server, json, os, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
+import base64, contextlib, http.server, json, os, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from tiny import BIN, SAMPLES, Checks, program, samples_base
@@ -353,10 +353,13 @@ def test_usage(runs, work):
     check.refused(done, "control character", "a token with a line break", (1,))
 
 
-def test_real(runs, work):
+@contextlib.contextmanager
+def real_server(work):
+    """The address of an MLflow server of our own; None where the package is not installed beside this Python."""
     mlflow = os.path.join(os.path.dirname(sys.executable), "mlflow")
     if not os.path.exists(mlflow):
         print("the real server is left out: pip install mlflow beside this Python brings it (850 MB)")
+        yield None
         return
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -367,14 +370,23 @@ def test_real(runs, work):
                                "--artifacts-destination", os.path.join(work, "artifacts")], stdout=log, stderr=log, start_new_session=True,
                               env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
     try:
-        def ask(path, **body):
-            request = urllib.request.Request(url + API + path, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
-            return json.load(urllib.request.urlopen(request, timeout=30))
         for _ in range(120):
             try:
                 if urllib.request.urlopen(url + "/health", timeout=2).read() == b"OK": break
             except OSError:
                 time.sleep(1)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def test_real(runs, work):
+    with real_server(work) as url:
+        if not url: return
+        def ask(path, **body):
+            request = urllib.request.Request(url + API + path, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+            return json.load(urllib.request.urlopen(request, timeout=30))
         run = runs.start(url, "--mlflow-experiment", "real", "--mlflow-model", "tagger", "--epochs", "400", name="real")
         while run.poll() is None and (not os.path.exists(runs.path("real.last.h5")) or "mlflow_run_id" not in content(runs.path("real.last.h5"))[1]): time.sleep(0.2)
         run.send_signal(signal.SIGTERM)
@@ -398,9 +410,6 @@ def test_real(runs, work):
         versions = ask("model-versions/search?filter=" + urllib.parse.quote("name='tagger'"))["model_versions"]
         check([(v["run_id"], v["source"]) for v in versions] == [(run_id, run["info"]["artifact_uri"] + "/real.h5")], f"{versions}")
         print("the real server agrees")
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
 
 
 def main():

@@ -282,7 +282,7 @@ def test_tls(work, files, reference):
     hub.fresh(model__safetensors=[redirect(storage.url + there, **linked)] * 2)
     storage.fresh(model__safetensors=[cut(0.5)])
     pull.run(trust=trust, token=TOKEN)
-    check(len(storage.log) == 2 and not any("Authorization" in headers for _, headers in storage.log), "no token for storage over TLS")
+    check(len(storage.log) == 2 and not any("Authorization" in headers for _, headers in storage.log), f"no token for storage over TLS: {storage.log}")
     check(storage.log[1][1].get("Range") == f"bytes={size // 2}-", "storage over TLS is resumed")
     hub.fresh(model__safetensors=[redirect(hub.url + there, **linked)])
     pull.run(trust=trust, token=TOKEN, endpoint=f"https://localhost:{hub.port}")
