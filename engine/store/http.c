@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_HOPS = 10, MAX_TRIES = 6, MAX_CONNECT_TRIES = 3, MAX_ATTEMPTS = 200, MAX_WAIT = 60, ETAG = 160, URL = 4096 };
+enum { MAX_HOPS = 10, MAX_CONNECT_TRIES = 3, MAX_ATTEMPTS = 200, MAX_WAIT = 60, MAX_ASKED = 86400, ETAG = 160, URL = 4096 };
 
 typedef struct {
   const sw_http_request *request;
@@ -220,7 +220,7 @@ static int on_progress(void *data, curl_off_t total, curl_off_t now, curl_off_t 
 
 /* --- one request */
 
-static int same_origin(const char *a, const char *b) {
+int sw_http_same_origin(const char *a, const char *b) {
   int same = 1;
   CURLU *x = curl_url(), *y = curl_url();
   if (!x || !y || curl_url_set(x, CURLUPART_URL, a, 0) || curl_url_set(y, CURLUPART_URL, b, 0)) same = 0;
@@ -238,23 +238,27 @@ static int same_origin(const char *a, const char *b) {
   return same;
 }
 
-/* Resolves a Location against the URL it came from. */
-static int follow(transfer *t, char url[URL]) {
+char *sw_http_redirect(const char *url, const char *location) {
   CURLU *base = curl_url();
-  char *next = NULL;
-  int status = -1;
-  if (!base || curl_url_set(base, CURLUPART_URL, url, 0) || curl_url_set(base, CURLUPART_URL, t->location, 0) ||
+  char *next = NULL, *copy = NULL;
+  if (!base || curl_url_set(base, CURLUPART_URL, url, 0) || curl_url_set(base, CURLUPART_URL, location, 0) ||
       curl_url_get(base, CURLUPART_URL, &next, 0) || strlen(next) >= URL)
-    sw_fail("%s: the server redirects to an address that is not valid", t->request->name);
+    sw_fail("the server redirects to an address that is not valid");
   else if (strncasecmp(next, "https://", 8) && (strncasecmp(next, "http://", 7) || !strncasecmp(url, "https://", 8)))
-    sw_fail("%s: the server redirects from https to something unsafe; refused", t->request->name);
-  else {
-    strcpy(url, next);
-    status = 0;
-  }
+    sw_fail("the server redirects from https to something unsafe; refused");
+  else
+    copy = sw_strdup(next);
   curl_free(next);
   curl_url_cleanup(base);
-  return status ? fail_here(t) : 0;
+  return copy;
+}
+
+static int follow(transfer *t, char url[URL]) {
+  char *next = sw_http_redirect(url, t->location);
+  if (!next) return sw_fail_in("%s", t->request->name), fail_here(t);
+  strcpy(url, next);
+  free(next);
+  return 0;
 }
 
 static struct curl_slist *make_headers(const transfer *t) {
@@ -278,7 +282,7 @@ static CURLcode perform(transfer *t) {
   snprintf(url, sizeof url, "%s", t->request->url);
   t->linked_etag[0] = 0;
   for (int hop = 0; hop < MAX_HOPS; hop++) {
-    t->own_host = same_origin(url, t->request->url);
+    t->own_host = sw_http_same_origin(url, t->request->url);
     t->status = 0;
     t->again = 0;
     t->error[0] = t->retry_after[0] = t->etag[0] = t->location[0] = 0;
@@ -317,34 +321,29 @@ static CURLcode perform(transfer *t) {
 
 /* --- trying again */
 
-static double wait_seconds(const transfer *t, int failures) {
-  double wait = 0.5 * (double)(1u << (failures < 8 ? failures - 1 : 7));
-  if (t->retry_after[0]) {
-    char *end;
-    double asked = strtod(t->retry_after, &end);
-    if (*end) { /* a date */
-      time_t when = curl_getdate(t->retry_after, NULL);
-      asked = when > 0 ? difftime(when, time(NULL)) : 0;
-    }
-    if (asked > wait) return asked < MAX_WAIT ? asked : MAX_WAIT;
+double sw_http_wait(int failures, const char *retry_after) {
+  double wait = 0.5 * (double)(1u << (failures < 1 ? 0 : failures < 8 ? failures - 1 : 7));
+  if (retry_after && retry_after[0]) {
+    const int seconds = !retry_after[strspn(retry_after, "0123456789")];
+    const time_t when = seconds ? 0 : curl_getdate(retry_after, NULL);
+    const double asked = seconds ? strtod(retry_after, NULL) : when > 0 ? difftime(when, time(NULL)) : 0;
+    if (asked > wait) return asked < MAX_ASKED ? asked : MAX_ASKED;
   }
   sw_random jitter = {.seed = (uint64_t)getpid() << 32 ^ (uint64_t)(sw_clock() * 1e6), .stream = 0x68747470};
   wait *= 0.75 + 0.5 * (double)sw_random_float(&jitter);
   return wait < MAX_WAIT ? wait : MAX_WAIT;
 }
 
-static void pause_for(double seconds) {
+void sw_http_pause(double seconds) {
   struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
   while (nanosleep(&left, &left) && errno == EINTR) {
   }
 }
 
-static int is_temporary(CURLcode code, const transfer *t) {
-  long status = t->status;
+int sw_http_is_temporary(int code, long status) {
   switch (code) {
-  case CURLE_OK: /* a storage host denies access where its signed address is too old: the Hub gives a new one */
-    return (!t->own_host && (status == 401 || status == 403)) || status == 408 || status == 429 ||
-           (status >= 500 && status <= 599 && status != 501 && status != 505);
+  case CURLE_OK:
+    return status == 408 || status == 429 || (status >= 500 && status <= 599 && status != 501 && status != 505);
   case CURLE_COULDNT_RESOLVE_HOST:
   case CURLE_COULDNT_RESOLVE_PROXY:
   case CURLE_COULDNT_CONNECT:
@@ -360,6 +359,11 @@ static int is_temporary(CURLcode code, const transfer *t) {
   default:
     return 0;
   }
+}
+
+/* A storage host denies access where its signed address is too old: the Hub gives a new one. */
+static int is_temporary(CURLcode code, const transfer *t) {
+  return sw_http_is_temporary((int)code, t->status) || (!code && !t->own_host && (t->status == 401 || t->status == 403));
 }
 
 static int never_connected(CURLcode code) {
@@ -448,16 +452,17 @@ static int run(transfer *t) {
       continue;
     }
     failures = t->received && t->digest[0] ? 1 : failures + 1; /* what arrived is kept, so this is progress */
-    if (!is_temporary(code, t) || failures >= (never_connected(code) ? MAX_CONNECT_TRIES : MAX_TRIES))
+    if (!is_temporary(code, t) || failures >= (never_connected(code) ? MAX_CONNECT_TRIES : SW_HTTP_TRIES))
       return report_failure(t, code);
-    double wait = wait_seconds(t, failures);
+    double wait = sw_http_wait(failures, t->retry_after);
+    if (wait > MAX_WAIT) wait = MAX_WAIT;
     if (!t->request->quiet) {
       sw_progress_close(&t->progress);
       fprintf(stderr, "%s: %s%s; trying again in %.1f s\n", t->request->name,
               code ? "connection trouble: " : "the server is busy", code ? curl_easy_strerror(code) : "", wait);
       sw_progress_open(&t->progress, t->request->name, 0, 0);
     }
-    pause_for(wait);
+    sw_http_pause(wait);
   }
   return sw_fail("%s: the connection was cut %d times; what arrived is kept, run the command again", t->request->name,
                  MAX_ATTEMPTS);

@@ -41,4 +41,20 @@ int sw_http_download(const sw_http_request *request, sw_http_result *result);
  * authorities above are trusted. Returns the environment variable that named them, or NULL. */
 void *sw_http_open(void);
 const char *sw_http_set_up(void *curl);
+
+/* The rule for trying again, for all who ask a server. */
+enum { SW_HTTP_TRIES = 6 }; /* as many requests as one is worth */
+/* 1 where the same request may succeed later: libcurl's code says that the connection failed, or it is 0 (CURLE_OK) and the HTTP status is 408,
+ * 429 or 5xx (less 501 and 505). */
+int sw_http_is_temporary(int code, long status);
+/* Seconds to wait after the `failures`-th failure in a row (from 1): 0.5, 1, 2 ... 60 with a quarter of jitter, or what the header Retry-After says
+ * (seconds or a date; NULL or "": none), where that is longer: up to a day, so that the caller says whether it waits so long or gives up. */
+double sw_http_wait(int failures, const char *retry_after);
+void sw_http_pause(double seconds);
+
+/* 1 where scheme, host and port are the same: a secret for `a` may go to `b`. */
+int sw_http_same_origin(const char *a, const char *b);
+/* The address that a Location (relative or absolute) in the answer from `url` means; free() it. NULL with a message where it is none, or leads from
+ * https to anything else. */
+char *sw_http_redirect(const char *url, const char *location);
 #endif

@@ -17,14 +17,32 @@ struct sw_http_client {
   atomic_int *stop;
   atomic_ullong *moved;
   curl_off_t seen; /* bytes of this request */
+  CURLcode code;   /* of the last request */
   char error[CURL_ERROR_SIZE];
 };
 
-/* A line break in a login would begin another header. */
-static int check_login(const char *text) {
+/* A line break in a login or a header would begin another header. */
+static int check_value(const char *text, const char *what) {
   for (; text && *text; text++)
-    if ((unsigned char)*text < 0x20 || *text == 0x7f) return sw_fail("the login for the server holds a line break or another control character");
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) return sw_fail("%s holds a line break or another control character", what);
   return 0;
+}
+
+static int check_login(const char *text) { return check_value(text, "the login for the server"); }
+
+static int add_header(struct curl_slist **list, const sw_http_header *h) {
+  char what[128];
+  sw_buffer line = {0};
+  snprintf(what, sizeof what, "the header %.64s", h->name);
+  if (!h->name[0] || strpbrk(h->name, ": \t\r\n")) return sw_fail("'%.64s' is no name of a header", h->name);
+  if (check_value(h->value, what)) return -1;
+  /* "Name;" is how libcurl is told of a header without a value: "Name:" would remove it */
+  int status = sw_buffer_print(&line, h->value[0] ? "%s: %s" : "%s;", h->name, h->value);
+  struct curl_slist *longer = status ? NULL : curl_slist_append(*list, line.data);
+  sw_buffer_close(&line);
+  if (!status && !longer) status = sw_fail_memory("the headers");
+  if (longer) *list = longer;
+  return status;
 }
 
 int sw_http_client_open(const sw_http_login *login, atomic_int *stop, atomic_ullong *moved, sw_http_client **out) {
@@ -61,6 +79,24 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *data) {
   return sw_buffer_append(data, bytes, size * count) ? 0 : size * count;
 }
 
+static size_t on_header(char *line, size_t size, size_t count, void *data) {
+  const sw_http_message *m = data;
+  const size_t bytes = size * count;
+  for (size_t i = 0; i < m->num_wanted; i++) {
+    sw_http_wanted *w = &m->wanted[i];
+    const size_t length = strlen(w->name);
+    if (bytes > 5 && !memcmp(line, "HTTP/", 5)) w->value[0] = 0; /* a new answer begins */
+    if (bytes <= length || line[length] != ':' || strncasecmp(line, w->name, length)) continue;
+    const char *from = line + length + 1, *end = line + bytes;
+    while (from < end && (*from == ' ' || *from == '\t')) from++;
+    while (end > from && (unsigned char)end[-1] <= ' ') end--;
+    const size_t kept = (size_t)(end - from) < sizeof w->value ? (size_t)(end - from) : 0;
+    memcpy(w->value, from, kept);
+    w->value[kept] = 0;
+  }
+  return bytes;
+}
+
 static int on_progress(void *data, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up) {
   sw_http_client *c = data;
   if (up + down != c->seen) atomic_fetch_add(c->moved, 1);
@@ -90,6 +126,8 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   sw_http_set_up(c->curl);
   c->error[0] = 0;
   c->seen = 0;
+  *status = 0;
+  c->code = CURLE_OK;
   curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(c->curl, CURLOPT_URL, m->url);
   curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
@@ -97,10 +135,17 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->error);
   curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, answer);
+  for (size_t i = 0; i < m->num_wanted; i++) m->wanted[i].value[0] = 0;
+  if (m->num_wanted) {
+    curl_easy_setopt(c->curl, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(c->curl, CURLOPT_HEADERDATA, (void *)m);
+  }
   curl_easy_setopt(c->curl, CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(c->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
   curl_easy_setopt(c->curl, CURLOPT_XFERINFODATA, c);
   struct curl_slist *headers = curl_slist_append(NULL, "Expect:"); /* no waiting for "100 Continue" */
+  int refused = 0;
+  for (size_t i = 0; i < m->num_headers && !refused; i++) refused = add_header(&headers, &m->headers[i]);
   if (c->authorization) headers = curl_slist_append(headers, c->authorization);
   if (c->user) {
     curl_easy_setopt(c->curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
@@ -121,10 +166,14 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   }
   curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, m->method);
   curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
-  CURLcode code = curl_easy_perform(c->curl);
+  if (!refused) c->code = curl_easy_perform(c->curl);
   curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, status);
   curl_slist_free_all(headers);
   if (file) fclose(file);
-  if (!code) atomic_fetch_add(c->moved, 1);
-  return code ? sw_fail("%s", c->error[0] ? c->error : curl_easy_strerror(code)) : 0;
+  if (refused) return -1;
+  if (!c->code) atomic_fetch_add(c->moved, 1);
+  if (c->code == CURLE_WRITE_ERROR) return sw_fail_in("the answer"); /* on_body said why */
+  return c->code ? sw_fail("%s", c->error[0] ? c->error : curl_easy_strerror(c->code)) : 0;
 }
+
+int sw_http_client_code(const sw_http_client *c) { return (int)c->code; }
