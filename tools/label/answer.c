@@ -111,7 +111,7 @@ static int read_marked(const char *text, size_t bytes, const sw_label_names *lab
     } else if (left > 1 && !memcmp(text + i, "@@", 2) && !inside) {
       inside = 1;
       at_start = m->plain.size;
-    } else if (left > 1 && !memcmp(text + i, "##", 2) && inside) {
+    } else if (left > 1 && !memcmp(text + i, "##", 2) && inside && (left == 2 || text[i + 2] != '#')) { /* of "C###" the first is C#'s */
       inside = 0;
       status = mark(m, at_start, only_label(labels));
     } else {
@@ -337,26 +337,35 @@ static int names_nothing(const char *answer, size_t bytes, const char *sentence,
   return same;
 }
 
+/* The first JSON value in the text that begins with that bracket and has a shape that is known. A list within an object is not looked at by itself. */
+static int from_bracket(const char *text, size_t bytes, char bracket, const sw_label_names *labels, sw_mentions *out) {
+  size_t used;
+  int starts = 0;
+  for (size_t i = 0; i < bytes && starts < MAX_STARTS; i++) {
+    json_t *value;
+    if (text[i] == '{' && bracket == '[' && ++starts && (used = balanced(text + i, bytes - i))) i += used - 1;
+    if (text[i] != bracket) continue;
+    starts++;
+    if (parse(text + i, bytes - i, &value, &used)) return -1;
+    if (!value) continue;
+    const int status = from_json(value, labels, 2, out);
+    json_decref(value);
+    if (status <= 0) return status;
+    clear(out);
+    i += used - 1;
+  }
+  return 1;
+}
+
 int sw_answer_read(const char *answer, size_t bytes, const char *sentence, size_t sentence_bytes, const sw_label_names *labels, sw_mentions *out,
                    char reason[SW_REASON]) {
   clear(out);
   reason[0] = 0;
   if (sw_check_utf8(answer, bytes)) return snprintf(reason, SW_REASON, "the answer is not valid UTF-8"), 1;
   skip_thoughts(&answer, &bytes);
-  int starts = 0, status = 0;
-  for (size_t i = 0; i < bytes && starts < MAX_STARTS; i++) {
-    if (answer[i] != '{' && answer[i] != '[') continue;
-    json_t *value;
-    size_t used;
-    starts++;
-    if (parse(answer + i, bytes - i, &value, &used)) return -1;
-    if (!value) continue;
-    status = from_json(value, labels, 2, out);
-    json_decref(value);
-    if (status <= 0) return status;
-    clear(out);
-    i += used - 1;
-  }
+  int status = from_bracket(answer, bytes, '{', labels, out);
+  if (status > 0) status = from_bracket(answer, bytes, '[', labels, out);
+  if (status <= 0) return status;
   status = from_marked(answer, bytes, labels, out);
   if (status <= 0) return status;
   clear(out);

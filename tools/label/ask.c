@@ -47,7 +47,7 @@ typedef struct {
   sw_question question;
   sw_buffer body, answer;
   int too_long, hopeless; /* hopeless: asking again would not have helped */
-  double reserved;        /* its expected price while it runs */
+  double reserved, taken; /* while it runs: its expected price, and tokens */
   char retry_after[64], error[CURL_ERROR_SIZE];
 } slot;
 
@@ -100,10 +100,12 @@ static size_t on_header(char *line, size_t size, size_t count, void *data) {
 
 static double price(const asker *a, double in, double out) { return (in * a->o->price_in + out * a->o->price_out) / 1e6; }
 
-static double expected_price(const asker *a, const sw_question *q) {
-  const double scale = a->asked_in > 0 ? a->billed_in / a->asked_in : 1;
-  return price(a, q->tokens_in * scale, q->tokens_out * scale);
-}
+/* Bills so far correct the guesses. */
+static double scale_of(const asker *a) { return a->asked_in > 0 ? a->billed_in / a->asked_in : 1; }
+
+static double expected_price(const asker *a, const sw_question *q) { return price(a, q->tokens_in * scale_of(a), q->tokens_out * scale_of(a)); }
+
+static double expected_tokens(const asker *a, const sw_question *q) { return (q->tokens_in + q->tokens_out) * scale_of(a); }
 
 /* 1: there is money for one more. */
 static int afford(asker *a, const sw_question *q) {
@@ -138,7 +140,7 @@ static int start(asker *a, slot *s, double now) {
   curl_easy_setopt(s->curl, CURLOPT_PRIVATE, s);
   if (curl_multi_add_handle(a->multi, s->curl)) return sw_fail("libcurl cannot start a request");
   a->requests.level -= 1;
-  a->tokens.level -= s->question.tokens_in + s->question.tokens_out;
+  a->tokens.level -= s->taken = expected_tokens(a, &s->question);
   a->reserved += s->reserved = expected_price(a, &s->question);
   a->counts->requests++;
   a->counts->retries += s->failures > 0;
@@ -170,7 +172,7 @@ static int fill(asker *a, double *wait) {
       s->used = 0;
       continue;
     }
-    double left = s->due - now, turn = bucket_wait(&a->requests, 1, now), room = bucket_wait(&a->tokens, s->question.tokens_in + s->question.tokens_out, now);
+    double left = s->due - now, turn = bucket_wait(&a->requests, 1, now), room = bucket_wait(&a->tokens, expected_tokens(a, &s->question), now);
     if (a->held - now > left) left = a->held - now;
     if (turn > left) left = turn;
     if (room > left) left = room;
@@ -276,7 +278,7 @@ static int on_answer(asker *a, slot *s) {
     reply.tokens_out = reply.estimated ? (uint64_t)s->question.tokens_out : (uint64_t)json_integer_value(out);
   }
   const double billed = (double)reply.tokens_in + (double)reply.tokens_out;
-  a->tokens.level += s->question.tokens_in + s->question.tokens_out - billed;
+  a->tokens.level += s->taken - billed;
   a->spent += price(a, (double)reply.tokens_in, (double)reply.tokens_out);
   if (answer) {
     a->asked_in += s->question.tokens_in;
@@ -307,7 +309,7 @@ static int on_end(asker *a, slot *s, CURLcode code) {
   a->reserved -= s->reserved;
   blot_out(a, &s->answer);
   if (!code && status == 200) return on_answer(a, s);
-  a->tokens.level += s->question.tokens_in + s->question.tokens_out;
+  a->tokens.level += s->taken;
   server_says(s, says);
   sw_reply reply = {.reason = reason};
   if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
@@ -334,15 +336,17 @@ static int on_end(asker *a, slot *s, CURLcode code) {
   return try_again(a, s, &reply, later, wait);
 }
 
+/* How many requests ended; -1 on failure. */
 static int collect(asker *a) {
-  int left, status = 0;
-  for (CURLMsg *m; !status && (m = curl_multi_info_read(a->multi, &left));) {
+  int left, ended = 0;
+  for (CURLMsg *m; (m = curl_multi_info_read(a->multi, &left));) {
     char *s = NULL;
     if (m->msg != CURLMSG_DONE) continue;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &s);
-    status = on_end(a, (slot *)(void *)s, m->data.result);
+    if (on_end(a, (slot *)(void *)s, m->data.result)) return -1;
+    ended++;
   }
-  return status;
+  return ended;
 }
 
 static int busy(const asker *a) {
@@ -365,8 +369,11 @@ static int loop(asker *a) {
     if (fill(a, &wait)) return -1;
     if (!busy(a)) return 0;
     int running;
-    if (curl_multi_perform(a->multi, &running) || collect(a)) return -1;
+    if (curl_multi_perform(a->multi, &running)) return sw_fail("libcurl cannot go on with its requests");
+    const int ended = collect(a);
+    if (ended < 0) return -1;
     show(a);
+    if (ended) continue; /* slots are free */
     if (curl_multi_poll(a->multi, NULL, 0, (int)(wait * 1000) + 1, NULL)) return sw_fail("libcurl cannot wait for the server");
   }
   return -1;
