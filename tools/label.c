@@ -4,8 +4,9 @@
 #include "base/options.h"
 #include "engine/store/config_file.h"
 #include "engine/store/http.h"
+#include "kernels/backend.h"
 #include "tools/label/audit.h"
-#include "tools/label/run.h"
+#include "tools/label/pick.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@
 
 typedef struct {
   sw_label_options run;
-  const char *base_url, *key_name, *labels, *structured, *form, *export_to, *input_format, *audit, *of;
+  const char *base_url, *key_name, *labels, *structured, *form, *export_to, *input_format, *audit, *of, *device;
+  int pick, threads;
   char *rejected; /* owned */
 } settings;
 
@@ -111,7 +113,11 @@ static int check(settings *s) {
   if (s->export_to && form) return sw_fail("--format and --export exclude each other");
   if (s->export_to && s->audit) return sw_fail("--audit and --export exclude each other: compare what people made of it, with --of");
   if (o->form == SW_WRITE_TOKENS && !o->checkpoint) return sw_fail("--format tokens needs the checkpoint whose tokenizer it is for: -m FILE");
-  if (!o->prompt.model) return sw_fail("which model? --model NAME, as its server calls it");
+  if (s->pick < 0) return sw_fail("--pick wants a number above 0");
+  if (s->pick && !o->checkpoint) return sw_fail("--pick needs the tagger whose uncertainty counts: -m FILE");
+  if (s->pick && sw_device_check(s->device, s->threads)) return -1;
+  if (s->pick && !o->prompt.model && (o->dry_run || s->audit || o->form == SW_WRITE_TOKENS)) return sw_fail("--pick without --model only writes sentences down");
+  if (!o->prompt.model && !s->pick) return sw_fail("which model? --model NAME, as its server calls it");
   if (o->prompt.temperature == -2) o->prompt.temperature = o->prompt.votes > 1 ? 0.7 : 0;
   if (o->output && !o->rejected) {
     if (sw_buffer_print(&rejected, "%s.rejected.jsonl", o->output)) return -1;
@@ -126,7 +132,7 @@ static int check(settings *s) {
 static int body(int argc, char **argv) {
   const char *address = getenv("OPENAI_BASE_URL");
   settings s = {.base_url = address && address[0] ? address : "https://api.openai.com/v1", .key_name = "OPENAI_API_KEY", .labels = "knowledge,skill", .structured = "schema",
-                .form = "spans", .input_format = "auto"};
+                .form = "spans", .input_format = "auto", .device = "auto"};
   sw_label_options *o = &s.run;
   o->prompt = (sw_prompt_options){.temperature = -2, .max_tokens = 1024, .votes = 1, .seed = -1};
   o->ask = (sw_ask_options){.parallel = 8, .tries = SW_HTTP_TRIES, .seconds = 120};
@@ -140,7 +146,10 @@ static int body(int argc, char **argv) {
       {"prompt", 0, SW_OPTION_TEXT, &o->prompt.path, "FILE", "instructions and examples (else: the program's own)"},
       {"format", 0, SW_OPTION_TEXT, &s.form, "F", "spans, or tokens: WordPieces of -m with B/I/O tags"},
       {"export", 0, SW_OPTION_TEXT, &s.export_to, "TOOL", "write what label-studio or doccano imports, for people to correct"},
-      {"checkpoint", 'm', SW_OPTION_TEXT, &o->checkpoint, "FILE", "whose tokenizer --format tokens uses"},
+      {"pick", 0, SW_OPTION_INT, &s.pick, "N", "only the N sentences that the tagger -m is least sure of; without --model: write them down"},
+      {"checkpoint", 'm', SW_OPTION_TEXT, &o->checkpoint, "FILE", "tagger of --pick; its tokenizer makes the WordPieces of --format tokens"},
+      {"device", 0, SW_OPTION_TEXT, &s.device, "D", "of --pick: auto, cpu or cuda[:N]"},
+      {"threads", 0, SW_OPTION_INT, &s.threads, "N", "of --pick; 0: one a core"},
       {"sentences", 0, SW_OPTION_FLAG, &o->whole, NULL, "each text is one sentence already"},
       {"column", 0, SW_OPTION_TEXT, &o->postings.column, "NAME", "column or key of the text (else: description, text, the only one)"},
       {"id-column", 0, SW_OPTION_TEXT, &o->postings.id_column, "NAME", "column or key of the id (else: id, job_id, number)"},
@@ -181,6 +190,7 @@ static int body(int argc, char **argv) {
           "With --audit GOLD --of LABELS: how far labels and people agree.",
       .example = "skillwatch label postings/ --model gpt-4o --price-in 2.5 --price-out 10 --budget 5 -o labels.jsonl\n"
                  "  skillwatch label postings/ --base-url http://localhost:8000/v1 --model llama --votes 3 -o labels.jsonl\n"
+                 "  skillwatch label postings/ --pick 500 -m ner.h5 --model gpt-4o -o labels.jsonl\n"
                  "  skillwatch label --audit people.jsonl --of labels.jsonl",
       .options = options,
   };
@@ -191,10 +201,13 @@ static int body(int argc, char **argv) {
   if (status) {
     code = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   } else {
-    code = s.of ? SW_EXIT_DONE : sw_label_run_all(o);
+    code = s.pick && sw_label_pick(o, (size_t)s.pick, s.device, s.threads) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+    if (!code && !o->prompt.model && !s.of) code = sw_label_write_picked(o) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+    else if (!code && !s.of) code = sw_label_run_all(o);
     if (!code && s.audit && !o->dry_run && sw_label_audit(s.audit, s.of ? s.of : o->output, o->json)) code = sw_exit_message(SW_EXIT_FAILED);
   }
   for (int i = 0; i < o->labels.count; i++) free(o->labels.names[i]);
+  free(o->picked);
   free(o->url);
   free(s.rejected);
   sw_list_close(&o->inputs);

@@ -18,6 +18,7 @@ static const struct {
     {"pull", "make a checkpoint from a Hugging Face model: folder, wheel or Hub id"},
     {"export", "write a checkpoint as a folder that transformers loads"},
     {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
+    {"label", "have a chat model label sentences, for train ner"},
     {"train", "fine-tune, learn labels: skillwatch train ner|classify ..."},
     {"infer", "tag postings, embed and classify texts: skillwatch infer tag|embed|classify ..."},
     {"eval", "score a checkpoint on labelled data"},

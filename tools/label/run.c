@@ -14,10 +14,10 @@ int sw_label_is_picked(const sw_label_options *o, uint64_t number) {
   if (!o->picked) return 1;
   while (low < high) {
     const size_t middle = (low + high) / 2;
-    if (o->picked[middle] < number) low = middle + 1;
+    if (o->picked[middle].number < number) low = middle + 1;
     else high = middle;
   }
-  return low < o->num_picked && o->picked[low] == number;
+  return low < o->num_picked && o->picked[low].number == number;
 }
 
 static int open_stream(const sw_label_options *o, const char *rejected, sw_sentences *out) {

@@ -19,7 +19,10 @@ typedef struct {
   sw_write_form form;
   int whole, resume, dry_run, quiet, json;
   double price_in, price_out, budget;
-  uint64_t *picked;       /* [num_picked] numbers of the sentences that are asked about, ascending; NULL: all */
+  struct sw_picked {
+    uint64_t number;      /* of a sentence, among all of the inputs, from 0 */
+    double score;
+  } *picked;              /* [num_picked] those that are asked about, ascending by number; NULL: all */
   size_t num_picked;
 } sw_label_options;
 
