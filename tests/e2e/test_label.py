@@ -252,6 +252,8 @@ def test_refused(work):
         server = Server(faults=[status(code, Location=elsewhere.url + "/chat/completions")] * 1000)
         check.refused(work.run(server, path, "--sentences", expect=1), part, f"HTTP {code}", (1,))
         check(len(server.log) <= 9 and not elsewhere.log, f"HTTP {code}: at once, and nowhere else: {len(server.log)}")
+    server = Server(faults=[status(429, Retry_After="100000")] * 1000)
+    check.refused(work.run(server, path, "--sentences", expect=75), "HTTP status 429", "a server that wants to be left alone for a day", (75,))
     server = Server(faults=[status(400)] * 1000)
     check.refused(work.run(server, path, "--sentences", expect=1), "HTTP status 400", "settings that the server does not take", (1,))
     server = Server(faults=[lambda h, t: h.reply(429, {"error": {"message": "you ran out", "code": "insufficient_quota"}})] * 1000)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_STARTS = 64, MAX_DEPTH = 32 };
+enum { MAX_STARTS = 64, MAX_DEPTH = 32, MAX_MARKED = 64 << 10 }; /* the last in bytes: a sentence with its tags is shorter */
 
 void sw_mentions_close(sw_mentions *m) {
   for (size_t i = 0; i < m->count; i++) free(m->items[i].text);
@@ -98,6 +98,7 @@ static size_t read_tag(const char *at, size_t left, const sw_label_names *labels
 static int read_marked(const char *text, size_t bytes, const sw_label_names *labels, marked_text *m) {
   size_t opened[SW_MAX_LABELS], depth = 0, at_start = 0, tags = 0;
   int of[SW_MAX_LABELS], inside = 0, label, closes;
+  if (bytes > MAX_MARKED) return 1;
   for (size_t i = 0; i < bytes;) {
     const size_t left = bytes - i, tag = read_tag(text + i, left, labels, &label, &closes);
     int status = 0;
@@ -146,7 +147,7 @@ static int from_tags(const json_t *tokens, const json_t *tags, int label, sw_men
   for (size_t i = 0; i < json_array_size(tokens) && !status; i++) {
     const json_t *token = json_array_get(tokens, i);
     const char *tag = json_string_value(json_array_get(tags, i));
-    if (!json_is_string(token) || !tag || !strchr("BIO", tag[0]) || !tag[0]) status = 1;
+    if (!json_is_string(token) || !tag || !strchr("BIO", tag[0]) || !tag[0] || m->plain.size > MAX_MARKED) status = 1;
     if (!status && open && tag[0] != 'I') {
       status = mark(m, start, label);
       open = 0;

@@ -42,7 +42,7 @@ static double bucket_wait(bucket *b, double amount, double now) {
 typedef struct {
   CURL *curl;
   int used, running;
-  int failures; /* of the present question */
+  int failures, again; /* of the present question; it was asked before */
   double due;   /* when it may be asked again */
   sw_question question;
   sw_buffer body, answer;
@@ -63,7 +63,8 @@ typedef struct {
   double spent; /* money, with what is under way at its expected price in `reserved` */
   double reserved;
   double asked_in, billed_in; /* tokens expected and billed so far: how good the guesses are */
-  int trouble;                /* questions set aside in a row because of the server */
+  int trouble;                /* questions set aside in a row */
+  int turned_away;            /* answers of status 429 in a row */
   int no_more, fatal;
   double finished, total;
   sw_progress progress;
@@ -143,7 +144,8 @@ static int start(asker *a, slot *s, double now) {
   a->tokens.level -= s->taken = expected_tokens(a, &s->question);
   a->reserved += s->reserved = expected_price(a, &s->question);
   a->counts->requests++;
-  a->counts->retries += s->failures > 0;
+  a->counts->retries += (uint64_t)s->again;
+  s->again = 1;
   s->running = 1;
   return 0;
 }
@@ -164,7 +166,7 @@ static int fill(asker *a, double *wait) {
         continue;
       }
       s->used = 1;
-      s->failures = 0;
+      s->failures = s->again = 0;
       s->due = 0;
     }
     if (a->counts->end != SW_ASK_ALL) { /* for another run */
@@ -263,8 +265,16 @@ static int fatal(asker *a, long status, const char *says) {
   return sw_fail("the server knows no such address or model (HTTP %ld)%s; check --base-url and --model", status, says);
 }
 
+/* A response of status 429 means all of us and is no fault of the question's: everybody waits. */
+static void on_turned_away(asker *a, slot *s, const char *reason) {
+  const double wait = sw_http_wait(a->turned_away++ / a->o->parallel + 1, s->retry_after), until = sw_clock() + wait;
+  if (until > a->held) a->held = until;
+  if (wait > LONGEST_WAIT || a->turned_away > a->o->tries * a->o->parallel) stop_for(a, SW_ASK_TROUBLE, reason);
+}
+
 /* A response of status 200. */
 static int on_answer(asker *a, slot *s) {
+  a->turned_away = 0;
   json_error_t error;
   json_t *answer = NULL;
   sw_reply reply = {.reason = "", .final = 1};
@@ -326,14 +336,11 @@ static int on_end(asker *a, slot *s, CURLcode code) {
     sw_question_close(&s->question);
     return 0;
   }
-  const int later = s->too_long || sw_http_is_temporary((int)code, status);
-  const double wait = sw_http_wait(s->failures + 1, status == 429 || status == 503 ? s->retry_after : NULL);
-  if (!code && status == 429) { /* that means all of us, and is no fault of the question's */
-    const double until = sw_clock() + wait;
-    if (wait > LONGEST_WAIT) stop_for(a, SW_ASK_TROUBLE, reason);
-    if (until > a->held) a->held = until;
+  if (!code && status == 429) {
+    on_turned_away(a, s, reason);
+    return 0;
   }
-  return try_again(a, s, &reply, later, wait);
+  return try_again(a, s, &reply, s->too_long || sw_http_is_temporary((int)code, status), sw_http_wait(s->failures + 1, status == 503 ? s->retry_after : NULL));
 }
 
 /* How many requests ended; -1 on failure. */
