@@ -58,6 +58,8 @@ static int check_key(settings *s) {
   const char *key = getenv(s->key_name);
   s->run.key = key && key[0] ? key : NULL;
   s->run.ask.key_name = s->key_name;
+  if (s->run.key && !sw_http_keeps_secrets(s->run.url))
+    return sw_fail("the key in %s would go over the network in the clear: use https:// in --base-url, or name a variable that is not set with --key-env", s->key_name);
   for (; s->run.key && *key; key++)
     if ((unsigned char)*key <= 0x20 || *key == 0x7f) return sw_fail("the key in %s holds a space, a line break or another control character", s->key_name);
   return 0;

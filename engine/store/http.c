@@ -238,6 +238,13 @@ int sw_http_same_origin(const char *a, const char *b) {
   return same;
 }
 
+int sw_http_keeps_secrets(const char *url) {
+  if (!strncasecmp(url, "https://", 8)) return 1;
+  const char *host = url + 7;
+  const size_t length = strcspn(host, ":/?#");
+  return !strncasecmp(url, "http://", 7) && ((length == 9 && (!strncmp(host, "127.0.0.1", 9) || !strncmp(host, "localhost", 9))) || !strncmp(host, "[::1]", 5));
+}
+
 char *sw_http_redirect(const char *url, const char *location) {
   CURLU *base = curl_url();
   char *next = NULL, *copy = NULL;
@@ -322,16 +329,17 @@ static CURLcode perform(transfer *t) {
 /* --- trying again */
 
 double sw_http_wait(int failures, const char *retry_after) {
-  double wait = 0.5 * (double)(1u << (failures < 1 ? 0 : failures < 8 ? failures - 1 : 7));
+  double wait = 0.5 * (double)(1u << (failures < 1 ? 0 : failures < 8 ? failures - 1 : 7)), asked = 0;
+  sw_random jitter = {.seed = (uint64_t)getpid() << 32 ^ (uint64_t)(sw_clock() * 1e6), .stream = 0x68747470};
+  wait *= 0.75 + 0.5 * (double)sw_random_float(&jitter);
+  if (wait > MAX_WAIT) wait = MAX_WAIT;
   if (retry_after && retry_after[0]) {
     const int seconds = !retry_after[strspn(retry_after, "0123456789")];
     const time_t when = seconds ? 0 : curl_getdate(retry_after, NULL);
-    const double asked = seconds ? strtod(retry_after, NULL) : when > 0 ? difftime(when, time(NULL)) : 0;
-    if (asked > wait) return asked < MAX_ASKED ? asked : MAX_ASKED;
+    asked = seconds ? strtod(retry_after, NULL) : when > 0 ? difftime(when, time(NULL)) : 0;
+    if (asked > MAX_ASKED) asked = MAX_ASKED;
   }
-  sw_random jitter = {.seed = (uint64_t)getpid() << 32 ^ (uint64_t)(sw_clock() * 1e6), .stream = 0x68747470};
-  wait *= 0.75 + 0.5 * (double)sw_random_float(&jitter);
-  return wait < MAX_WAIT ? wait : MAX_WAIT;
+  return asked > wait ? asked : wait; /* never sooner than asked */
 }
 
 void sw_http_pause(double seconds) {

@@ -52,6 +52,8 @@ int sw_http_is_temporary(int code, long status);
 double sw_http_wait(int failures, const char *retry_after);
 void sw_http_pause(double seconds);
 
+/* 1 for https, and for http to this machine: where a secret may be sent. */
+int sw_http_keeps_secrets(const char *url);
 /* 1 where scheme, host and port are the same: a secret for `a` may go to `b`. */
 int sw_http_same_origin(const char *a, const char *b);
 /* The address that a Location (relative or absolute) in the answer from `url` means; free() it. NULL with a message where it is none, or leads from

@@ -557,6 +557,7 @@ def test_usage(work):
     check.refused(program("label", path, "-o", work.path("x.jsonl")), "--model", "no model", (2,))
     check.refused(program("label", "-", "--model", "m", "-o", work.path("x.jsonl")), "more than once", "standard input", (2,))
     check.refused(program("label", path, "--model", "m", "-o", work.path("x.jsonl"), env=work.environment(OPENAI_API_KEY="a\nX-Evil: 1")), "control character", "a key with a line break", (2,))
+    check.refused(program("label", path, "--model", "m", "--base-url", "http://example.org/v1", "-o", work.path("x.jsonl"), env=work.environment()), "in the clear", "a key without TLS", (2,))
     check.refused(program("label", path, "--model", "m", "--extra", "[1]", "-o", work.path("x.jsonl")), "--extra", "extra", (1,))
     open(work.path("bad.csv"), "w").write("text\n\"Know Python\"\n\xff\n")
     open(work.path("bad.jsonl"), "w").write('{"text": "Know Python"}\n{"text": 5}\n{broken\n')
