@@ -66,7 +66,7 @@ typedef struct {
   int trouble;                /* questions set aside in a row */
   int turned_away;            /* answers of status 429 in a row */
   int no_more, fatal;
-  double finished, total;
+  double finished;
   sw_progress progress;
 } asker;
 
@@ -246,7 +246,7 @@ static int give_back(asker *a, slot *s, const sw_reply *reply) {
   return status;
 }
 
-/* After a failure: asks again later, or gives the question back. `billed`: what the answer cost, if one came. */
+/* After a failure: asks again later, or gives the question back. */
 static int try_again(asker *a, slot *s, sw_reply *reply, int later, double wait) {
   s->hopeless = !later;
   reply->final = !later || ++s->failures >= a->o->tries;
@@ -411,7 +411,7 @@ static int open_asker(asker *a) {
 
 int sw_ask(const sw_ask_options *options, const sw_ask_job *job, double total, sw_ask_counts *counts) {
   *counts = (sw_ask_counts){0};
-  asker a = {.o = options, .job = job, .counts = counts, .spent = options->spent, .total = total};
+  asker a = {.o = options, .job = job, .counts = counts, .spent = options->spent};
   struct sigaction act = {.sa_handler = on_signal}, old[2];
   signalled = 0;
   sigaction(SIGINT, &act, &old[0]);
