@@ -20,6 +20,7 @@ static const struct {
     {"export", "write a checkpoint as a folder that transformers loads"},
     {"push", "send a checkpoint to the Hugging Face Hub or an MLflow server"},
     {"show", "what a checkpoint holds, where it comes from, whether it is whole"},
+    {"label", "have a chat model label sentences, for train ner"},
     {"train", "fine-tune, learn labels: skillwatch train ner|classify ..."},
     {"infer", "tag postings, embed and classify texts: skillwatch infer tag|embed|classify ..."},
     {"eval", "score a checkpoint on labelled data"},

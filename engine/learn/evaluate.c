@@ -51,6 +51,7 @@ int sw_eval_layers(const sw_model *model, const char *path, sw_labels *out) {
                                                   .labels = model->heads[h].labels};
   if (out->num_layers) return 0;
   free(out->layers);
+  out->layers = NULL;
   return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
                  path, path);
 }

@@ -230,7 +230,7 @@ static sw_mlflow_outcome make_run(sw_mlflow *m) {
 static sw_mlflow_outcome look_at_run(sw_mlflow *m) {
   json_t *answer = NULL;
   sw_buffer endpoint = {0};
-  sw_mlflow_outcome result = sw_buffer_print(&endpoint, "runs/get?run_id=%s", m->run_id) ? SW_MLFLOW_LATER : sw_mlflow_call(&m->api, endpoint.data, "GET", NULL, &answer);
+  sw_mlflow_outcome result = sw_buffer_print(&endpoint, "runs/get?run_id=%s", m->run_id) ? SW_MLFLOW_LATER : sw_mlflow_call(&m->api, endpoint.data, NULL, NULL, &answer);
   const json_t *info = json_object_get(json_object_get(answer, "run"), "info");
   const char *status = sw_json_string(info, "status");
   const int ended = result == SW_MLFLOW_REFUSED || (status && !strcmp(status, "FINISHED")); /* refused: deleted meanwhile */

@@ -107,7 +107,9 @@ static int begin(sw_journal *j) {
 
 int sw_journal_append(sw_journal *j, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
   if (j->identity && begin(j)) return -1;
+  const uint64_t at = j->end;
   if (append(j, counters, payload, bytes)) return -1;
+  j->at = at;
   j->records++;
   for (int i = 0; i < SW_JOURNAL_COUNTERS; i++) j->totals[i] += counters[i];
   return 0;
@@ -208,6 +210,7 @@ int sw_journal_replay_in_turn(sw_journal *journals, int count, sw_journal_each *
   if (!at) return -1;
   for (int i = 0; i < count; i++) at[i] = journals[i].first;
   for (; !status && at[turn] < journals[turn].end; turn = (turn + 1) % count) {
+    journals[turn].at = at[turn];
     int found = read_record(&journals[turn], at[turn], &r, &payload);
     if (found == 0) sw_fail("%s changed while it was in use", journals[turn].path);
     status = found > 0 ? each(context, r.counters, payload.data, payload.size) : -1;
@@ -218,6 +221,12 @@ int sw_journal_replay_in_turn(sw_journal *journals, int count, sw_journal_each *
   sw_buffer_close(&payload);
   free(at);
   return status;
+}
+
+int sw_journal_read(const sw_journal *j, uint64_t at, sw_buffer *payload) {
+  record r;
+  const int found = at < j->first || at >= j->end ? 0 : read_record(j, at, &r, payload);
+  return found > 0 ? 0 : found ? -1 : sw_fail("%s changed while it was in use", j->path);
 }
 
 int sw_journal_replay(sw_journal *j, sw_journal_each *each, void *context) { return sw_journal_replay_in_turn(j, 1, each, context); }

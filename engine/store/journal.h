@@ -6,6 +6,7 @@
  * The journal is locked while it is open: a second run for the same destination fails. */
 #ifndef SW_STORE_JOURNAL_H
 #define SW_STORE_JOURNAL_H
+#include "base/buffer.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,7 @@ typedef struct {
   char *path;
   uint64_t end;   /* bytes of whole records: where the next one goes */
   uint64_t first; /* where the records of payload begin */
+  uint64_t at;    /* where the record lies that was appended last, or that a replay is at */
   uint64_t records;
   uint64_t totals[SW_JOURNAL_COUNTERS]; /* sums of the counters of all records */
 } sw_journal;
@@ -30,6 +32,8 @@ int sw_journal_open(const char *out, const char *identity, int resume, sw_journa
 int sw_journal_append(sw_journal *journal, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload,
                       size_t bytes);
 typedef int sw_journal_each(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes);
+/* Replaces `payload` by that of the record at `at`, which journal->at was once. */
+int sw_journal_read(const sw_journal *journal, uint64_t at, sw_buffer *payload);
 /* Calls `each` with every payload, in order. */
 int sw_journal_replay(sw_journal *journal, sw_journal_each *each, void *context);
 /* The same for several journals, whose records come in turn: the first of each, then the second of each, and so on. Their numbers of

@@ -194,8 +194,40 @@ static void test_finished(void **state) {
   sw_journal_close(&j, 0);
 }
 
+typedef struct {
+  sw_journal *journal;
+  uint64_t at[RECORDS];
+} places;
+
+static int note_place(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  places *seen = context;
+  seen->at[counters[0] - 1] = seen->journal->at;
+  return 0;
+}
+
+/* Records are found again by their places: as they were appended, and after a replay. */
+static void test_places(void **state) {
+  sw_journal j;
+  sw_buffer payload = {0};
+  places appended = {0}, seen = {.journal = &j};
+  assert_int_equal(sw_journal_open(test_path("places"), identity, 1, &j, NULL), 0);
+  for (uint64_t n = 0; n < RECORDS; n++) append(&j, n), appended.at[n] = j.at;
+  assert_int_equal(sw_journal_replay(&j, note_place, &seen), 0);
+  for (uint64_t n = RECORDS; n--;) {
+    assert_int_equal(seen.at[n], appended.at[n]);
+    assert_int_equal(sw_journal_read(&j, appended.at[n], &payload), 0);
+    assert_int_equal(payload.size, strlen(payloads[n]));
+    assert_memory_equal(payload.data, payloads[n], payload.size);
+  }
+  assert_int_equal(sw_journal_read(&j, appended.at[1] + 1, &payload), -1);
+  assert_int_equal(sw_journal_read(&j, j.end, &payload), -1);
+  assert_int_equal(sw_journal_read(&j, 0, &payload), -1);
+  sw_buffer_close(&payload);
+  sw_journal_close(&j, 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_who_may_use_it),
-                                     cmocka_unit_test(test_finished)};
+                                     cmocka_unit_test(test_finished), cmocka_unit_test(test_places)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
