@@ -87,8 +87,9 @@ if(CCACHE)
 endif()
 target_include_directories(skillwatch_cuda SYSTEM PRIVATE ${CUBLASLT_INCLUDE})
 target_link_libraries(skillwatch_cuda PRIVATE ${CMAKE_DL_LIBS})
-# Nothing but sw_backend_module is exported, of the static CUDA runtime neither.
-target_link_options(skillwatch_cuda PRIVATE LINKER:--exclude-libs,ALL LINKER:--enable-new-dtags)
+# Nothing but sw_backend_module is exported, of the static CUDA runtime and the C++ library neither.
+target_link_options(skillwatch_cuda PRIVATE LINKER:--version-script=${CMAKE_SOURCE_DIR}/kernels/cuda/exports.map LINKER:--enable-new-dtags)
+set_property(TARGET skillwatch_cuda APPEND PROPERTY LINK_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/exports.map)
 # libcublasLt.so is opened at run time (kernels/linear/cublaslt.cu): it is large, has its own place on every machine, and 12 will do where 13 is
 # not. LD_LIBRARY_PATH goes first; then a copy beside the module, the toolkit
 # it was built with, NVIDIA's usual folder, the system's. So are libnccl.so.2 (kernels/cuda/nccl.cu) and libcudnn.so.9 (kernels/gru/cudnn.cu), which may be missing.
