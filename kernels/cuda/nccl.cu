@@ -97,10 +97,12 @@ static int open_sums(sw_cuda_sums *s, const char id[SW_COLLECTIVE_ID]) {
   ncclUniqueId unique;
   cudaStream_t stream = nullptr;
   memcpy(&unique, id, sizeof unique);
-  if (sw_cuda_choose(s->stream.device) || sw_cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "opening a stream")) return -1;
+  /* first what waits for the others: they would wait for ever for a process that had failed before */
+  if (sw_cuda_choose(s->stream.device) || check(ncclCommInitRank(&s->comm, s->ranks, unique, s->rank), "joining the other processes") ||
+      sw_cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "opening a stream"))
+    return -1;
   s->stream.handle = stream;
-  if (sw_cuda_check(cudaMalloc((void **)&s->parts, (size_t)s->ranks * share_of(PIECE, s->ranks) * sizeof(float)), "allocating memory for sums")) return -1;
-  return check(ncclCommInitRank(&s->comm, s->ranks, unique, s->rank), "joining the other processes");
+  return sw_cuda_check(cudaMalloc((void **)&s->parts, (size_t)s->ranks * share_of(PIECE, s->ranks) * sizeof(float)), "allocating memory for sums");
 }
 int sw_cuda_sums_open(sw_device *device, const char id[SW_COLLECTIVE_ID], int rank, int ranks, sw_cuda_sums **out) {
   sw_cuda_sums *s = static_cast<sw_cuda_sums *>(calloc(1, sizeof *s));
