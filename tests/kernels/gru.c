@@ -371,7 +371,7 @@ static void tests(kt *t) {
   static const int32_t mixed[] = {5, 0, 1, 17, 2, 9, 3, 0, 11, 1, 4, 23, 6, 6, 8, 2, 1, 13, 7, 5, 3, 12, 0, 1, 2, 4, 9, 30, 1, 6, 2, 5, 3, 8, 1, 40, 2};
   static const int32_t one[] = {300}, none[] = {0, 0};
   static const int hiddens[] = {1, 5, 16, 33, 48, 100};
-  for (int dtype = SW_F32; dtype <= SW_BF16; dtype++) {
+  for (int dtype = SW_F32; dtype <= (by_library(t, SW_F32) ? SW_F32 : SW_BF16); dtype++) { /* the library does fp32 only */
     for (int h = 0; h < (small ? 5 : 6); h++)
       for (int k = 0; k < (small ? 1 : 2); k++)
         against_reference(t, small ? 4 + h : 37, mixed, hiddens[h], (h + k) % 2, (h / 2 + k) % 2, (sw_dtype)dtype);
