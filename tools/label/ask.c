@@ -68,7 +68,7 @@ typedef struct {
   int trouble;                /* questions set aside in a row */
   int turned_away;            /* answers of status 429 in a row */
   int no_more, fatal;
-  char why[400]; /* fatal */
+  char why[400]; /* of fatal */
   double finished;
   sw_progress progress;
 } asker;
@@ -123,7 +123,8 @@ static int afford(asker *a, const sw_question *q) {
   if (a->under_way) return 0;
   a->no_more = 1;
   a->counts->end = SW_ASK_BUDGET;
-  snprintf(a->counts->why, sizeof a->counts->why, "the budget of %.2f is reached (%.4f spent)", a->o->budget, a->spent);
+  snprintf(a->counts->why, sizeof a->counts->why, "the budget of %.2f is reached: %.4f is spent, one more answer may cost %.4f", a->o->budget, a->spent,
+           expected_price(a, q));
   return 0;
 }
 
