@@ -17,7 +17,7 @@ typedef struct {
   sw_label_options run;
   const char *base_url, *key_name, *labels, *structured, *form, *export_to, *input_format, *audit, *of, *device;
   int pick, threads;
-  char *rejected; /* owned */
+  char *rejected, *rows; /* owned */
 } settings;
 
 static int parse_labels(const char *text, sw_label_names *out) {
@@ -95,10 +95,10 @@ static int check_inputs(const settings *s) {
     if (!strcmp(o->inputs.items[i], "-")) return sw_fail("the inputs are read more than once: give files or folders, not standard input");
   if (!o->output && o->dry_run) return 0;
   if (!o->output || !strcmp(o->output, "-")) return sw_fail("-o FILE is needed: the labels, and beside it what was answered before the end");
-  const char *const outputs[] = {o->output, o->rejected}, *const more[] = {o->prompt.path, o->checkpoint, s->audit};
-  if (sw_check_outputs(outputs, 2, o->inputs.items, o->inputs.count)) return -1;
+  const char *const outputs[] = {o->output, o->rejected, o->rows}, *const more[] = {o->prompt.path, o->checkpoint, s->audit};
+  if (sw_check_outputs(outputs, 3, o->inputs.items, o->inputs.count)) return -1;
   for (int i = 0; i < 3; i++)
-    if (more[i] && sw_check_outputs(outputs, 2, &more[i], 1)) return -1;
+    if (more[i] && sw_check_outputs(outputs, 3, &more[i], 1)) return -1;
   return sw_check_writable(o->output);
 }
 
@@ -108,7 +108,7 @@ static int check(settings *s) {
   sw_label_options *o = &s->run;
   const int form = one_of("format", s->form, forms), to = s->export_to ? one_of("export", s->export_to, exports) : 0,
             structure = one_of("structured", s->structured, structures);
-  sw_buffer rejected = {0};
+  sw_buffer rejected = {0}, rows = {0};
   if (form < 0 || to < 0 || structure < 0) return -1;
   o->form = s->export_to ? SW_WRITE_LABEL_STUDIO + (sw_write_form)to : (sw_write_form)form;
   o->prompt.form = (sw_answer_form)structure;
@@ -124,6 +124,10 @@ static int check(settings *s) {
   if (o->output && !o->rejected) {
     if (sw_buffer_print(&rejected, "%s.rejected.jsonl", o->output)) return -1;
     o->rejected = s->rejected = sw_buffer_take(&rejected);
+  }
+  if (o->rejected) {
+    if (sw_buffer_print(&rows, "%s.rows", o->rejected)) return -1;
+    o->rows = s->rows = sw_buffer_take(&rows);
   }
   return parse_labels(s->labels, &o->labels) || check_numbers(o) || check_url(s) || check_key(s) || sw_postings_format_parse(s->input_format, &o->postings.format) ||
                  check_inputs(s)
@@ -199,6 +203,7 @@ static int body(int argc, char **argv) {
   int status = sw_config_parse(&command, argc, argv, &o->inputs), code;
   if (!status && s.of && !s.audit) status = sw_fail("--of goes with --audit GOLD");
   if (!status && s.of && o->inputs.count) status = sw_fail("--of compares labels that are there, and takes no inputs");
+  if (!status && s.of && s.pick) status = sw_fail("--of compares labels that are there, and picks none: leave out --pick");
   if (!status && !s.of) status = check(&s);
   if (status) {
     code = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
@@ -212,6 +217,7 @@ static int body(int argc, char **argv) {
   free(o->picked);
   free(o->url);
   free(s.rejected);
+  free(s.rows);
   sw_list_close(&o->inputs);
   return code;
 }

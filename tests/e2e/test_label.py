@@ -243,6 +243,27 @@ def test_faults(work):
     server.faults = []
     work.run(server, path, "--sentences", out=out)
     check(open(out, "rb").read() == good and max(server.billed.values()) == 1, "the same command ends it, and pays for nothing twice")
+    # sentences that no run gets an answer for are no trouble the second time: the run comes to its end
+    hopeless = lambda text, request: "no" if text in texts[10:19] else json.dumps({"spans": mark(text)})
+    server = Server(think=hopeless)
+    work.run(server, path, "--sentences", "--tries", "1", "--parallel", "1", expect=75)
+    done = work.run(server, path, "--sentences", "--tries", "1", "--parallel", "1", "--json", out=work.out)
+    told = json.loads(done.stdout)
+    check(told["questions"] == 30 and told["set_aside"] == 9 and told["answers"] == 31 and len(work.rows()) == 31, f"what an earlier run set aside does not end this one: {told}")
+    # half an answer, even one that can be read; numbers that no bill holds
+    def half(handler, text):
+        return server.answer(handler, {"model": "scripted"}, text, '{"spans": []}', finish="length")
+    server = Server(faults=[half])
+    done = work.run(server, path, "--sentences", "--parallel", "1", "--tries", "1", "--json")
+    aside = work.rejected()
+    check(json.loads(done.stdout)["set_aside"] == 1 and aside[0]["row"] == texts[0] and "--max-tokens" in aside[0]["reason"], f"an answer that was cut off is not used: {aside}")
+    absurd = lambda h, t: h.reply(200, {"choices": [{"message": {"content": '{"spans": []}'}}], "usage": {"prompt_tokens": 9 * 10 ** 18, "completion_tokens": 10}})
+    done = work.run(Server(faults=[absurd]), path, "--sentences", "--json", quiet=False)
+    check(json.loads(done.stdout)["tokens_in"] < 10 ** 6 and "guessed for 1 answer" in done.stderr, f"{done.stdout} {done.stderr}")
+    # an answer that we did not wait for is billed all the same
+    done = work.run(Server(faults=[loris]), path, "--sentences", "--timeout", "1", "--parallel", "1", "--json", quiet=False)
+    told = json.loads(done.stdout)
+    check(told["answers"] == 40 and told["tokens_in"] > 4000 and "guessed for 1 answer" in done.stderr, f"{told} {done.stderr}")
 
 
 def test_refused(work):
@@ -262,6 +283,25 @@ def test_refused(work):
     check("in a row" in done.stderr, done.stderr)
     server = Server()
     check(work.run(server, path, "--sentences", env={"OPENAI_API_KEY": ""}) and "Authorization" not in server.log[0][2], "no key, no header")
+    # once answers have come, 403 and 404 mean one sentence
+    server = Server(faults=[None, None, None, status(403), None, status(404)])
+    done = work.run(server, path, "--sentences", "--parallel", "1", "--json")
+    aside = [(r["row"], re.search(r"HTTP status \d+", r["reason"]).group()) for r in work.rejected()]
+    check(json.loads(done.stdout)["answers"] == 28 and aside == [(texts[3], "HTTP status 403"), (texts[5], "HTTP status 404")], f"{done.stdout} {aside}")
+    server = Server(faults=[None] * 3 + [status(401)] * 100)
+    check.refused(work.run(server, path, "--sentences", "--parallel", "1", expect=1), "OPENAI_API_KEY", "a key that is taken back", (1,))
+    check(len(server.log) == 4 and os.path.exists(work.out + ".partial"), "at once; what came before is kept")
+    # the key, as JSON may write it
+    spelled = "".join(f"\\u{ord(c):04x}" for c in KEY).encode()
+    server = Server(faults=[lambda h, t: h.reply(400, raw=b'{"error": {"message": "' + b"x" * 120 + b" " + spelled + b'"}}'),
+                            lambda h, t: h.reply(200, raw=b'{"choices": [{"message": {"content": "sorry, ' + spelled + b'"}}]}')])
+    work.run(server, path, "--sentences", "--parallel", "1", "--tries", "1")
+    reasons = [r["reason"] for r in work.rejected()]
+    check(len(reasons) == 2 and "xx **" in reasons[0] and "sorry, **" in reasons[1] and not any(KEY[:6] in r for r in reasons), f"{reasons}")
+    # a key without TLS goes to this machine, and through no proxy
+    proxy, server = Server(), Server()
+    work.run(server, path, "--sentences", env={"http_proxy": proxy.url[:-3], "all_proxy": proxy.url[:-3]})
+    check(not proxy.log and sum(server.billed.values()) == 30, "no proxy sees the key")
 
 
 def test_limits(work):
@@ -320,7 +360,7 @@ def test_money(work):
     check(not server.log and told["questions"] == 60 and told["expected_cost"] > 0 and "cost about" in done.stderr and not os.path.exists(work.out), f"{told} {done.stderr}")
     check(not os.path.exists(work.out + ".partial"), "a dry run leaves nothing")
     # 100 in, 10 out: 0.00012 an answer at 1 and 2 a million
-    prices = ["--price-in", "1", "--price-out", "2", "--parallel", "2"]
+    prices = ["--price-in", "1", "--price-out", "2", "--parallel", "2", "--max-tokens", "200"]
     out = work.path("budget.jsonl")
     done = work.run(server, path, "--sentences", "--budget", "0.003", *prices, expect=75, out=out)
     first = sum(server.billed.values())
@@ -329,6 +369,11 @@ def test_money(work):
     check(sum(server.billed.values()) <= 25, "the budget is the output's, over all runs")
     done = work.run(server, path, "--sentences", "--budget", "1", *prices, "--json", out=out)
     check(json.loads(done.stdout)["tokens_in"] == 6000 and max(server.billed.values()) == 1, f"then all: {done.stdout}")
+    # one answer may be as long as --max-tokens, until the first one tells: 0.001 pays for none of 1000 tokens, 0.0045 for one at a time
+    server = Server()
+    for budget, least, most in ((0.001, 0, 0), (0.0045, 20, 37)):
+        work.run(server, path, "--sentences", "--budget", budget, *prices[:-1], "1000", "--parallel", "8", expect=75)
+        check(least <= sum(server.billed.values()) <= most, f"{sum(server.billed.values())} answers for {budget}")
     # a server that sends no usage: the bill is a guess and says so
     done = work.run(Server(usage=False), path, "--sentences", *prices, quiet=False)
     check("guessed" in done.stderr, done.stderr)
@@ -555,6 +600,11 @@ def test_usage(work):
         check.refused(done, part, f"{more}", (2,))
         check("word@" not in done.stderr, "a password is not repeated")
     check.refused(program("label", path, "-o", work.path("x.jsonl")), "--model", "no model", (2,))
+    check.refused(program("label", "--audit", path, "--of", path, "--pick", "3"), "--pick", "--of with --pick", (2,))
+    beside = work.path("x.jsonl.rejected.jsonl.rows")
+    shutil.copy(path, beside)
+    check.refused(program("label", beside, "--model", "m", "-o", work.path("x.jsonl")), "input", "an input where we write", (2,))
+    check(open(beside, "rb").read() == open(path, "rb").read(), "it is still there")
     check.refused(program("label", "-", "--model", "m", "-o", work.path("x.jsonl")), "more than once", "standard input", (2,))
     check.refused(program("label", path, "--model", "m", "-o", work.path("x.jsonl"), env=work.environment(OPENAI_API_KEY="a\nX-Evil: 1")), "control character", "a key with a line break", (2,))
     check.refused(program("label", path, "--model", "m", "--base-url", "http://example.org/v1", "-o", work.path("x.jsonl"), env=work.environment()), "in the clear", "a key without TLS", (2,))

@@ -147,7 +147,7 @@ static int from_tags(const json_t *tokens, const json_t *tags, int label, sw_men
   for (size_t i = 0; i < json_array_size(tokens) && !status; i++) {
     const json_t *token = json_array_get(tokens, i);
     const char *tag = json_string_value(json_array_get(tags, i));
-    if (!json_is_string(token) || !tag || !strchr("BIO", tag[0]) || !tag[0] || m->plain.size > MAX_MARKED) status = 1;
+    if (!json_is_string(token) || !tag || !strchr("BIO", tag[0]) || !tag[0] || m->plain.size + json_string_length(token) > MAX_MARKED) status = 1;
     if (!status && open && tag[0] != 'I') {
       status = mark(m, start, label);
       open = 0;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { IN_A_ROW = 8, CONNECT_SECONDS = 20, LONGEST_WAIT = 600, KEPT = 1 << 18 };
+enum { IN_A_ROW = 8, CONNECT_SECONDS = 20, LONGEST_WAIT = 600, KEPT = 1 << 18, MOST_TOKENS = 100000000 };
 
 /* --- limits --- */
 
@@ -62,10 +62,13 @@ typedef struct {
   double held;  /* when the server wants to hear nothing before */
   double spent; /* money, with what is under way at its expected price in `reserved` */
   double reserved;
-  double asked_in, billed_in; /* tokens expected and billed so far: how good the guesses are */
+  double asked_in, billed_in, asked_out, billed_out; /* tokens expected and billed so far: how good the guesses are */
+  int heard;                  /* an answer of status 200 came: address, model and key are right */
+  int under_way;              /* requests */
   int trouble;                /* questions set aside in a row */
   int turned_away;            /* answers of status 429 in a row */
   int no_more, fatal;
+  char why[400]; /* of fatal */
   double finished;
   sw_progress progress;
 } asker;
@@ -102,18 +105,26 @@ static size_t on_header(char *line, size_t size, size_t count, void *data) {
 static double price(const asker *a, double in, double out) { return (in * a->o->price_in + out * a->o->price_out) / 1e6; }
 
 /* Bills so far correct the guesses. */
-static double scale_of(const asker *a) { return a->asked_in > 0 ? a->billed_in / a->asked_in : 1; }
+static double expected_in(const asker *a, const sw_question *q) { return a->asked_in > 0 ? q->tokens_in * a->billed_in / a->asked_in : q->tokens_in; }
 
-static double expected_price(const asker *a, const sw_question *q) { return price(a, q->tokens_in * scale_of(a), q->tokens_out * scale_of(a)); }
+static double expected_out(const asker *a, const sw_question *q) { return a->asked_out > 0 ? q->tokens_out * a->billed_out / a->asked_out : q->tokens_out; }
 
-static double expected_tokens(const asker *a, const sw_question *q) { return (q->tokens_in + q->tokens_out) * scale_of(a); }
+static double expected_tokens(const asker *a, const sw_question *q) { return expected_in(a, q) + expected_out(a, q); }
 
-/* 1: there is money for one more. */
+/* How long answers are can only be known from the first. */
+static double expected_price(const asker *a, const sw_question *q) {
+  const double out = expected_out(a, q);
+  return price(a, expected_in(a, q), !a->heard && out < a->o->max_tokens ? a->o->max_tokens : out);
+}
+
+/* 1: there is money for one more; 0: not before the requests under way tell what they cost; with `no_more`, not at all. */
 static int afford(asker *a, const sw_question *q) {
   if (a->o->budget <= 0 || a->spent + a->reserved + expected_price(a, q) <= a->o->budget) return 1;
+  if (a->under_way) return 0;
   a->no_more = 1;
   a->counts->end = SW_ASK_BUDGET;
-  snprintf(a->counts->why, sizeof a->counts->why, "the budget of %.2f is reached (%.4f spent)", a->o->budget, a->spent);
+  snprintf(a->counts->why, sizeof a->counts->why, "the budget of %.2f is reached: %.4f is spent, one more answer may cost %.4f", a->o->budget, a->spent,
+           expected_price(a, q));
   return 0;
 }
 
@@ -127,6 +138,7 @@ static int start(asker *a, slot *s, double now) {
   s->retry_after[0] = s->error[0] = 0;
   curl_easy_setopt(s->curl, CURLOPT_URL, a->o->url);
   curl_easy_setopt(s->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+  if (a->o->key && strncasecmp(a->o->url, "https:", 6)) curl_easy_setopt(s->curl, CURLOPT_NOPROXY, "*"); /* a key in the clear stays on this machine */
   curl_easy_setopt(s->curl, CURLOPT_HTTPHEADER, a->headers);
   curl_easy_setopt(s->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.size);
   curl_easy_setopt(s->curl, CURLOPT_POSTFIELDS, s->body.data);
@@ -147,6 +159,7 @@ static int start(asker *a, slot *s, double now) {
   a->counts->retries += (uint64_t)s->again;
   s->again = 1;
   s->running = 1;
+  a->under_way++;
   return 0;
 }
 
@@ -181,6 +194,7 @@ static int fill(asker *a, double *wait) {
     if (left > 0) {
       if (left < *wait) *wait = left;
     } else if (!afford(a, &s->question)) {
+      if (a->under_way) continue;
       sw_question_close(&s->question);
       s->used = 0;
     } else if (start(a, s, now)) {
@@ -192,20 +206,28 @@ static int fill(asker *a, double *wait) {
 
 /* --- answers --- */
 
-static void blot_out(const asker *a, sw_buffer *text) {
+static void blot_out(const asker *a, char *text, size_t bytes) {
   const size_t n = a->o->key ? strlen(a->o->key) : 0;
-  char *at = text->data;
-  while (n && at && (at = memmem(at, text->size - (size_t)(at - text->data), a->o->key, n))) memset(at, '*', n);
+  char *at = text;
+  while (n && at && (at = memmem(at, bytes - (size_t)(at - text), a->o->key, n))) memset(at, '*', n);
+}
+
+/* A copy of the string without the key, which JSON can write in many ways. */
+static char *read_string(const asker *a, const json_t *string) {
+  char *text = sw_strndup(json_string_value(string), json_string_length(string));
+  if (text) blot_out(a, text, json_string_length(string));
+  return text;
 }
 
 /* What the server says of an error, on one line. */
-static void server_says(const slot *s, char out[160]) {
+static void server_says(const asker *a, const slot *s, char out[160]) {
   json_error_t error;
   json_t *answer = NULL;
   out[0] = 0;
   if (!s->answer.size || sw_json_row(s->answer.data, s->answer.size, 0, &answer, &error) || !answer) return;
   const json_t *of = json_object_get(answer, "error");
-  const char *text = json_is_string(of) ? json_string_value(of) : sw_json_string(of ? of : answer, "message");
+  const json_t *message = json_is_string(of) ? of : json_object_get(of ? of : answer, "message");
+  char *text = json_is_string(message) ? read_string(a, message) : NULL;
   if (text) {
     size_t n = strnlen(text, 140);
     while (n && ((unsigned char)text[n] & 0xC0) == 0x80) n--;
@@ -213,6 +235,7 @@ static void server_says(const slot *s, char out[160]) {
   }
   for (char *c = out; *c; c++)
     if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = ' ';
+  free(text);
   json_decref(answer);
 }
 
@@ -237,7 +260,7 @@ static int give_back(asker *a, slot *s, const sw_reply *reply) {
     a->counts->set_aside++;
     char why[320];
     snprintf(why, sizeof why, "%d questions in a row got no answer that can be used; the last: %s", IN_A_ROW, reply->reason);
-    if (++a->trouble >= IN_A_ROW) stop_for(a, s->hopeless ? SW_ASK_REFUSED : SW_ASK_TROUBLE, why);
+    if (!s->question.before && ++a->trouble >= IN_A_ROW) stop_for(a, s->hopeless ? SW_ASK_REFUSED : SW_ASK_TROUBLE, why);
   }
   const int status = a->job->done(a->job->context, &s->question, reply);
   sw_question_close(&s->question);
@@ -255,15 +278,39 @@ static int try_again(asker *a, slot *s, sw_reply *reply, int later, double wait)
   return reply->tokens_in || reply->tokens_out ? a->job->done(a->job->context, &s->question, reply) : 0;
 }
 
+/* The run ends as soon as the other answers that are here are written down. */
 static int fatal(asker *a, long status, const char *says) {
   const sw_ask_options *o = a->o;
   a->fatal = 1;
-  if (status == 401 || status == 403)
-    return sw_fail("the server refuses the key of %s (HTTP %ld)%s; set %s to one that may use it", o->key ? o->key_name : "no variable", status, says, o->key_name);
-  if (status >= 300 && status < 400)
-    return sw_fail("the server sends us to another address (HTTP %ld), where the key must not go; check --base-url", status);
-  return sw_fail("the server knows no such address or model (HTTP %ld)%s; check --base-url and --model", status, says);
+  if (!status)
+    snprintf(a->why, sizeof a->why, "the server's certificate is not trusted (%s); name the authority that signed it with SSL_CERT_FILE", says);
+  else if (status == 401 || status == 403)
+    snprintf(a->why, sizeof a->why, "the server refuses the key of %s (HTTP %ld)%s; set %s to one that may use it", o->key ? o->key_name : "no variable", status, says,
+             o->key_name);
+  else if (status >= 300 && status < 400)
+    snprintf(a->why, sizeof a->why, "the server sends us to another address (HTTP %ld), where the key must not go; check --base-url", status);
+  else
+    snprintf(a->why, sizeof a->why, "the server knows no such address or model (HTTP %ld)%s; check --base-url and --model", status, says);
+  return 0;
 }
+
+/* Of the whole run's settings; 403 and 404 only where no answer has come: later they mean one sentence, or a server in trouble. */
+static int is_fatal(const asker *a, long status) { return status == 401 || (status >= 300 && status < 400) || (!a->heard && (status == 403 || status == 404)); }
+
+/* What the server did not say of its bill. */
+static void guess_bill(const asker *a, const sw_question *q, sw_reply *reply) {
+  reply->estimated = 1;
+  reply->tokens_in = (uint64_t)expected_in(a, q);
+  reply->tokens_out = (uint64_t)expected_out(a, q);
+}
+
+static void pay(asker *a, const slot *s, const sw_reply *reply) {
+  a->tokens.level += s->taken - (double)reply->tokens_in - (double)reply->tokens_out;
+  a->spent += price(a, (double)reply->tokens_in, (double)reply->tokens_out);
+}
+
+/* A number of tokens that can be true. */
+static int is_usage(const json_t *n) { return json_is_integer(n) && json_integer_value(n) >= 0 && json_integer_value(n) <= MOST_TOKENS; }
 
 /* A response of status 429 means all of us and is no fault of the question's: everybody waits. */
 static void on_turned_away(asker *a, slot *s, const char *reason) {
@@ -275,6 +322,7 @@ static void on_turned_away(asker *a, slot *s, const char *reason) {
 /* A response of status 200. */
 static int on_answer(asker *a, slot *s) {
   a->turned_away = 0;
+  a->heard = 1;
   json_error_t error;
   json_t *answer = NULL;
   sw_reply reply = {.reason = "", .final = 1};
@@ -282,30 +330,28 @@ static int on_answer(asker *a, slot *s) {
   const json_t *choice = json_array_get(json_object_get(answer, "choices"), 0), *content = json_object_get(json_object_get(choice, "message"), "content");
   const json_t *usage = json_object_get(answer, "usage"), *in = json_object_get(usage, "prompt_tokens"), *out = json_object_get(usage, "completion_tokens");
   const char *why = sw_json_string(choice, "finish_reason"), *refusal = sw_json_string(json_object_get(choice, "message"), "refusal");
-  reply.estimated = answer && !(json_is_integer(in) && json_integer_value(in) >= 0 && json_is_integer(out) && json_integer_value(out) >= 0);
-  if (answer) {
-    reply.tokens_in = reply.estimated ? (uint64_t)s->question.tokens_in : (uint64_t)json_integer_value(in);
-    reply.tokens_out = reply.estimated ? (uint64_t)s->question.tokens_out : (uint64_t)json_integer_value(out);
-  }
-  const double billed = (double)reply.tokens_in + (double)reply.tokens_out;
-  a->tokens.level += s->taken - billed;
-  a->spent += price(a, (double)reply.tokens_in, (double)reply.tokens_out);
-  if (answer) {
+  if (is_usage(in) && is_usage(out)) {
     a->asked_in += s->question.tokens_in;
-    a->billed_in += (double)reply.tokens_in;
+    a->asked_out += s->question.tokens_out;
+    a->billed_in += (double)(reply.tokens_in = (uint64_t)json_integer_value(in));
+    a->billed_out += (double)(reply.tokens_out = (uint64_t)json_integer_value(out));
+  } else if (answer) {
+    guess_bill(a, &s->question, &reply);
   }
-  int later = 1, status = 0;
+  pay(a, s, &reply);
+  char *text = json_is_string(content) ? read_string(a, content) : NULL;
+  int later = 1, status = json_is_string(content) && !text ? -1 : 0;
   if (!answer) reply.reason = "the server's answer is not valid JSON";
   else if (refusal) reply.reason = "the model refuses to answer", later = 0;
   else if (why && !strcmp(why, "content_filter")) reply.reason = "the server's filter kept the answer back", later = 0;
+  else if (why && !strcmp(why, "length")) reply.reason = "the answer was cut off: raise --max-tokens"; /* even where the half of it makes sense */
   else if (!json_is_string(content)) reply.reason = "the server's answer has no choices[0].message.content";
-  else if ((status = a->job->check(a->job->context, &s->question, json_string_value(content), json_string_length(content), &reply.reason)) == 0) {
-    reply.text = json_string_value(content);
+  else if (!status && (status = a->job->check(a->job->context, &s->question, text, json_string_length(content), &reply.reason)) == 0) {
+    reply.text = text;
     reply.bytes = json_string_length(content);
-  } else if (why && !strcmp(why, "length")) {
-    reply.reason = "the answer was cut off: raise --max-tokens";
   }
   if (status >= 0) status = reply.text ? give_back(a, s, &reply) : try_again(a, s, &reply, later, sw_http_wait(s->failures + 1, NULL));
+  free(text);
   json_decref(answer);
   return status;
 }
@@ -313,20 +359,22 @@ static int on_answer(asker *a, slot *s) {
 static int on_end(asker *a, slot *s, CURLcode code) {
   long status = 0;
   char says[160], reason[320];
+  curl_off_t sent = 0;
   curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(s->curl, CURLINFO_SIZE_UPLOAD_T, &sent);
   curl_multi_remove_handle(a->multi, s->curl);
   s->running = 0;
+  a->under_way--;
   a->reserved -= s->reserved;
-  blot_out(a, &s->answer);
+  blot_out(a, s->answer.data, s->answer.size);
   if (!code && status == 200) return on_answer(a, s);
-  a->tokens.level += s->taken;
-  server_says(s, says);
+  server_says(a, s, says);
   sw_reply reply = {.reason = reason};
-  if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
-    a->fatal = 1;
-    return sw_fail("the server's certificate is not trusted (%s); name the authority that signed it with SSL_CERT_FILE", s->error[0] ? s->error : curl_easy_strerror(code));
-  }
-  if (!code && (status == 401 || status == 403 || status == 404 || (status >= 300 && status < 400))) return fatal(a, status, says);
+  /* what we hung up on is on the server's bill all the same */
+  if ((status == 200 || !status) && (s->too_long || (code == CURLE_OPERATION_TIMEDOUT && sent > 0))) guess_bill(a, &s->question, &reply);
+  pay(a, s, &reply);
+  if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) return fatal(a, 0, s->error[0] ? s->error : curl_easy_strerror(code));
+  if (!code && is_fatal(a, status)) return fatal(a, status, says);
   if (s->too_long) snprintf(reason, sizeof reason, "the server's answer is longer than %d bytes", SW_MAX_ANSWER);
   else if (code) snprintf(reason, sizeof reason, "%s", s->error[0] ? s->error : curl_easy_strerror(code));
   else snprintf(reason, sizeof reason, "the server answers with HTTP status %ld%s", status, says);
@@ -383,7 +431,7 @@ static int loop(asker *a) {
     if (ended) continue; /* slots are free */
     if (curl_multi_poll(a->multi, NULL, 0, (int)(wait * 1000) + 1, NULL)) return sw_fail("libcurl cannot wait for the server");
   }
-  return -1;
+  return sw_fail("%s", a->why);
 }
 
 static int open_asker(asker *a) {

@@ -15,6 +15,7 @@ typedef struct {
   int seconds;                                     /* a request may take */
   double requests_per_minute, tokens_per_minute;   /* 0: no limit */
   double price_in, price_out, budget, spent;       /* per million tokens; budget 0: none; spent: before */
+  int max_tokens;                                  /* of an answer, which the budget keeps free until the first one tells how long they are; 0: not known */
   int quiet;
 } sw_ask_options;
 
@@ -23,6 +24,7 @@ typedef struct {
   char *text;
   size_t bytes;
   int vote;
+  int before; /* an earlier run set it aside: that it fails again says nothing of the server */
   char key[65];
   double tokens_in, tokens_out; /* expected */
 } sw_question;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Of an entry's `at`; places in the journal are larger and smaller than these. */
-static const uint64_t EMPTY = 0, UNKNOWN = 1, UNDER_WAY = 2, ASIDE = (uint64_t)1 << 63;
+static const uint64_t EMPTY = 0, UNKNOWN = 1, UNDER_WAY = 2, BEFORE = 3, AGAIN = 4, ASIDE = (uint64_t)1 << 63;
 /* A record: the key's 64 digits, what it is, the text. */
 enum { KEY = 64, ANSWER = 'A', REASON = 'R', COST = 'C', CACHED_LIMIT = SW_MAX_ANSWER + (1 << 16) };
 
@@ -57,10 +57,12 @@ static uint64_t get(const sw_book *b, const char hex[65]) {
 
 sw_book_state sw_book_find(const sw_book *b, const char key[65]) {
   const uint64_t at = get(b, key);
-  return at & ASIDE ? SW_BOOK_SET_ASIDE : at > UNDER_WAY ? SW_BOOK_ANSWERED : at == UNDER_WAY ? SW_BOOK_UNDER_WAY : SW_BOOK_UNKNOWN;
+  if (at & ASIDE) return SW_BOOK_SET_ASIDE;
+  if (at > AGAIN) return SW_BOOK_ANSWERED;
+  return at == UNDER_WAY ? SW_BOOK_UNDER_WAY : at == BEFORE ? SW_BOOK_BEFORE : at == AGAIN ? SW_BOOK_AGAIN : SW_BOOK_UNKNOWN;
 }
 
-int sw_book_mark(sw_book *b, const char key[65], sw_book_state state) { return set(b, key, state == SW_BOOK_UNDER_WAY ? UNDER_WAY : UNKNOWN); }
+int sw_book_mark(sw_book *b, const char key[65], sw_book_state state) { return set(b, key, state == SW_BOOK_UNDER_WAY ? UNDER_WAY : state == SW_BOOK_AGAIN ? AGAIN : UNKNOWN); }
 
 static void count(sw_book *b, const uint64_t counters[SW_JOURNAL_COUNTERS]) {
   b->answered += counters[0];
@@ -76,7 +78,8 @@ static int replay(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], c
   if (bytes <= KEY) return sw_fail("%s holds a record that is no answer; remove it", b->journal.path);
   memcpy(key, payload, KEY);
   count(b, counters);
-  return ((const char *)payload)[KEY] == ANSWER ? set(b, key, b->journal.at) : 0;
+  const char kind = ((const char *)payload)[KEY];
+  return kind == COST ? 0 : set(b, key, kind == ANSWER ? b->journal.at : BEFORE);
 }
 
 int sw_book_open(const char *output, const char *cache, int resume, sw_book *b) {

@@ -5,7 +5,8 @@
 #include "engine/store/journal.h"
 #include "tools/label/ask.h"
 
-typedef enum { SW_BOOK_UNKNOWN, SW_BOOK_UNDER_WAY, SW_BOOK_ANSWERED, SW_BOOK_SET_ASIDE } sw_book_state;
+/* BEFORE: an earlier run set it aside; AGAIN: the same, and the inputs still hold it. */
+typedef enum { SW_BOOK_UNKNOWN, SW_BOOK_UNDER_WAY, SW_BOOK_BEFORE, SW_BOOK_AGAIN, SW_BOOK_ANSWERED, SW_BOOK_SET_ASIDE } sw_book_state;
 
 typedef struct {
   sw_journal journal;
@@ -24,6 +25,7 @@ typedef struct {
 int sw_book_open(const char *output, const char *cache, int resume, sw_book *out);
 /* What is known of a question. */
 sw_book_state sw_book_find(const sw_book *book, const char key[65]);
+/* As unknown, under way, or to be asked again. */
 int sw_book_mark(sw_book *book, const char key[65], sw_book_state state);
 /* Writes a reply down (journal, then cache). */
 int sw_book_put(sw_book *book, const char key[65], const sw_reply *reply);

@@ -36,13 +36,14 @@ static int look_at(sw_label_run *r, const sw_sentence *s) {
   for (int vote = 0; vote < r->o->prompt.votes; vote++) {
     char key[65];
     if (sw_prompt_key(&r->prompt, s->text, s->bytes, vote, key)) return -1;
-    if (sw_book_find(&r->book, key) == SW_BOOK_ANSWERED) {
+    const sw_book_state state = sw_book_find(&r->book, key);
+    if (state == SW_BOOK_ANSWERED) {
       r->before++;
       continue;
     }
     const size_t known = r->book.count;
-    if (sw_book_mark(&r->book, key, SW_BOOK_UNKNOWN)) return -1;
-    if (r->book.count == known) {
+    if (sw_book_mark(&r->book, key, state == SW_BOOK_BEFORE || state == SW_BOOK_AGAIN ? SW_BOOK_AGAIN : SW_BOOK_UNKNOWN)) return -1;
+    if (r->book.count == known && state != SW_BOOK_BEFORE) {
       r->alike++;
     } else if (sw_book_is_cached(&r->book, key)) {
       r->before++;
@@ -105,7 +106,9 @@ static int next_question(void *context, sw_question *out) {
     const sw_sentence *s = &r->sentence;
     *out = (sw_question){.bytes = s->bytes, .vote = r->vote};
     if (sw_prompt_key(&r->prompt, s->text, s->bytes, r->vote, out->key)) return -1;
-    if (sw_book_find(&r->book, out->key) != SW_BOOK_UNKNOWN) continue;
+    const sw_book_state state = sw_book_find(&r->book, out->key);
+    out->before = state == SW_BOOK_AGAIN;
+    if (state != SW_BOOK_UNKNOWN && state != SW_BOOK_AGAIN) continue;
     const int cached = sw_book_fetch(&r->book, out->key);
     if (cached < 0) return -1;
     if (cached) continue;
@@ -139,6 +142,7 @@ static int ask(sw_label_run *r) {
   options.price_in = r->o->price_in;
   options.price_out = r->o->price_out;
   options.budget = r->o->budget;
+  options.max_tokens = r->o->prompt.max_tokens;
   options.spent = spent(r);
   options.quiet = r->o->quiet;
   const sw_ask_job job = {r, next_question, make_body, check_answer, keep_answer};
@@ -224,7 +228,8 @@ static int publish_sentence(publication *p, FILE *file) {
 }
 
 /* Rows that the reader of postings set aside, into the same file as ours. */
-static int join_rejects(publication *p, const char *path) {
+static int join_rejects(publication *p) {
+  const char *path = p->run->o->rows;
   sw_buffer text = {0};
   json_error_t error;
   if (!sw_exists(path)) return 0;
@@ -243,7 +248,6 @@ static int join_rejects(publication *p, const char *path) {
     at += n + (at[n] == '\n');
   }
   sw_buffer_close(&text);
-  unlink(path);
   return status;
 }
 
@@ -253,16 +257,17 @@ static int publish(sw_label_run *r, const sw_tokenizer *tokenizer) {
   sw_sentences stream = {0};
   sw_sentence s;
   sw_output output = {0};
-  sw_buffer rows = {0};
-  int more = 0, status = sw_buffer_print(&rows, "%s.rows", o->rejected) || sw_rejects_open(&p.rejects, o->rejected) || sw_output_open(&output, o->output) ? -1 : 0;
-  if (!status) status = open_stream(o, rows.data, &stream);
+  unlink(o->rows); /* of a run that was killed */
+  int more = 0, status = sw_rejects_open(&p.rejects, o->rejected) || sw_output_open(&output, o->output) ? -1 : 0;
+  if (!status) status = open_stream(o, o->rows, &stream);
   for (uint64_t number = 0; !status && (more = sw_sentences_next(&stream, &s)) > 0; number++) {
     p.sentence = &s;
     if (sw_label_is_picked(o, number)) status = publish_sentence(&p, output.file);
   }
   if (more < 0) status = -1;
   if (stream.postings && sw_sentences_close(&stream)) status = -1;
-  if (!status) status = join_rejects(&p, rows.data);
+  if (!status) status = join_rejects(&p);
+  unlink(o->rows);
   if (!status && fputs(sw_row_end(&p.writer), output.file) < 0) status = -1;
   if (!status && !r->labelled) status = sw_fail("no sentence got a label that can be used; %s: the reasons are in %s", p.rejects.reason, o->rejected);
   if (!status || r->unlabelled) status = sw_rejects_commit(&p.rejects) || status ? -1 : 0;
@@ -275,7 +280,6 @@ static int publish(sw_label_run *r, const sw_tokenizer *tokenizer) {
   sw_verifier_close(&p.verifier);
   sw_buffer_close(&p.answer);
   sw_buffer_close(&p.row);
-  sw_buffer_close(&rows);
   return status;
 }
 

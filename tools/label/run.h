@@ -14,6 +14,7 @@ typedef struct {
   sw_postings_options postings;
   sw_list inputs; /* borrowed */
   const char *output, *rejected, *cache, *checkpoint;
+  const char *rows; /* for the reader of postings: what it sets aside, until `rejected` takes it */
   char *url;              /* owned */
   const char *key;
   sw_write_form form;
