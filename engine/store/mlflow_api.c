@@ -122,6 +122,8 @@ sw_mlflow_outcome sw_mlflow_put(sw_mlflow_api *api, const char *place, const cha
     json_t *answer = sw_json_parse(text.data, text.size, "the answer");
     result = sw_mlflow_judge(status, answer);
     json_decref(answer);
+  } else if (!sw_http_client_code(api->client)) {
+    result = SW_MLFLOW_REFUSED; /* the file cannot be read */
   }
   sw_buffer_close(&url);
   sw_buffer_close(&text);
