@@ -354,7 +354,8 @@ static int send_artifacts(registry *r, const char *checkpoint, const char *folde
 static int look_for_version(registry *r, const json_t *body, json_t **answer) {
   json_t *version;
   int status = find_version(r, tag_of(body, "skillwatch.content_sha256"), &version);
-  if (!status && version && !(*answer = json_pack("{s:O}", "model_version", version))) status = sw_fail_memory("a version");
+  if (!status && version && !(*answer = json_pack("{s:O}", "model_version", version)))
+    status = sw_fail_memory("a version");
   json_decref(version);
   return status;
 }
@@ -379,7 +380,8 @@ static int make_version(registry *r, const sw_mlflow_push_options *o, const char
   return result;
 }
 
-/* The time, to the millisecond, and the file tell it from others' runs. A server that cannot search gets a second run. */
+/* The time, to the millisecond, and the file tell it from others' runs. A server that cannot search gets a second run.
+ */
 static int look_for_run(registry *r, const json_t *body, json_t **answer) {
   sw_buffer filter = {0};
   json_t *found = NULL;
