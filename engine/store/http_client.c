@@ -153,6 +153,8 @@ static int seek_body(void *data, curl_off_t offset, int origin) {
 
 int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *status, sw_buffer *answer) {
   body b = {0};
+  *status = 0;
+  c->code = CURLE_OK; /* not the last request's where this one cannot begin */
   if (m->file && open_body(m, &b)) return -1;
   c->message = m;
   sw_buffer_clear(answer);
@@ -160,8 +162,6 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   sw_http_set_up(c->curl);
   c->error[0] = 0;
   c->seen = 0;
-  *status = 0;
-  c->code = CURLE_OK;
   curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(c->curl, CURLOPT_URL, m->url);
   curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { SMALL_FILE = 64 << 20, MAX_PATH = 512 };
@@ -73,11 +74,32 @@ char *sw_cache_push(const char *cache) {
   return folder;
 }
 
-char *sw_cache_temporary(const char *cache) {
-  char *folder = sw_cache_push(cache), *base = folder ? sw_path_join(folder, "export") : NULL, *name = base ? sw_temporary_path(base) : NULL;
+int sw_cache_open(const char *cache, sw_cache_room *room) {
+  *room = (sw_cache_room){.lock = -1};
+  char *folder = sw_cache_push(cache), *base = folder ? sw_path_join(folder, "export") : NULL,
+       *name = base ? sw_temporary_path(base) : NULL;
+  int status = name && (room->model = sw_path_join(name, "model")) ? 0 : -1;
+  if (!status && (mkdir(name, 0700) || (room->lock = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0))
+    status = sw_fail("cannot make the folder %s: %s", name, strerror(errno));
+  if (!status) {
+    sw_temporary_lock(room->lock);
+    room->folder = name;
+    name = NULL;
+  }
   free(folder);
   free(base);
-  return name;
+  free(name);
+  return status;
+}
+
+void sw_cache_close(sw_cache_room *room) {
+  if (room->folder) {
+    sw_remove_folder(room->folder);
+    close(room->lock);
+  }
+  free(room->folder);
+  free(room->model);
+  *room = (sw_cache_room){0};
 }
 
 int sw_hub_read(const char *id, sw_hub *h) { return read_id(id, h) || read_environment(h) ? -1 : 0; }

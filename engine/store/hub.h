@@ -20,10 +20,19 @@ int sw_hub_is_offline(void);
 int sw_hub_url(const sw_hub *hub, const char *before, const char *after, const char *revision, sw_buffer *url);
 /* `cache`, or where it is NULL $XDG_CACHE_HOME/skillwatch or ~/.cache/skillwatch; free() it. */
 char *sw_cache_folder(const char *cache);
-/* <cache>/push, made; and a name in it for a folder that is to be sent (those of dead processes are removed). free()
- * them. */
+/* <cache>/push, made; free() it. */
 char *sw_cache_push(const char *cache);
-char *sw_cache_temporary(const char *cache);
+
+/* A folder of this process alone in <cache>/push (those of dead processes are removed), locked until it is closed. */
+typedef struct {
+  char *folder;
+  char *model; /* in it, not made yet: what is to be sent */
+  int lock;
+} sw_cache_room;
+
+int sw_cache_open(const char *cache, sw_cache_room *room);
+/* Removes it. One of zeros is fine. */
+void sw_cache_close(sw_cache_room *room);
 
 /* What `push` adds to the files of an export: where they come from, and the checkpoint itself where it goes along:
  * {"format": "skillwatch", "version": 1, "kind", "content_sha256", "weights_sha256": of model.safetensors,

@@ -840,21 +840,20 @@ int sw_hub_push(const sw_checkpoint *c, const sw_head *head, const sw_hub_push_o
     status =
         sw_fail("HF_TOKEN is not set: pushing needs a token that may write to %.*s (the Hub: Settings, Access Tokens)",
                 (int)strcspn(p->hub.id, "/"), p->hub.id);
-  char *folder = NULL;
-  if (!status) status = (p->folder = sw_cache_push(o->cache)) && (folder = sw_cache_temporary(o->cache)) ? 0 : -1;
-  if (!status && !(status = run(p, c, head, folder))) {
+  sw_cache_room room = {0};
+  if (!status) status = (p->folder = sw_cache_push(o->cache)) && !sw_cache_open(o->cache, &room) ? 0 : -1;
+  if (!status && !(status = run(p, c, head, room.model))) {
     snprintf(out->commit, sizeof out->commit, "%s", p->head);
     snprintf(out->branch, sizeof out->branch, "%s", p->hub.revision);
     if (!sw_hub_url(&p->hub, "", "", NULL, &address)) snprintf(out->address, sizeof out->address, "%s", address.data);
   }
   out->temporary = p->api.temporary || p->storage.temporary;
-  if (folder) sw_remove_folder(folder);
+  sw_cache_close(&room);
   for (size_t i = 0; i < p->count; i++) free(p->files[i].path);
   for (int i = 0; i < 2; i++) sw_http_client_close(p->clients[i]);
   json_decref(p->present);
   free(p->folder);
   free(p);
-  free(folder);
   sw_buffer_close(&id);
   sw_buffer_close(&address);
   return status;

@@ -34,6 +34,14 @@ int sw_mlflow_escape(sw_buffer *b, const char *text) {
   return status;
 }
 
+/* Some servers repeat what they were sent. */
+static int shows_login(const char *text) {
+  sw_http_login login;
+  sw_mlflow_login(&login);
+  const char *secret = login.user ? login.password : login.token;
+  return text && secret && secret[0] && strstr(text, secret);
+}
+
 sw_mlflow_outcome sw_mlflow_judge(long status, const json_t *answer) {
   const char *code = sw_json_string(answer, "error_code"), *text = sw_json_string(answer, "message");
   if (status >= 200 && status < 300) return SW_MLFLOW_DONE;
@@ -43,8 +51,8 @@ sw_mlflow_outcome sw_mlflow_judge(long status, const json_t *answer) {
             status);
   else if (status >= 300 && status < 400)
     sw_fail("it redirects (HTTP %ld), which is not followed: give the address it really has", status);
-  else if (code)
-    sw_fail("it answers %s: %.200s", code, text ? text : "");
+  else if (code && !shows_login(code))
+    sw_fail("it answers %s: %.200s", code, text && !shows_login(text) ? text : "");
   else
     sw_fail("it answers with HTTP status %ld", status);
   return status < 400 || status == 401 || status == 403    ? SW_MLFLOW_HOPELESS
@@ -122,6 +130,8 @@ sw_mlflow_outcome sw_mlflow_put(sw_mlflow_api *api, const char *place, const cha
     json_t *answer = sw_json_parse(text.data, text.size, "the answer");
     result = sw_mlflow_judge(status, answer);
     json_decref(answer);
+  } else if (!sw_http_client_code(api->client)) {
+    result = SW_MLFLOW_REFUSED; /* the file cannot be read */
   }
   sw_buffer_close(&url);
   sw_buffer_close(&text);

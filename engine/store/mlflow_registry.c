@@ -25,8 +25,9 @@ enum {
   MAX_WAIT = 60,
   BATCH = 100,
   TAG = 5000,
-  PAGE = 200
-}; /* BATCH: params at once; TAG: bytes of a value */
+  PAGE = 200,
+  MAX_PAGES = 1000
+}; /* BATCH: params at once; TAG: bytes of a value; PAGE: versions at once */
 static const uint64_t max_checkpoint = (uint64_t)64 << 30;
 
 typedef struct {
@@ -60,6 +61,9 @@ static int open_registry(registry *r, const char *name, int quiet) {
   if (!(r->address = sw_strndup(address, length))) return -1;
   r->api.address = r->address;
   sw_mlflow_login(&r->login);
+  if ((r->login.user || r->login.token) && !sw_http_keeps_secrets(r->address))
+    fprintf(stderr, "MLflow at %s: the address is plain http, which shows the login to anyone on the way; use https\n",
+            r->address);
   return sw_http_client_open(&r->login, &r->stop, &r->moved, &r->api.client);
 }
 
@@ -87,19 +91,30 @@ static int wait_again(registry *r, int failures) {
   return 1;
 }
 
-/* A call, tried again. 0: done; 1: refused; -1. *answer as sw_mlflow_call's. `body` is taken. */
-static int ask(registry *r, const char *endpoint, const char *post, json_t *body, json_t **answer) {
+/* Looks for what an earlier call with `body` made, whose answer was lost: *answer as the call's own; NULL: nothing. */
+typedef int look_up(registry *r, const json_t *body, json_t **answer);
+
+/* A call, tried again unless `look` (NULL: none) finds that it was heeded. 0: done; 1: refused; -1. *answer as
+ * sw_mlflow_call's. `body` is taken. */
+static int ask_unless(registry *r, const char *endpoint, const char *post, json_t *body, look_up *look,
+                      json_t **answer) {
   sw_mlflow_outcome result;
-  int failures = 0, again = 0;
+  int failures = 0, status = 0;
   *answer = NULL;
-  while ((result = sw_mlflow_call(&r->api, endpoint, post, json_incref(body), answer)) == SW_MLFLOW_LATER &&
-         (again = wait_again(r, ++failures)) > 0) {
+  while ((result = sw_mlflow_call(&r->api, endpoint, post, json_incref(body), answer)) == SW_MLFLOW_LATER) {
     json_decref(*answer);
     *answer = NULL;
+    status = wait_again(r, ++failures) < 0 || (look && look(r, body, answer)) ? -1 : 0;
+    if (status || *answer) break;
   }
   json_decref(body);
-  if (result == SW_MLFLOW_HOPELESS) return sw_fail_in("MLflow at %s", r->address);
-  return result == SW_MLFLOW_LATER ? -1 : result == SW_MLFLOW_REFUSED;
+  if (result == SW_MLFLOW_LATER) return status;
+  r->temporary = 0;
+  return result == SW_MLFLOW_HOPELESS ? sw_fail_in("MLflow at %s", r->address) : result == SW_MLFLOW_REFUSED;
+}
+
+static int ask(registry *r, const char *endpoint, const char *post, json_t *body, json_t **answer) {
+  return ask_unless(r, endpoint, post, body, NULL, answer);
 }
 
 /* The same where a refusal is a failure. */
@@ -131,7 +146,7 @@ static int find_version(registry *r, const char *content, json_t **out) {
   sw_buffer endpoint = {0};
   char *token = NULL;
   long long newest = 0;
-  int status = 0;
+  int status = 0, pages = 0;
   *out = NULL;
   do {
     json_t *answer = NULL;
@@ -143,8 +158,6 @@ static int find_version(registry *r, const char *content, json_t **out) {
                      (token && (sw_buffer_print(&endpoint, "&page_token=") || sw_mlflow_escape(&endpoint, token)))
                  ? -1
                  : 0;
-    free(token);
-    token = NULL;
     if (!status) status = ask(r, endpoint.data, NULL, NULL, &answer);
     if (status > 0 && sw_mlflow_says(answer, "RESOURCE_DOES_NOT_EXIST"))
       status = 0; /* no such model yet */
@@ -159,6 +172,11 @@ static int find_version(registry *r, const char *content, json_t **out) {
       *out = json_incref((json_t *)version);
     }
     const char *next = sw_json_string(answer, "next_page_token");
+    if (!status && next && next[0] && (++pages == MAX_PAGES || (token && !strcmp(next, token))))
+      status = sw_fail("MLflow at %s: its list of the versions of %s has no end: is it an MLflow tracking server?",
+                       r->address, r->name);
+    free(token);
+    token = NULL;
     if (!status && next && next[0] && !(token = sw_strdup(next))) status = -1;
     json_decref(answer);
   } while (!status && token);
@@ -177,7 +195,9 @@ static void number_of(const json_t *version, char out[24]) {
 /* --- push */
 
 static json_int_t now_ms(void) {
-  return (json_int_t)time(NULL) * 1000;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static const char *base_name(const char *path) {
@@ -293,6 +313,7 @@ static int send_file(registry *r, const char *path, const char *place, const cha
   int failures = 0;
   while ((result = sw_mlflow_put(&r->api, place, name, &message)) == SW_MLFLOW_LATER)
     if (wait_again(r, ++failures) < 0) return -1;
+  r->temporary = 0;
   r->sent += (double)info.st_size;
   return result == SW_MLFLOW_DONE ? 0 : sw_fail_in("MLflow at %s: %s", r->address, name);
 }
@@ -330,6 +351,15 @@ static int send_artifacts(registry *r, const char *checkpoint, const char *folde
   return status ? -1 : 0;
 }
 
+static int look_for_version(registry *r, const json_t *body, json_t **answer) {
+  json_t *version;
+  int status = find_version(r, tag_of(body, "skillwatch.content_sha256"), &version);
+  if (!status && version && !(*answer = json_pack("{s:O}", "model_version", version)))
+    status = sw_fail_memory("a version");
+  json_decref(version);
+  return status;
+}
+
 static int make_version(registry *r, const sw_mlflow_push_options *o, const char *source, json_t *tags,
                         sw_mlflow_pushed *out) {
   json_t *answer = NULL;
@@ -338,17 +368,34 @@ static int make_version(registry *r, const sw_mlflow_push_options *o, const char
   json_decref(answer);
   answer = NULL;
   if (!result)
-    result = tell(r, "model-versions/create", "POST",
-                  json_pack("{s:s, s:s, s:s, s:s, s:O}", "name", r->name, "source", source, "run_id", out->run_id,
-                            "description", o->description ? o->description : "", "tags", tags),
-                  &answer);
-  else if (result > 0)
-    result = sw_fail_in("MLflow at %s", r->address);
+    result = ask_unless(r, "model-versions/create", "POST",
+                        json_pack("{s:s, s:s, s:s, s:s, s:O}", "name", r->name, "source", source, "run_id",
+                                  out->run_id, "description", o->description ? o->description : "", "tags", tags),
+                        look_for_version, &answer);
+  if (result > 0) result = sw_fail_in("MLflow at %s", r->address);
   if (!result) number_of(json_object_get(answer, "model_version"), out->version);
   if (!result && !out->version[0])
     result = sw_fail("MLflow at %s: it gives the version no number: is it an MLflow tracking server?", r->address);
   json_decref(answer);
   return result;
+}
+
+/* The time, to the millisecond, and the file tell it from others' runs. A server that cannot search gets a second run.
+ */
+static int look_for_run(registry *r, const json_t *body, json_t **answer) {
+  sw_buffer filter = {0};
+  json_t *found = NULL;
+  const char *experiment = sw_json_string(body, "experiment_id"), *file = tag_of(body, "skillwatch.file_sha256");
+  int status = sw_buffer_print(&filter, "attributes.start_time = %lld and tags.`skillwatch.file_sha256` = '%s'",
+                               (long long)json_integer_value(json_object_get(body, "start_time")), file) ||
+               ask(r, "runs/search", "POST",
+                   json_pack("{s:[s], s:s, s:i}", "experiment_ids", experiment, "filter", filter.data, "max_results", 1),
+                   &found) < 0;
+  json_t *run = json_array_get(json_object_get(found, "runs"), 0);
+  if (run && !(*answer = json_pack("{s:O}", "run", run))) status = sw_fail_memory("a run");
+  json_decref(found);
+  sw_buffer_close(&filter);
+  return status ? -1 : 0;
 }
 
 /* A run, what it holds, and the version that points to it. */
@@ -357,11 +404,13 @@ static int make_run(registry *r, const sw_checkpoint *c, const char *folder, con
   char experiment[64], digest[65];
   json_t *answer = NULL, *tags = sw_sha256_file(o->checkpoint, digest) ? NULL : make_tags(c, digest);
   sw_buffer source = {0};
-  int status = !tags || find_experiment(r, o->experiment, experiment) ||
-               tell(r, "runs/create", "POST",
-                    json_pack("{s:s, s:I, s:s, s:O}", "experiment_id", experiment, "start_time", now_ms(), "run_name",
-                              base_name(o->checkpoint), "tags", tags),
-                    &answer);
+  int status = !tags || find_experiment(r, o->experiment, experiment) ? -1 : 0;
+  if (!status)
+    status = ask_unless(r, "runs/create", "POST",
+                        json_pack("{s:s, s:I, s:s, s:O}", "experiment_id", experiment, "start_time", now_ms(),
+                                  "run_name", base_name(o->checkpoint), "tags", tags),
+                        look_for_run, &answer);
+  if (status > 0) status = sw_fail_in("MLflow at %s", r->address);
   const json_t *info = json_object_get(json_object_get(answer, "run"), "info");
   const char *id = sw_json_string(info, "run_id"), *place = sw_json_string(info, "artifact_uri");
   if (!status && (!id || !id[0] || strlen(id) >= sizeof out->run_id || !place))
@@ -394,7 +443,7 @@ int sw_mlflow_push(const sw_checkpoint *c, const sw_head *head, const sw_mlflow_
   *out = (sw_mlflow_pushed){0};
   registry r = {0};
   json_t *version = NULL;
-  char *folder = NULL;
+  sw_cache_room room = {0};
   int status = open_registry(&r, o->name, o->quiet) || find_version(&r, c->content_sha256, &version) ? -1 : 0;
   if (!status && version) {
     const char *run_id = sw_json_string(version, "run_id");
@@ -403,15 +452,14 @@ int sw_mlflow_push(const sw_checkpoint *c, const sw_head *head, const sw_mlflow_
     out->unchanged = 1;
   } else if (!status) {
     if (sw_encoder_is_known(c->config))
-      status = !(folder = sw_cache_temporary(o->cache)) || sw_export_folder(c, head, folder, 1) ? -1 : 0;
-    if (!status) status = make_run(&r, c, folder, o, out);
+      status = sw_cache_open(o->cache, &room) || sw_export_folder(c, head, room.model, 1) ? -1 : 0;
+    if (!status) status = make_run(&r, c, room.model, o, out);
   }
   if (!status && o->alias)
     status = tell_only(&r, "registered-models/alias", "POST",
                        json_pack("{s:s, s:s, s:s}", "name", o->name, "alias", o->alias, "version", out->version));
-  if (folder) sw_remove_folder(folder);
+  sw_cache_close(&room);
   out->temporary = r.temporary;
-  free(folder);
   json_decref(version);
   close_registry(&r);
   return status;

@@ -1,7 +1,7 @@
 """skillwatch push to a Hub, and pull from it: against a server on this machine that keeps to the documented protocol (huggingface_hub's own client is the
 witness) and fails on a schedule. skillwatch push and pull with an MLflow server: a scripted one, and the real one where the mlflow package is installed
 beside this Python."""
-import base64, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
+import base64, glob, hashlib, io, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [here, os.path.join(here, "../support")]
@@ -36,6 +36,20 @@ def hang_up(handler):
     handler.close_connection = True
     handler.connection.close()
     return True
+
+
+def lose(*verbs):
+    """For Server's `always`: the first call of each verb is heeded, and its answer lost."""
+    left = set(verbs)
+    def action(handler):
+        verb = handler.path[len(API):]
+        if verb not in left: return
+        left.remove(verb)
+        def reply(*_, **__):
+            del handler.reply
+            return handler.reply(502, raw=b"<html>")
+        handler.reply = reply
+    return action
 
 
 def cut_after(count):
@@ -310,6 +324,11 @@ def test_resume(p, hub):
     count = -(-len(hub.content("owner/tagger")["model.safetensors"]) // 20000)
     check("3 of" in p.said and hub.count("part") == count - 3, f"{hub.count('part')} of {count} parts: {p.said}")
     check(os.listdir(p.cache + "/push") == [], f"nothing stays: {os.listdir(p.cache + '/push')}")
+    # one killed while it exported
+    os.makedirs(p.cache + "/push/export.tmp-4999999-0/model.tmp-4999999-1/1_Pooling")
+    hub.fresh()
+    p.run()
+    check(os.listdir(p.cache + "/push") == [], f"nothing stays: {os.listdir(p.cache + '/push')}")
     # the completion is done and its answer lost: the Hub says that it has the file
     p.forget()
     hub.fresh(complete=["lost"])
@@ -396,13 +415,20 @@ class Registry(Server):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.aliases, self.page = {}, 2
+        self.aliases, self.page, self.begun = {}, 2, {}
 
     def handle(self, handler):
         path, _, query = handler.path.partition("?")
         asked, verb = dict(urllib.parse.parse_qsl(query)), path[len(API):]
         files = path.startswith(FILES) and handler.command == "GET"
-        if not files and not verb.startswith(("model-versions/", "registered-models/alias")): return super().handle(handler)
+        if verb == "runs/create":
+            data, kept = handler.rfile.read(int(handler.headers["Content-Length"])), handler.rfile
+            self.begun[json.loads(data)["start_time"]] = f"{len(self.runs):032x}"
+            handler.rfile = io.BytesIO(data)
+            super().handle(handler)
+            handler.rfile = kept
+            return
+        if not files and not verb.startswith(("model-versions/", "registered-models/alias", "runs/search")): return super().handle(handler)
         told = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"{}")
         self.log.append((handler.command, path, dict(handler.headers)))
         if self.faults and self.faults.pop(0)(handler): return
@@ -412,6 +438,11 @@ class Registry(Server):
         if files:
             data = self.files.get(urllib.parse.unquote(path[len(FILES):]))
             return handler.reply(200, raw=data) if data is not None else missing()
+        if verb == "runs/search":
+            begun, digest = re.fullmatch(r"attributes\.start_time = (\d+) and tags\.`skillwatch\.file_sha256` = '(\w{64})'", told["filter"]).groups()
+            run_id = self.begun.get(int(begun))
+            found = run_id in self.runs and {"key": "skillwatch.file_sha256", "value": digest} in self.runs[run_id]["tags"] and told["experiment_ids"][0] in self.experiments.values()
+            return reply(runs=[{"info": {"run_id": run_id, "artifact_uri": self.place.format(run_id)}}] if found else [])
         if verb == "model-versions/create":
             if told["name"] not in self.models: return missing()
             assert told["source"].split(":/", 1)[1].lstrip("/") in self.files and told["run_id"] in self.runs
@@ -489,6 +520,34 @@ def test_mlflow(p, hub):
     server = Registry(always=later)
     Registered(p, server.url).run(expect=75, needles=["come back in 3000 seconds"])
     check(next(iter(server.runs.values()))["status"][-1] == "FAILED" and not server.versions, "the run has FAILED, and no version points to it")
+    # a run and a version whose answers are lost are not made twice
+    server = Registry(always=lose("runs/create", "model-versions/create"))
+    told = json.loads(Registered(p, server.url).run("--json", "--alias", "champion"))
+    check(len(server.runs) == len(server.versions) == 1 and told["version"] == "1" and told["run_id"] in server.runs and server.aliases["tagger", "champion"] == "1", f"{told} {server.runs.keys()}")
+    # what is refused in the end is no trouble that goes away, whatever came before
+    Registered(p, Registry(faults=[answer(503), answer(401)]).url).run(expect=1, needles=["denies access"])
+    def vanish(handler):
+        if handler.command != "PUT" or not handler.path.endswith("model.safetensors"): return
+        os.remove(glob.glob(p.cache + "/push/export.tmp-*/model/model.safetensors")[0])
+        return hang_up(handler)
+    Registered(p, Registry(always=vanish).url).run(expect=1, needles=["cannot read"])
+    endless = json.dumps({"model_versions": [], "next_page_token": "again"}).encode()
+    for verb in ("push", "pull"):
+        m = Registered(p, Registry(always=raw(endless)).url)
+        m.run(expect=1, needles=["has no end"]) if verb == "push" else m.pull("mlflow:tagger", expect=1, needles=["has no end"])
+    # the login: not printed when the server repeats it, and a word where others can read it
+    for field in ("error_code", "message"):
+        echo = {"error_code": "INVALID_PARAMETER_VALUE", "message": "x"} | {field: f"not {TOKEN}"}
+        Registered(p, Registry(always=lambda h: h.reply(400, echo)).url).run(expect=1, needles=["MLflow at"])
+    server = Registry()
+    m = Registered(p, server.url)
+    m.run()
+    check("plain http" not in m.said, f"this machine: {m.said}")
+    elsewhere = {"MLFLOW_TRACKING_URI": server.url.replace("127.0.0.1", "127.1")}
+    m.run(env=elsewhere)
+    check(m.said.count("plain http") == 1, f"another host: {m.said}")
+    m.run(env=elsewhere | {"MLFLOW_TRACKING_TOKEN": None})
+    check("plain http" not in m.said, f"no login: {m.said}")
     Registered(p, Registry(always=answer(401)).url).run(expect=1, needles=["denies access", "MLFLOW_TRACKING_TOKEN"])
     Registered(p, Registry(always=raw(b"<html>")).url).run(expect=1, needles=["no JSON"])
     Registered(p, Registry(place="s3://bucket/{}").url).run(expect=1, needles=["s3://bucket", "only its own client"])
