@@ -134,7 +134,7 @@ static int replay(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], c
   const char *text = payload, *body;
   size_t body_bytes, fresh;
   if (!bytes) return 0;
-  run->last = (int64_t)counters[0];
+  if (counters[0]) run->last = (int64_t)counters[0];
   if (*text == RECORD_BEGIN && bytes == 11) {
     memcpy(run->date, text + 1, 10);
     run->begun = 1;
@@ -379,6 +379,7 @@ static int change_base(sw_job_source *s, const char *base) {
   size_t length = strlen(base);
   while (length && base[length - 1] == '/') length--;
   if (strncmp(base, "https://", 8) && strncmp(base, "http://", 7)) return sw_fail("--base-url should begin with https://");
+  if (strpbrk(base, "{}@?#")) return sw_fail("--base-url should hold none of {}@?#: only a scheme, a host, a port and a path");
   sw_buffer url = {0};
   int status = sw_buffer_print(&url, "%.*s%s", (int)length, base, rest);
   if (!status && json_object_set_new(s->config, "url", json_string(url.data))) status = sw_fail("--base-url is not UTF-8");

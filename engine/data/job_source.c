@@ -7,6 +7,7 @@
 #include "engine/text/html.h"
 #include "engine/text/unicode.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,6 +287,7 @@ static int read_config(sw_job_source *s, const char *what) {
     return sw_fail("%s: the host in \"url\" must hold neither a login nor a placeholder", what);
   if (strcmp(s->method, "GET") && strcmp(s->method, "POST")) return sw_fail("%s: \"method\" should be GET or POST", what);
   s->body = json_object_get(c, "body");
+  if (!s->body && !strcmp(s->method, "POST")) return sw_fail("%s: \"method\": \"POST\" needs a \"body\"; it may be {}", what);
   if (s->body && strcmp(s->method, "POST")) return sw_fail("%s: \"body\" needs \"method\": \"POST\"", what);
   if (scan(s->url, what, "url", &s->uses) || scan_value(s->params, what, "params", 0, &s->uses) || scan_value(s->body, what, "body", 0, &s->uses)) return -1;
   json_object_foreach((json_t *)s->headers, key, value) {
@@ -336,6 +338,9 @@ static const json_t *look_up(const json_t *value, const char *path) {
   return value;
 }
 
+/* A real that may stand for several integers. */
+static int is_inexact(const json_t *value) { return json_is_real(value) && fabs(json_real_value(value)) >= 0x1p53; }
+
 /* 1: appended; 0: there is nothing; -1. */
 static int append_value(const json_t *value, int nested, sw_buffer *out) {
   if (!value || json_is_null(value)) return 0;
@@ -356,18 +361,22 @@ static int append_value(const json_t *value, int nested, sw_buffer *out) {
     }
     return out->size > start;
   }
+  /* one integer beyond 64 bits makes those of the whole page reals: they keep their digits */
+  if (json_is_real(value) && !is_inexact(value) && json_real_value(value) == floor(json_real_value(value)))
+    return sw_buffer_print(out, "%.0f", json_real_value(value)) ? -1 : 1;
   char *text = sw_json_canonical(value);
   const int status = text ? sw_buffer_append(out, text, strlen(text)) : -1;
   free(text);
   return status ? -1 : 1;
 }
 
-static int append_field(const json_t *row, const json_t *paths, sw_buffer *out) {
-  if (json_is_string(paths)) return append_value(look_up(row, json_string_value(paths)), 0, out);
-  size_t i;
-  const json_t *path;
-  json_array_foreach(paths, i, path) {
-    const int found = append_value(look_up(row, json_string_value(path)), 0, out);
+/* *from: the value that was found; may be NULL. */
+static int append_field(const json_t *row, const json_t *paths, sw_buffer *out, const json_t **from) {
+  const size_t count = json_is_string(paths) ? 1 : json_array_size(paths);
+  for (size_t i = 0; i < count; i++) {
+    const json_t *value = look_up(row, json_string_value(json_is_string(paths) ? paths : json_array_get(paths, i)));
+    const int found = append_value(value, 0, out);
+    if (from) *from = value;
     if (found) return found;
   }
   return 0;
@@ -416,7 +425,8 @@ int sw_job_page_read(const sw_job_source *s, const char *text, size_t bytes, sw_
   }
   if (!status && s->next_path) {
     const json_t *value = look_up(out->root, s->next_path);
-    if (json_is_string(value) || json_is_integer(value)) status = append_value(value, 0, &next) < 0 ? -1 : 0;
+    if (is_inexact(value)) status = sw_fail("the next page, \"%s\", is a number of 2^53 or more whose last digits are lost", s->next_path);
+    if (!status && (json_is_string(value) || json_is_number(value))) status = append_value(value, 0, &next) < 0 ? -1 : 0;
     if (!status && next.size && strlen(next.data) == next.size) out->next = sw_buffer_take(&next);
   }
   sw_buffer_close(&next);
@@ -448,7 +458,7 @@ static int make_id(json_t *out, const char *text) {
 /* The text as it will be written. 1; 0 with a reason; -1. */
 static int read_job_text(const sw_job_source *s, const json_t *row, sw_buffer *text, char reason[256]) {
   sw_buffer raw = {0}, plain = {0};
-  int status = append_field(row, json_object_get(s->fields, "text"), &raw);
+  int status = append_field(row, json_object_get(s->fields, "text"), &raw, NULL);
   if (status == 0) snprintf(reason, 256, "it has no text");
   if (status > 0 && memchr(raw.data, 0, raw.size)) {
     snprintf(reason, 256, "its text holds a NUL character");
@@ -497,8 +507,12 @@ int sw_job_read(const sw_job_source *s, const sw_job_page *page, size_t i, json_
   json_object_foreach((json_t *)s->fields, key, paths) {
     if (status <= 0 || !strcmp(key, "text")) continue;
     sw_buffer_clear(&value);
-    const int found = append_field(row, paths, &value);
-    if (found < 0 || (found && set(job, key, value.data, value.size))) status = -1;
+    const json_t *from;
+    const int found = append_field(row, paths, &value, &from);
+    if (found > 0 && !strcmp(key, "id") && is_inexact(from)) {
+      snprintf(reason, 256, "its id is a number of 2^53 or more whose last digits are lost");
+      status = 0;
+    } else if (found < 0 || (found && set(job, key, value.data, value.size))) status = -1;
   }
   if (status > 0 && set(job, "text", text.data, text.size)) status = -1;
   const char *id = sw_json_string(job, "id");

@@ -70,7 +70,7 @@ int index_add(job_index *x, const json_t *row, uint64_t offset, size_t bytes) { 
 
 typedef int each_line(void *context, const json_t *row, uint64_t offset, size_t bytes);
 
-/* Rows that are no JSON give NULL. */
+/* Rows that are no JSON give NULL. Pages are read with NULs, too. */
 static int read_lines(const char *path, each_line *each, void *context) {
   FILE *file = fopen(path, "re");
   if (!file) return errno == ENOENT ? 0 : sw_fail("cannot read %s: %s", path, strerror(errno));
@@ -82,7 +82,7 @@ static int read_lines(const char *path, each_line *each, void *context) {
   while (!status && (bytes = getline(&line, &capacity, file)) > 0) {
     json_error_t error;
     json_t *row = NULL;
-    status = sw_json_row(line, (size_t)bytes, 0, &row, &error) || each(context, row, offset, (size_t)bytes) ? -1 : 0;
+    status = sw_json_row(line, (size_t)bytes, JSON_ALLOW_NUL, &row, &error) || each(context, row, offset, (size_t)bytes) ? -1 : 0;
     json_decref(row);
     offset += (uint64_t)bytes;
   }
@@ -107,11 +107,12 @@ json_t *index_row(const job_index *x, size_t i) {
   const index_place *p = &x->places[i];
   char *path = path_of(x, p->file), *text = sw_alloc(p->bytes + 1);
   json_t *row = NULL;
+  json_error_t error;
   const int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
   if (text && path && (file < 0 || pread(file, text, p->bytes, (off_t)p->offset) != (ssize_t)p->bytes))
     sw_fail("cannot read %s: %s", path, errno ? strerror(errno) : "it is shorter than it was");
-  else if (text && path)
-    row = sw_json_parse(text, p->bytes, path);
+  else if (text && path && !sw_json_row(text, p->bytes, JSON_ALLOW_NUL, &row, &error) && !row)
+    sw_fail("%s: what is at byte %llu is no row: %s", path, (unsigned long long)p->offset, error.text);
   if (file >= 0) close(file);
   free(path);
   free(text);

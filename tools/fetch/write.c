@@ -302,7 +302,7 @@ static int write_validators(fetch_run *run) {
 }
 
 int fetch_write(fetch_run *run) {
-  static const uint64_t none[SW_JOURNAL_COUNTERS];
+  const uint64_t now[SW_JOURNAL_COUNTERS] = {(uint64_t)time(NULL)};
   writer w = {.run = run};
   sw_buffer record = {0}, end = {0};
   char *rejected = NULL;
@@ -311,7 +311,7 @@ int fetch_write(fetch_run *run) {
   int status = 0;
   if (!run->writing) { /* from here on the run only writes, and gives its postings these numbers */
     status = choose_first(run) || sw_buffer_print(&record, "%c%lld", RECORD_WRITE, (long long)run->first) ||
-             sw_journal_append(&run->journal, none, record.data, record.size);
+             sw_journal_append(&run->journal, now, record.data, record.size);
     run->writing = !status;
   }
   w.next = run->first;
@@ -321,8 +321,11 @@ int fetch_write(fetch_run *run) {
              sw_journal_replay(&run->journal, write_page, &w);
   if (!status) status = write_texts(&w) || write_boilerplate(&w);
   /* the rows make it known that the texts are whole; what follows can be made again */
-  if (!status && w.index.near.count > w.first_place) status = sw_output_commit(&w.rows);
-  if (!status) status = sw_rejects_commit(&w.rejects) || write_validators(run) || index_save(&w.index);
+  const int published = w.index.near.count > w.first_place;
+  if (!status && published) status = sw_output_commit(&w.rows);
+  if (!status) status = sw_rejects_commit(&w.rejects) || write_validators(run);
+  /* the places of rows hold for the file that was published, not for an older one that says the same in other bytes */
+  if (!status && published) status = index_save(&w.index);
   sw_output_abandon(&w.rows);
   sw_rejects_close(&w.rejects);
   index_close(&w.index);
