@@ -281,7 +281,7 @@ static int run_once(const sw_job_source *s, const fetch_options *o, int *stale) 
   *stale = 0;
   int status = open_run(s, o, &run);
   if (status) return sw_exit_message(SW_EXIT_FAILED);
-  status = sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
+  status = fetch_check_turn(&run) || sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
   const uint64_t held = run.counts.pages;
   const int old = run.begun && time(NULL) - run.last > STALE_SECONDS;
   if (!status && !run.begun) status = o->finish ? sw_fail("there is nothing to finish: no run with this source, query and limit was interrupted") : begin(&run);
@@ -303,6 +303,7 @@ static int run_once(const sw_job_source *s, const fetch_options *o, int *stale) 
     code = SW_EXIT_FAILED;
   } else {
     sw_journal_close(&run.journal, 1);
+    fetch_end_turn(&run);
     report(&run);
     *stale = old && !o->finish;
   }
