@@ -224,14 +224,21 @@ static ask_result fetch_page(fetch_run *run, asker *board) {
   const fetch_options *o = run->options;
   const sw_job_source *s = run->source;
   const char *url = s->paging == SW_PAGING_NEXT ? run->next : NULL;
-  const sw_job_ask ask = {.query = o->query, .since = o->since, .cursor = s->paging == SW_PAGING_CURSOR ? run->next : NULL, .offset = run->offset,
+  sw_job_ask ask = {.query = o->query, .since = o->since, .cursor = s->paging == SW_PAGING_CURSOR ? run->next : NULL, .offset = run->offset,
                           .limit = rows_wanted(run), .page = run->page};
   char key[65], what[64];
   validator known;
   answer a = {0};
+  sw_buffer next_page = {0};
   size_t fresh;
   snprintf(what, sizeof what, "page %llu", (unsigned long long)run->counts.pages + 1);
   if (page_key(run, &ask, url, key)) return ASK_FAILED;
+  if (run->next && sw_job_unmask(s, run->next, url != NULL, &next_page)) {
+    sw_buffer_close(&next_page);
+    return ASK_FAILED;
+  }
+  if (url) url = next_page.data;
+  if (ask.cursor) ask.cursor = next_page.data;
   const json_t *before = json_object_get(run->validators, key);
   read_validator(before, &known);
   ask_result result = ask_page(board, &ask, url, &known, what, &a);
@@ -248,6 +255,7 @@ static ask_result fetch_page(fetch_run *run, asker *board) {
       result = ASK_FAILED;
   }
   answer_close(&a);
+  sw_buffer_close(&next_page);
   return result;
 }
 

@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
-enum { CONFIG_BYTES = 1 << 20, MAX_TEXT = 1 << 20, MAX_DEPTH = 32 };
+enum { CONFIG_BYTES = 1 << 20, MAX_TEXT = 1 << 20, MAX_DEPTH = 32, SHORTEST_KEY = 8 };
 /* A noncharacter stands for bytes that are not UTF-8, so that the rows that held them are known. */
 #define MARK "\xEF\xB7\x90"
 
@@ -47,15 +48,21 @@ static unsigned placeholder(const char *p, const char **end, char name[64]) {
   return 0;
 }
 
-/* Adds the template's placeholders to *uses; fails for words in braces that are none. */
-static int scan(const char *template, const char *what, const char *key, unsigned *uses) {
+static int add_secret(sw_job_source *s, const char *name) {
+  s->uses |= SW_ASK_SECRET;
+  return json_array_append_new(s->secrets, json_string(name)) ? sw_fail_memory("the name of a key") : 0;
+}
+
+/* Adds the template's placeholders to the source's; fails for words in braces that are none. */
+static int scan(const char *template, const char *what, const char *key, sw_job_source *s) {
   char name[64];
   const char *end;
   for (const char *p = template; (p = strchr(p, '{')); p = end) {
     const unsigned bit = placeholder(p, &end, name);
     if (!bit)
       return sw_fail("%s: \"%s\" holds %.20s..., which is no placeholder; there are {query} {since} {offset} {limit} {page} {cursor} {env:NAME}", what, key, p);
-    *uses |= bit;
+    s->uses |= bit;
+    if (bit == SW_ASK_SECRET && add_secret(s, name + 4)) return -1;
   }
   return 0;
 }
@@ -208,16 +215,16 @@ static int read_text(const json_t *object, const char *key, const char *fallback
   return 0;
 }
 
-static int scan_value(const json_t *value, const char *what, const char *key, int depth, unsigned *uses) {
+static int scan_value(const json_t *value, const char *what, const char *key, int depth, sw_job_source *s) {
   const char *name;
   json_t *item;
   size_t i;
   if (depth > MAX_DEPTH) return sw_fail("%s: \"%s\" is nested too deep", what, key);
-  if (json_is_string(value)) return scan(json_string_value(value), what, key, uses);
+  if (json_is_string(value)) return scan(json_string_value(value), what, key, s);
   json_object_foreach((json_t *)value, name, item)
-    if (scan_value(item, what, key, depth + 1, uses)) return -1;
+    if (scan_value(item, what, key, depth + 1, s)) return -1;
   json_array_foreach(value, i, item)
-    if (scan_value(item, what, key, depth + 1, uses)) return -1;
+    if (scan_value(item, what, key, depth + 1, s)) return -1;
   return 0;
 }
 
@@ -289,11 +296,12 @@ static int read_config(sw_job_source *s, const char *what) {
   s->body = json_object_get(c, "body");
   if (!s->body && !strcmp(s->method, "POST")) return sw_fail("%s: \"method\": \"POST\" needs a \"body\"; it may be {}", what);
   if (s->body && strcmp(s->method, "POST")) return sw_fail("%s: \"body\" needs \"method\": \"POST\"", what);
-  if (scan(s->url, what, "url", &s->uses) || scan_value(s->params, what, "params", 0, &s->uses) || scan_value(s->body, what, "body", 0, &s->uses)) return -1;
+  if (!(s->secrets = json_array())) return sw_fail_memory("the names of keys");
+  if (scan(s->url, what, "url", s) || scan_value(s->params, what, "params", 0, s) || scan_value(s->body, what, "body", 0, s)) return -1;
   json_object_foreach((json_t *)s->headers, key, value) {
     const char *text = json_string_value(value);
     if (!key[0] || strpbrk(key, ": \t\r\n")) return sw_fail("%s: '%.64s' is no name of a header", what, key);
-    if (!strncmp(text, "env:", 4)) s->uses |= SW_ASK_SECRET;
+    if (!strncmp(text, "env:", 4) && add_secret(s, text + 4)) return -1;
     for (; *text; text++)
       if ((unsigned char)*text < 0x20 || *text == 0x7f) return sw_fail("%s: the header %.64s holds a line break or another control character", what, key);
   }
@@ -320,7 +328,76 @@ int sw_job_source_open(const char *source, sw_job_source *out) {
 
 void sw_job_source_close(sw_job_source *s) {
   json_decref(s->config);
+  json_decref(s->secrets);
   *s = (sw_job_source){0};
+}
+
+/* --- keys in what a server says --- */
+
+/* Bytes at `p` that stand for `c`: itself, or %XX or one of JSON's escapes; 0: others. `escaped`: the latter go first. */
+static size_t stands_for(const char *p, char c, int escaped) {
+  char percent[8], unicode[8];
+  snprintf(percent, sizeof percent, "%%%02x", (unsigned char)c);
+  snprintf(unicode, sizeof unicode, "\\u%04x", (unsigned char)c);
+  const size_t length = !strncasecmp(p, percent, 3) ? 3 : !strncasecmp(p, unicode, 6) ? 6 : *p == '\\' && p[1] == c && strchr("/\\\"", c) ? 2 : 0;
+  return *p == c && !(escaped && length) ? 1 : length;
+}
+
+/* Bytes at `p` (a text with a NUL behind it) that are a key of the source; 0: none. *name: its variable. */
+static size_t key_at(const sw_job_source *s, const char *p, size_t shortest, const char **name) {
+  size_t i;
+  const json_t *item;
+  json_array_foreach(s->secrets, i, item) {
+    const char *key = getenv(*name = json_string_value(item));
+    if (!key || strlen(key) < shortest || (*p != *key && *p != '%' && *p != '\\')) continue;
+    for (int escaped = 1; escaped >= 0; escaped--) {
+      const char *end = p, *c = key;
+      for (size_t length; *c && (length = stands_for(end, *c, escaped)); c++) end += length;
+      if (!*c && end > p) return (size_t)(end - p);
+    }
+  }
+  return 0;
+}
+
+static int holds_key(const sw_job_source *s, const char *text, size_t bytes) {
+  const char *name;
+  for (size_t i = 0; i < bytes; i++)
+    if (key_at(s, text + i, 1, &name)) return 1;
+  return 0;
+}
+
+int sw_job_mask(const sw_job_source *s, const char *text, size_t bytes, int json, sw_buffer *out) {
+  const char *from = text, *end = text + bytes, *name;
+  int inside = !json;
+  for (const char *p = text; p < end;) {
+    const size_t length = inside ? key_at(s, p, SHORTEST_KEY, &name) : 0;
+    if (length) {
+      if (sw_buffer_append(out, from, (size_t)(p - from)) || sw_buffer_print(out, "{env:%s}", name)) return -1;
+      from = p += length;
+      continue;
+    }
+    if (json && *p == '"') inside = !inside;
+    p += json && inside && *p == '\\' && p + 1 < end ? 2 : 1;
+  }
+  return sw_buffer_append(out, from, (size_t)(end - from));
+}
+
+int sw_job_unmask(const sw_job_source *s, const char *text, int encode, sw_buffer *out) {
+  while (*text) {
+    const char *at = strstr(text, "{env:"), *close = at ? strchr(at, '}') : NULL, *found = NULL;
+    if (!close) return sw_buffer_append(out, text, strlen(text));
+    if (sw_buffer_append(out, text, (size_t)(at - text))) return -1;
+    size_t i;
+    const json_t *item;
+    json_array_foreach(s->secrets, i, item) /* no other variable: it is the server that wrote this */
+      if (!found && json_string_length(item) == (size_t)(close - at) - 5 && !strncmp(json_string_value(item), at + 5, json_string_length(item)))
+        found = json_string_value(item);
+    const char *value = found ? secret(found) : NULL;
+    if (found && !value) return -1;
+    text = found ? close + 1 : at + 1;
+    if (!found ? sw_buffer_append(out, at, 1) : encode ? append_encoded(out, value) : sw_buffer_append(out, value, strlen(value))) return -1;
+  }
+  return 0;
 }
 
 /* --- pages --- */
@@ -414,7 +491,10 @@ int sw_job_page_read(const sw_job_source *s, const char *text, size_t bytes, sw_
   if (!status && !out->root) {
     char found[64]; /* the beginning tells an error page from a cut answer */
     snprintf(found, sizeof found, "%.40s", copy.data);
-    status = sw_fail("the answer is not valid JSON (line %d: %.100s); it begins with '%s'", error.line, error.text, found);
+    if (holds_key(s, copy.data, copy.size))
+      status = sw_fail("the answer is not valid JSON (line %d); what it holds is not shown, as a key is in it", error.line);
+    else
+      status = sw_fail("the answer is not valid JSON (line %d: %.100s); it begins with '%s'", error.line, error.text, found);
   }
   sw_buffer_close(&copy);
   if (!status) {

@@ -314,10 +314,10 @@ static int put_text(FILE *file, sw_sha256 *hash, const char *text) {
   return put(file, hash, &length, sizeof length) || put(file, hash, text, length);
 }
 
-static int write_index(const job_index *x, FILE *out, sw_sha256 *hash) {
-  const uint32_t files = (uint32_t)x->num_files;
+static int write_index(const job_index *x, int published, FILE *out, sw_sha256 *hash) {
+  const uint32_t files = (uint32_t)(x->num_files - !published);
   int status = put(out, hash, magic, sizeof magic - 1) || put(out, hash, &files, sizeof files);
-  for (size_t i = 0; i < x->num_files && !status; i++) {
+  for (size_t i = 0; i < files && !status; i++) {
     const index_file *f = &x->files[i];
     struct stat info;
     uint64_t size = f->size, count = 0;
@@ -340,12 +340,12 @@ static int write_index(const job_index *x, FILE *out, sw_sha256 *hash) {
   return status ? -1 : 0;
 }
 
-int index_save(const job_index *x) {
+int index_save(const job_index *x, int published) {
   char *path = sw_path_join(x->folder, "index"), hex[DIGITS + 1];
   sw_output output = {0};
   sw_sha256 *hash = sw_sha256_open();
   int status = path && hash ? sw_output_open(&output, path) : -1;
-  if (!status && write_index(x, output.file, hash)) status = sw_fail("cannot write %s: %s", path, strerror(errno));
+  if (!status && write_index(x, published, output.file, hash)) status = sw_fail("cannot write %s: %s", path, strerror(errno));
   if (hash) sw_sha256_close(hash, hex);
   if (!status && fwrite(hex, 1, DIGITS, output.file) != DIGITS) status = sw_fail("cannot write %s: %s", path, strerror(errno));
   if (!status) status = sw_output_commit(&output);

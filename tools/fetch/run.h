@@ -34,7 +34,7 @@ typedef struct {
   int64_t first, last; /* last: Unix time of the last record */
   /* where the next page is */
   int64_t offset, page, taken; /* taken: rows that count for --limit */
-  char *next;                  /* cursor or address */
+  char *next;                  /* cursor or address, with {env:NAME} for keys */
   int done, repeats;           /* repeats: pages in a row that brought nothing new */
   sw_table seen;               /* ids of this run */
   fetch_counts counts;

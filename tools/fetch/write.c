@@ -378,8 +378,7 @@ int fetch_write(fetch_run *run) {
   const int published = w.index.near.count > w.first_place;
   if (!status && published) status = sw_output_commit(&w.rows);
   if (!status) status = sw_rejects_commit(&w.rejects) || write_validators(run);
-  /* the places of rows hold for the file that was published, not for an older one that says the same in other bytes */
-  if (!status && published) status = index_save(&w.index);
+  if (!status) status = index_save(&w.index, published);
   sw_output_abandon(&w.rows);
   sw_rejects_close(&w.rejects);
   index_close(&w.index);
