@@ -225,7 +225,7 @@ static ask_result fetch_page(fetch_run *run, asker *board) {
   const sw_job_source *s = run->source;
   const char *url = s->paging == SW_PAGING_NEXT ? run->next : NULL;
   sw_job_ask ask = {.query = o->query, .since = o->since, .cursor = s->paging == SW_PAGING_CURSOR ? run->next : NULL, .offset = run->offset,
-                          .limit = rows_wanted(run), .page = run->page};
+                    .limit = rows_wanted(run), .page = run->page};
   char key[65], what[64];
   validator known;
   answer a = {0};
@@ -289,7 +289,8 @@ static int run_once(const sw_job_source *s, const fetch_options *o, int *stale) 
   *stale = 0;
   int status = open_run(s, o, &run);
   if (status) return sw_exit_message(SW_EXIT_FAILED);
-  status = fetch_check_turn(&run) || sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
+  status = fetch_check_turn(&run);
+  if (!status) status = sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
   const uint64_t held = run.counts.pages;
   const int old = run.begun && time(NULL) - run.last > STALE_SECONDS;
   if (!status && !run.begun) status = o->finish ? sw_fail("there is nothing to finish: no run with this source, query and limit was interrupted") : begin(&run);

@@ -587,12 +587,14 @@ int sw_job_read(const sw_job_source *s, const sw_job_page *page, size_t i, json_
   json_object_foreach((json_t *)s->fields, key, paths) {
     if (status <= 0 || !strcmp(key, "text")) continue;
     sw_buffer_clear(&value);
-    const json_t *from;
+    const json_t *from = NULL;
     const int found = append_field(row, paths, &value, &from);
     if (found > 0 && !strcmp(key, "id") && is_inexact(from)) {
       snprintf(reason, 256, "its id is a number of 2^53 or more whose last digits are lost");
       status = 0;
-    } else if (found < 0 || (found && set(job, key, value.data, value.size))) status = -1;
+    } else if (found < 0 || (found && set(job, key, value.data, value.size))) {
+      status = -1;
+    }
   }
   if (status > 0 && set(job, "text", text.data, text.size)) status = -1;
   const char *id = sw_json_string(job, "id");
