@@ -134,7 +134,7 @@ static int replay(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], c
   const char *text = payload, *body;
   size_t body_bytes, fresh;
   if (!bytes) return 0;
-  run->last = (int64_t)counters[0];
+  if (counters[0]) run->last = (int64_t)counters[0];
   if (*text == RECORD_BEGIN && bytes == 11) {
     memcpy(run->date, text + 1, 10);
     run->begun = 1;
@@ -224,14 +224,21 @@ static ask_result fetch_page(fetch_run *run, asker *board) {
   const fetch_options *o = run->options;
   const sw_job_source *s = run->source;
   const char *url = s->paging == SW_PAGING_NEXT ? run->next : NULL;
-  const sw_job_ask ask = {.query = o->query, .since = o->since, .cursor = s->paging == SW_PAGING_CURSOR ? run->next : NULL, .offset = run->offset,
-                          .limit = rows_wanted(run), .page = run->page};
+  sw_job_ask ask = {.query = o->query, .since = o->since, .cursor = s->paging == SW_PAGING_CURSOR ? run->next : NULL, .offset = run->offset,
+                    .limit = rows_wanted(run), .page = run->page};
   char key[65], what[64];
   validator known;
   answer a = {0};
+  sw_buffer next_page = {0};
   size_t fresh;
   snprintf(what, sizeof what, "page %llu", (unsigned long long)run->counts.pages + 1);
   if (page_key(run, &ask, url, key)) return ASK_FAILED;
+  if (run->next && sw_job_unmask(s, run->next, url != NULL, &next_page)) {
+    sw_buffer_close(&next_page);
+    return ASK_FAILED;
+  }
+  if (url) url = next_page.data;
+  if (ask.cursor) ask.cursor = next_page.data;
   const json_t *before = json_object_get(run->validators, key);
   read_validator(before, &known);
   ask_result result = ask_page(board, &ask, url, &known, what, &a);
@@ -248,6 +255,7 @@ static ask_result fetch_page(fetch_run *run, asker *board) {
       result = ASK_FAILED;
   }
   answer_close(&a);
+  sw_buffer_close(&next_page);
   return result;
 }
 
@@ -281,7 +289,8 @@ static int run_once(const sw_job_source *s, const fetch_options *o, int *stale) 
   *stale = 0;
   int status = open_run(s, o, &run);
   if (status) return sw_exit_message(SW_EXIT_FAILED);
-  status = sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
+  status = fetch_check_turn(&run);
+  if (!status) status = sw_journal_open(run.journal_path, run.identity, 1, &run.journal, &why) || sw_journal_replay(&run.journal, replay, &run) ? -1 : 0;
   const uint64_t held = run.counts.pages;
   const int old = run.begun && time(NULL) - run.last > STALE_SECONDS;
   if (!status && !run.begun) status = o->finish ? sw_fail("there is nothing to finish: no run with this source, query and limit was interrupted") : begin(&run);
@@ -303,6 +312,7 @@ static int run_once(const sw_job_source *s, const fetch_options *o, int *stale) 
     code = SW_EXIT_FAILED;
   } else {
     sw_journal_close(&run.journal, 1);
+    fetch_end_turn(&run);
     report(&run);
     *stale = old && !o->finish;
   }
@@ -379,6 +389,7 @@ static int change_base(sw_job_source *s, const char *base) {
   size_t length = strlen(base);
   while (length && base[length - 1] == '/') length--;
   if (strncmp(base, "https://", 8) && strncmp(base, "http://", 7)) return sw_fail("--base-url should begin with https://");
+  if (strpbrk(base, "{}@?#")) return sw_fail("--base-url should hold none of {}@?#: only a scheme, a host, a port and a path");
   sw_buffer url = {0};
   int status = sw_buffer_print(&url, "%.*s%s", (int)length, base, rest);
   if (!status && json_object_set_new(s->config, "url", json_string(url.data))) status = sw_fail("--base-url is not UTF-8");

@@ -7,11 +7,13 @@
 #include "engine/text/html.h"
 #include "engine/text/unicode.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
-enum { CONFIG_BYTES = 1 << 20, MAX_TEXT = 1 << 20, MAX_DEPTH = 32 };
+enum { CONFIG_BYTES = 1 << 20, MAX_TEXT = 1 << 20, MAX_DEPTH = 32, SHORTEST_KEY = 8 };
 /* A noncharacter stands for bytes that are not UTF-8, so that the rows that held them are known. */
 #define MARK "\xEF\xB7\x90"
 
@@ -46,15 +48,21 @@ static unsigned placeholder(const char *p, const char **end, char name[64]) {
   return 0;
 }
 
-/* Adds the template's placeholders to *uses; fails for words in braces that are none. */
-static int scan(const char *template, const char *what, const char *key, unsigned *uses) {
+static int add_secret(sw_job_source *s, const char *name) {
+  s->uses |= SW_ASK_SECRET;
+  return json_array_append_new(s->secrets, json_string(name)) ? sw_fail_memory("the name of a key") : 0;
+}
+
+/* Adds the template's placeholders to the source's; fails for words in braces that are none. */
+static int scan(const char *template, const char *what, const char *key, sw_job_source *s) {
   char name[64];
   const char *end;
   for (const char *p = template; (p = strchr(p, '{')); p = end) {
     const unsigned bit = placeholder(p, &end, name);
     if (!bit)
       return sw_fail("%s: \"%s\" holds %.20s..., which is no placeholder; there are {query} {since} {offset} {limit} {page} {cursor} {env:NAME}", what, key, p);
-    *uses |= bit;
+    s->uses |= bit;
+    if (bit == SW_ASK_SECRET && add_secret(s, name + 4)) return -1;
   }
   return 0;
 }
@@ -207,16 +215,16 @@ static int read_text(const json_t *object, const char *key, const char *fallback
   return 0;
 }
 
-static int scan_value(const json_t *value, const char *what, const char *key, int depth, unsigned *uses) {
+static int scan_value(const json_t *value, const char *what, const char *key, int depth, sw_job_source *s) {
   const char *name;
   json_t *item;
   size_t i;
   if (depth > MAX_DEPTH) return sw_fail("%s: \"%s\" is nested too deep", what, key);
-  if (json_is_string(value)) return scan(json_string_value(value), what, key, uses);
+  if (json_is_string(value)) return scan(json_string_value(value), what, key, s);
   json_object_foreach((json_t *)value, name, item)
-    if (scan_value(item, what, key, depth + 1, uses)) return -1;
+    if (scan_value(item, what, key, depth + 1, s)) return -1;
   json_array_foreach(value, i, item)
-    if (scan_value(item, what, key, depth + 1, uses)) return -1;
+    if (scan_value(item, what, key, depth + 1, s)) return -1;
   return 0;
 }
 
@@ -286,12 +294,14 @@ static int read_config(sw_job_source *s, const char *what) {
     return sw_fail("%s: the host in \"url\" must hold neither a login nor a placeholder", what);
   if (strcmp(s->method, "GET") && strcmp(s->method, "POST")) return sw_fail("%s: \"method\" should be GET or POST", what);
   s->body = json_object_get(c, "body");
+  if (!s->body && !strcmp(s->method, "POST")) return sw_fail("%s: \"method\": \"POST\" needs a \"body\"; it may be {}", what);
   if (s->body && strcmp(s->method, "POST")) return sw_fail("%s: \"body\" needs \"method\": \"POST\"", what);
-  if (scan(s->url, what, "url", &s->uses) || scan_value(s->params, what, "params", 0, &s->uses) || scan_value(s->body, what, "body", 0, &s->uses)) return -1;
+  if (!(s->secrets = json_array())) return sw_fail_memory("the names of keys");
+  if (scan(s->url, what, "url", s) || scan_value(s->params, what, "params", 0, s) || scan_value(s->body, what, "body", 0, s)) return -1;
   json_object_foreach((json_t *)s->headers, key, value) {
     const char *text = json_string_value(value);
     if (!key[0] || strpbrk(key, ": \t\r\n")) return sw_fail("%s: '%.64s' is no name of a header", what, key);
-    if (!strncmp(text, "env:", 4)) s->uses |= SW_ASK_SECRET;
+    if (!strncmp(text, "env:", 4) && add_secret(s, text + 4)) return -1;
     for (; *text; text++)
       if ((unsigned char)*text < 0x20 || *text == 0x7f) return sw_fail("%s: the header %.64s holds a line break or another control character", what, key);
   }
@@ -318,7 +328,76 @@ int sw_job_source_open(const char *source, sw_job_source *out) {
 
 void sw_job_source_close(sw_job_source *s) {
   json_decref(s->config);
+  json_decref(s->secrets);
   *s = (sw_job_source){0};
+}
+
+/* --- keys in what a server says --- */
+
+/* Bytes at `p` that stand for `c`: itself, or %XX or one of JSON's escapes; 0: others. `escaped`: the latter go first. */
+static size_t stands_for(const char *p, char c, int escaped) {
+  char percent[8], unicode[8];
+  snprintf(percent, sizeof percent, "%%%02x", (unsigned char)c);
+  snprintf(unicode, sizeof unicode, "\\u%04x", (unsigned char)c);
+  const size_t length = !strncasecmp(p, percent, 3) ? 3 : !strncasecmp(p, unicode, 6) ? 6 : *p == '\\' && p[1] == c && strchr("/\\\"", c) ? 2 : 0;
+  return *p == c && !(escaped && length) ? 1 : length;
+}
+
+/* Bytes at `p` (a text with a NUL behind it) that are a key of the source; 0: none. *name: its variable. */
+static size_t key_at(const sw_job_source *s, const char *p, size_t shortest, const char **name) {
+  size_t i;
+  const json_t *item;
+  json_array_foreach(s->secrets, i, item) {
+    const char *key = getenv(*name = json_string_value(item));
+    if (!key || strlen(key) < shortest || (*p != *key && *p != '%' && *p != '\\')) continue;
+    for (int escaped = 1; escaped >= 0; escaped--) {
+      const char *end = p, *c = key;
+      for (size_t length; *c && (length = stands_for(end, *c, escaped)); c++) end += length;
+      if (!*c && end > p) return (size_t)(end - p);
+    }
+  }
+  return 0;
+}
+
+static int holds_key(const sw_job_source *s, const char *text, size_t bytes) {
+  const char *name;
+  for (size_t i = 0; i < bytes; i++)
+    if (key_at(s, text + i, 1, &name)) return 1;
+  return 0;
+}
+
+int sw_job_mask(const sw_job_source *s, const char *text, size_t bytes, int json, sw_buffer *out) {
+  const char *from = text, *end = text + bytes, *name;
+  int inside = !json;
+  for (const char *p = text; p < end;) {
+    const size_t length = inside ? key_at(s, p, SHORTEST_KEY, &name) : 0;
+    if (length) {
+      if (sw_buffer_append(out, from, (size_t)(p - from)) || sw_buffer_print(out, "{env:%s}", name)) return -1;
+      from = p += length;
+      continue;
+    }
+    if (json && *p == '"') inside = !inside;
+    p += json && inside && *p == '\\' && p + 1 < end ? 2 : 1;
+  }
+  return sw_buffer_append(out, from, (size_t)(end - from));
+}
+
+int sw_job_unmask(const sw_job_source *s, const char *text, int encode, sw_buffer *out) {
+  while (*text) {
+    const char *at = strstr(text, "{env:"), *close = at ? strchr(at, '}') : NULL, *found = NULL;
+    if (!close) return sw_buffer_append(out, text, strlen(text));
+    if (sw_buffer_append(out, text, (size_t)(at - text))) return -1;
+    size_t i;
+    const json_t *item;
+    json_array_foreach(s->secrets, i, item) /* no other variable: it is the server that wrote this */
+      if (!found && json_string_length(item) == (size_t)(close - at) - 5 && !strncmp(json_string_value(item), at + 5, json_string_length(item)))
+        found = json_string_value(item);
+    const char *value = found ? secret(found) : NULL;
+    if (found && !value) return -1;
+    text = found ? close + 1 : at + 1;
+    if (!found ? sw_buffer_append(out, at, 1) : encode ? append_encoded(out, value) : sw_buffer_append(out, value, strlen(value))) return -1;
+  }
+  return 0;
 }
 
 /* --- pages --- */
@@ -335,6 +414,9 @@ static const json_t *look_up(const json_t *value, const char *path) {
   }
   return value;
 }
+
+/* A real that may stand for several integers. */
+static int is_inexact(const json_t *value) { return json_is_real(value) && fabs(json_real_value(value)) >= 0x1p53; }
 
 /* 1: appended; 0: there is nothing; -1. */
 static int append_value(const json_t *value, int nested, sw_buffer *out) {
@@ -356,18 +438,22 @@ static int append_value(const json_t *value, int nested, sw_buffer *out) {
     }
     return out->size > start;
   }
+  /* one integer beyond 64 bits makes those of the whole page reals: they keep their digits */
+  if (json_is_real(value) && !is_inexact(value) && json_real_value(value) == floor(json_real_value(value)))
+    return sw_buffer_print(out, "%.0f", json_real_value(value)) ? -1 : 1;
   char *text = sw_json_canonical(value);
   const int status = text ? sw_buffer_append(out, text, strlen(text)) : -1;
   free(text);
   return status ? -1 : 1;
 }
 
-static int append_field(const json_t *row, const json_t *paths, sw_buffer *out) {
-  if (json_is_string(paths)) return append_value(look_up(row, json_string_value(paths)), 0, out);
-  size_t i;
-  const json_t *path;
-  json_array_foreach(paths, i, path) {
-    const int found = append_value(look_up(row, json_string_value(path)), 0, out);
+/* *from: the value that was found; may be NULL. */
+static int append_field(const json_t *row, const json_t *paths, sw_buffer *out, const json_t **from) {
+  const size_t count = json_is_string(paths) ? 1 : json_array_size(paths);
+  for (size_t i = 0; i < count; i++) {
+    const json_t *value = look_up(row, json_string_value(json_is_string(paths) ? paths : json_array_get(paths, i)));
+    const int found = append_value(value, 0, out);
+    if (from) *from = value;
     if (found) return found;
   }
   return 0;
@@ -405,7 +491,10 @@ int sw_job_page_read(const sw_job_source *s, const char *text, size_t bytes, sw_
   if (!status && !out->root) {
     char found[64]; /* the beginning tells an error page from a cut answer */
     snprintf(found, sizeof found, "%.40s", copy.data);
-    status = sw_fail("the answer is not valid JSON (line %d: %.100s); it begins with '%s'", error.line, error.text, found);
+    if (holds_key(s, copy.data, copy.size))
+      status = sw_fail("the answer is not valid JSON (line %d); what it holds is not shown, as a key is in it", error.line);
+    else
+      status = sw_fail("the answer is not valid JSON (line %d: %.100s); it begins with '%s'", error.line, error.text, found);
   }
   sw_buffer_close(&copy);
   if (!status) {
@@ -416,7 +505,8 @@ int sw_job_page_read(const sw_job_source *s, const char *text, size_t bytes, sw_
   }
   if (!status && s->next_path) {
     const json_t *value = look_up(out->root, s->next_path);
-    if (json_is_string(value) || json_is_integer(value)) status = append_value(value, 0, &next) < 0 ? -1 : 0;
+    if (is_inexact(value)) status = sw_fail("the next page, \"%s\", is a number of 2^53 or more whose last digits are lost", s->next_path);
+    if (!status && (json_is_string(value) || json_is_number(value))) status = append_value(value, 0, &next) < 0 ? -1 : 0;
     if (!status && next.size && strlen(next.data) == next.size) out->next = sw_buffer_take(&next);
   }
   sw_buffer_close(&next);
@@ -448,7 +538,7 @@ static int make_id(json_t *out, const char *text) {
 /* The text as it will be written. 1; 0 with a reason; -1. */
 static int read_job_text(const sw_job_source *s, const json_t *row, sw_buffer *text, char reason[256]) {
   sw_buffer raw = {0}, plain = {0};
-  int status = append_field(row, json_object_get(s->fields, "text"), &raw);
+  int status = append_field(row, json_object_get(s->fields, "text"), &raw, NULL);
   if (status == 0) snprintf(reason, 256, "it has no text");
   if (status > 0 && memchr(raw.data, 0, raw.size)) {
     snprintf(reason, 256, "its text holds a NUL character");
@@ -497,8 +587,14 @@ int sw_job_read(const sw_job_source *s, const sw_job_page *page, size_t i, json_
   json_object_foreach((json_t *)s->fields, key, paths) {
     if (status <= 0 || !strcmp(key, "text")) continue;
     sw_buffer_clear(&value);
-    const int found = append_field(row, paths, &value);
-    if (found < 0 || (found && set(job, key, value.data, value.size))) status = -1;
+    const json_t *from = NULL;
+    const int found = append_field(row, paths, &value, &from);
+    if (found > 0 && !strcmp(key, "id") && is_inexact(from)) {
+      snprintf(reason, 256, "its id is a number of 2^53 or more whose last digits are lost");
+      status = 0;
+    } else if (found < 0 || (found && set(job, key, value.data, value.size))) {
+      status = -1;
+    }
   }
   if (status > 0 && set(job, "text", text.data, text.size)) status = -1;
   const char *id = sw_json_string(job, "id");

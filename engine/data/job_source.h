@@ -30,6 +30,7 @@ enum { SW_ASK_QUERY = 1, SW_ASK_SINCE = 2, SW_ASK_OFFSET = 4, SW_ASK_LIMIT = 8, 
 
 typedef struct {
   json_t *config;    /* owned; the texts below point into it */
+  json_t *secrets;   /* owned: names of the environment variables that hold its keys */
   const char *name, *url, *method, *rows, *next_path;
   const json_t *params, *body, *headers, *fields; /* objects, or NULL */
   sw_paging paging;
@@ -59,6 +60,12 @@ int sw_job_body(const sw_job_source *source, const sw_job_ask *ask, int masked, 
 /* The value of a header: as it is, or from the environment ("env:NAME"); *variable is set to NAME, or NULL. NULL with a message where it is not set. */
 const char *sw_job_header(const char *value, const char **variable);
 
+/* Appends `text` with {env:NAME} in the place of keys of 8 bytes or more, also of %XX and JSON's escapes of them. `json`: within strings only, so that
+ * the text stays valid JSON. A key that is not set is not looked for. */
+int sw_job_mask(const sw_job_source *source, const char *text, size_t bytes, int json, sw_buffer *out);
+/* The opposite, with %XX where `encode`, for an address. Fails where a key is not set. */
+int sw_job_unmask(const sw_job_source *source, const char *text, int encode, sw_buffer *out);
+
 typedef struct {
   json_t *root;       /* owned */
   const json_t *rows; /* array */
@@ -66,7 +73,7 @@ typedef struct {
   uint64_t bad_bytes; /* that were not UTF-8 */
 } sw_job_page;
 
-/* Reads one answer. Fails with a message about what is wrong with it. */
+/* Reads one answer. Fails with a message about what is wrong with it, which holds none of the source's keys. */
 int sw_job_page_read(const sw_job_source *source, const char *text, size_t bytes, sw_job_page *out);
 void sw_job_page_close(sw_job_page *page);
 /* Row `i` as a flat object: the fields as strings, "id" (where the source has none: from the url or the text) and "text" among them, and the whole row

@@ -240,9 +240,11 @@ int sw_http_same_origin(const char *a, const char *b) {
 
 int sw_http_keeps_secrets(const char *url) {
   if (!strncasecmp(url, "https://", 8)) return 1;
+  if (strncasecmp(url, "http://", 7)) return 0;
   const char *host = url + 7;
+  if (memchr(host, '@', strcspn(host, "/?#"))) return 0; /* what stands before it is a login, not the host */
   const size_t length = strcspn(host, ":/?#");
-  return !strncasecmp(url, "http://", 7) && ((length == 9 && (!strncmp(host, "127.0.0.1", 9) || !strncmp(host, "localhost", 9))) || !strncmp(host, "[::1]", 5));
+  return (length == 9 && (!strncmp(host, "127.0.0.1", 9) || !strncmp(host, "localhost", 9))) || !strncmp(host, "[::1]", 5);
 }
 
 char *sw_http_redirect(const char *url, const char *location) {

@@ -297,6 +297,7 @@ def test_faults(f, board):
         check(error.count("\n") - error.count("trying again") == 1 and not os.path.exists(out), f"one clear line: {error}")
         return len(board.log)
     check(broken(raw(b"<html>"), ["not valid JSON", "<html>"]) == 3, "three tries for broken JSON")
+    broken(raw(b"<html>" + KEY.encode()), ["not valid JSON", "not shown"])
     broken(raw(b'{"jobs": []}'), ['no list at "data.jobs"'])
     broken(raw(b'[1, 2]'), ["no list"])
     broken(raw(b""), ["not valid JSON"])
@@ -344,6 +345,61 @@ def test_faults(f, board):
     out = f.folder()
     f.run(f.source(html=True), out)
     check(open(f"{out}/05-01-2026/1.txt").read() == "We & you\n\n- one\n", "HTML")
+
+
+def test_values(f, board):
+    """NULs and large integers are the matter of one row; a key that the server repeats stays out of files and of what is printed."""
+    board.fresh(jobs=[dict(job(0), title="a\0b"), job(1)])
+    out = f.folder()
+    check(f.counts(f.source(), out)["new"] == 2 and rows_of(out)[0]["title"] == "a\0b", "a NUL in a title")
+    board.fresh(jobs=[dict(job(5), description_text=job(0)["description_text"]), job(6)])
+    n = f.counts(f.source(), out, "--strip-boilerplate")
+    check((n["new"], n["known_text"]) == (1, 1) and len(rows_of(out)) == 3, f"a NUL in a row that is read again: {n}")
+    os.remove(out + ".fetch/index")
+    board.fresh(jobs=board.jobs[::-1])
+    n = f.counts(f.source(), out, date="12-01-2026")
+    check((n["new"], n["known_id"], n["known_text"]) == (0, 1, 1), f"and for another index: {n}")
+
+    board.fresh(jobs=[dict(job(0), id=42, salary_raw=2**64), dict(job(1), id=2**60 + 1), dict(job(2), id=2**60 + 2), dict(job(3), id="43")])
+    out = f.folder()
+    n = f.counts(f.source(), out)
+    check((n["new"], n["rejected"]) == (2, 2) and [r["id"] for r in rows_of(out)] == ["42", "43"], f"large integers: {n}")
+    check("2^53" in open(f"{out}.fetch/05-01-2026-board.rejected.jsonl").read(), "why ids are set aside")
+
+    source = f.source(params={"k": "{env:BOARD_KEY}"}, headers=None, paging={"by": "next", "path": "meta.next"})
+    key = "a/key+with=signs"  # as it is, and as servers write it in addresses and in JSON
+    escaped = urllib.parse.quote(key, safe="")
+    first = {"data": {"jobs": [dict(job(0), url=f"https://x/?k={key}")]}, "meta": {"next": f"/jobs?k={escaped}&cursor=1"}, "key": key}
+    board.fresh({0: raw(json.dumps(first).replace("/", "\\/").encode()), 1: status(404)}, jobs=[job(0), job(1)])
+    out, env = f.folder(), {"BOARD_KEY": key}
+    printed = f.run(source, out, expect=1, env=env).stderr + f.run(source, out, "--dry-run", env=env, needles=["?k={env:BOARD_KEY}&cursor=1"]).stdout
+    kept = [printed.encode(), *files_of(out + ".fetch", True).values()]
+    check(not any(form.encode() in data for form in (key, escaped, key.replace("/", "\\/")) for data in kept), "no form of the key is kept")
+    board.fresh()
+    n = f.counts(source, out, env=env)
+    check(n["new"] == 2 and [path for _, path, *_ in board.log] == [f"/jobs?k={escaped}&cursor=1"], f"the key is asked with: {n}, {board.log}")
+    check(rows_of(out)[0]["url"] == "https://x/?k={env:BOARD_KEY}", "the key's name in a row")
+
+
+def test_turns(f, board):
+    """A run that was interrupted while it wrote ends before another may write: the day's numbers are everybody's."""
+    out, one, two = f.folder(), f.source(), f.source(name="other")
+    os.makedirs(out)
+    open(out + "/05-01-2026", "w").close()  # no folder can be made
+    board.fresh(jobs=[job(n) for n in range(3)])
+    f.run(one, out, "--query", "it's", expect=1)
+    os.remove(out + "/05-01-2026")
+    board.fresh(jobs=[job(n) for n in range(10, 14)])
+    for date in ("05-01-2026", "12-01-2026"):
+        error = f.run(two, out, expect=1, date=date, needles=[f"run this first: skillwatch fetch '{one}' -o '{out}' --query 'it'\\''s' --date '05-01-2026'"]).stderr
+        check(error.count("\n") == 1, f"one line: {error}")
+    n = f.counts(one, out, "--query", "it's")
+    check(n["new"] == 3 and not board.log, f"what was held is written, and does not count as old: {n}, {board.log}")
+    check(f.counts(two, out)["new"] == 4, "then the other")
+    rows = rows_of(out)
+    check([r["file"] for r in rows] == [f"05-01-2026/{i + 1}" for i in range(7)], "no row is lost")
+    for r in rows: check(open(f"{out}/{r['file']}.txt").read() == r["text"] + "\n", "its text")
+    check(not os.path.exists(out + ".fetch/writing"), "nobody writes")
 
 
 def test_limits(f, board):
@@ -425,7 +481,10 @@ def test_config(f, board):
     refused("name of a header", headers={"a b": "c"})
     refused("line break", headers={"a": "c\nd"})
     refused("POST", body={"a": 1})
+    refused("needs a \"body\"", method="POST")
     refused("max_bytes", max_bytes=0)
+    for base in ("http://127.0.0.1:1/{x", "http://localhost:x@evil.example", "https://a.example?b", "https://a.example#b"):
+        f.run(f.source(), f.folder(), "--base-url", base, expect=2, needles=["--base-url should hold none of"])
     f.run(f.source(), f.folder(), expect=2, env={"BOARD_KEY": ""}, needles=["BOARD_KEY is not set"])
     f.run(f.source(), f.folder(), expect=2, env={"BOARD_KEY": "two\nlines"}, needles=["BOARD_KEY", "line break"])
     f.run(os.path.join(f.work, "missing.json"), f.folder(), expect=2, needles=["linkedin", "missing.json"])
@@ -536,7 +595,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         board = Board([])
         f = Fetcher(work, board)
-        for test in (test_plain, test_duplicates, test_faults, test_limits, test_boilerplate, test_config, test_hosts, test_kills):
+        for test in (test_plain, test_duplicates, test_faults, test_values, test_turns, test_limits, test_boilerplate, test_config, test_hosts, test_kills):
             began = time.time()
             test(f, board)
             print(f"{test.__name__}: {time.time() - began:.1f} s", flush=True)

@@ -211,16 +211,34 @@ static int read_link(const char *header, const char *url, char **next) {
   return 0;
 }
 
-/* The next page's address becomes an absolute one. */
+/* The next page's address becomes an absolute one, without keys. */
 static int resolve_next(const sw_job_source *s, const char *url, const char *link, sw_job_page *page) {
   if (s->paging != SW_PAGING_NEXT) return 0;
-  if (!s->next_path) return read_link(link, url, &page->next);
-  if (!page->next) return 0;
-  char *next = sw_http_redirect(url, page->next);
-  if (!next) return sw_fail_in("the next page");
+  sw_buffer given = {0}, masked = {0};
+  char *next = NULL;
+  int status = 0;
+  if (!s->next_path)
+    status = read_link(link, url, &next);
+  else if (page->next)
+    status = sw_job_unmask(s, page->next, 1, &given) || !(next = sw_http_redirect(url, given.data)) ? sw_fail_in("the next page") : 0;
+  if (!status && next) status = sw_job_mask(s, next, strlen(next), 0, &masked);
   free(page->next);
-  page->next = next;
-  return 0;
+  page->next = !status && next ? sw_buffer_take(&masked) : NULL;
+  if (!status && next && !page->next) status = -1;
+  sw_buffer_close(&given);
+  sw_buffer_close(&masked);
+  free(next);
+  return status;
+}
+
+/* From here on the answer holds no key: it goes into files. */
+static int mask_body(const sw_job_source *s, sw_buffer *body) {
+  sw_buffer masked = {0};
+  if (!json_array_size(s->secrets)) return 0;
+  const int status = sw_job_mask(s, body->data ? body->data : "", body->size, 1, &masked);
+  sw_buffer_close(status ? &masked : body);
+  if (!status) *body = masked;
+  return status;
 }
 
 void answer_close(answer *a) {
@@ -261,6 +279,10 @@ ask_result ask_page(asker *a, const sw_job_ask *ask, const char *address, const 
       keep(out->validator.etag, sizeof out->validator.etag, wanted[ETAG].value);
       keep(out->validator.modified, sizeof out->validator.modified, wanted[MODIFIED].value);
       sw_job_page_close(&out->page);
+      if (mask_body(a->source, &out->body)) {
+        result = ASK_FAILED;
+        break;
+      }
       if (!sw_job_page_read(a->source, out->body.data ? out->body.data : "", out->body.size, &out->page)) {
         if (resolve_next(a->source, url.data, wanted[LINK].value, &out->page)) result = ASK_FAILED;
         break;

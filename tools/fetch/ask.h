@@ -10,7 +10,7 @@ typedef struct {
 } validator;
 
 typedef struct {
-  sw_buffer body;
+  sw_buffer body; /* with {env:NAME} for keys, as is the page's `next` */
   sw_job_page page;
   validator validator;
   int unchanged; /* 304: there is no body */

@@ -70,7 +70,7 @@ int index_add(job_index *x, const json_t *row, uint64_t offset, size_t bytes) { 
 
 typedef int each_line(void *context, const json_t *row, uint64_t offset, size_t bytes);
 
-/* Rows that are no JSON give NULL. */
+/* Rows that are no JSON give NULL. Pages are read with NULs, too. */
 static int read_lines(const char *path, each_line *each, void *context) {
   FILE *file = fopen(path, "re");
   if (!file) return errno == ENOENT ? 0 : sw_fail("cannot read %s: %s", path, strerror(errno));
@@ -82,7 +82,7 @@ static int read_lines(const char *path, each_line *each, void *context) {
   while (!status && (bytes = getline(&line, &capacity, file)) > 0) {
     json_error_t error;
     json_t *row = NULL;
-    status = sw_json_row(line, (size_t)bytes, 0, &row, &error) || each(context, row, offset, (size_t)bytes) ? -1 : 0;
+    status = sw_json_row(line, (size_t)bytes, JSON_ALLOW_NUL, &row, &error) || each(context, row, offset, (size_t)bytes) ? -1 : 0;
     json_decref(row);
     offset += (uint64_t)bytes;
   }
@@ -107,11 +107,12 @@ json_t *index_row(const job_index *x, size_t i) {
   const index_place *p = &x->places[i];
   char *path = path_of(x, p->file), *text = sw_alloc(p->bytes + 1);
   json_t *row = NULL;
+  json_error_t error;
   const int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
   if (text && path && (file < 0 || pread(file, text, p->bytes, (off_t)p->offset) != (ssize_t)p->bytes))
     sw_fail("cannot read %s: %s", path, errno ? strerror(errno) : "it is shorter than it was");
-  else if (text && path)
-    row = sw_json_parse(text, p->bytes, path);
+  else if (text && path && !sw_json_row(text, p->bytes, JSON_ALLOW_NUL, &row, &error) && !row)
+    sw_fail("%s: what is at byte %llu is no row: %s", path, (unsigned long long)p->offset, error.text);
   if (file >= 0) close(file);
   free(path);
   free(text);
@@ -313,10 +314,10 @@ static int put_text(FILE *file, sw_sha256 *hash, const char *text) {
   return put(file, hash, &length, sizeof length) || put(file, hash, text, length);
 }
 
-static int write_index(const job_index *x, FILE *out, sw_sha256 *hash) {
-  const uint32_t files = (uint32_t)x->num_files;
+static int write_index(const job_index *x, int published, FILE *out, sw_sha256 *hash) {
+  const uint32_t files = (uint32_t)(x->num_files - !published);
   int status = put(out, hash, magic, sizeof magic - 1) || put(out, hash, &files, sizeof files);
-  for (size_t i = 0; i < x->num_files && !status; i++) {
+  for (size_t i = 0; i < files && !status; i++) {
     const index_file *f = &x->files[i];
     struct stat info;
     uint64_t size = f->size, count = 0;
@@ -339,12 +340,12 @@ static int write_index(const job_index *x, FILE *out, sw_sha256 *hash) {
   return status ? -1 : 0;
 }
 
-int index_save(const job_index *x) {
+int index_save(const job_index *x, int published) {
   char *path = sw_path_join(x->folder, "index"), hex[DIGITS + 1];
   sw_output output = {0};
   sw_sha256 *hash = sw_sha256_open();
   int status = path && hash ? sw_output_open(&output, path) : -1;
-  if (!status && write_index(x, output.file, hash)) status = sw_fail("cannot write %s: %s", path, strerror(errno));
+  if (!status && write_index(x, published, output.file, hash)) status = sw_fail("cannot write %s: %s", path, strerror(errno));
   if (hash) sw_sha256_close(hash, hex);
   if (!status && fwrite(hex, 1, DIGITS, output.file) != DIGITS) status = sw_fail("cannot write %s: %s", path, strerror(errno));
   if (!status) status = sw_output_commit(&output);

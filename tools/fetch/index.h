@@ -44,7 +44,8 @@ json_t *index_row(const job_index *index, size_t i);
 /* Calls `each` with every row of every file, in order. */
 typedef int index_each(void *context, const json_t *row);
 int index_rows(const job_index *index, index_each *each, void *context);
-/* Writes the file "index"; the file being written has been published. */
-int index_save(const job_index *index);
+/* Writes the file "index". `published`: the file being written is in its place; otherwise what is there may say the same in other bytes, and is left
+ * out. */
+int index_save(const job_index *index, int published);
 void index_close(job_index *index);
 #endif

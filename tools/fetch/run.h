@@ -34,7 +34,7 @@ typedef struct {
   int64_t first, last; /* last: Unix time of the last record */
   /* where the next page is */
   int64_t offset, page, taken; /* taken: rows that count for --limit */
-  char *next;                  /* cursor or address */
+  char *next;                  /* cursor or address, with {env:NAME} for keys */
   int done, repeats;           /* repeats: pages in a row that brought nothing new */
   sw_table seen;               /* ids of this run */
   fetch_counts counts;
@@ -42,6 +42,11 @@ typedef struct {
 
 /* The head of a RECORD_PAGE: a JSON object, a line break, the body. */
 json_t *fetch_read_head(const void *payload, size_t bytes, const char **body, size_t *body_bytes);
+/* Only one run at a time may be between RECORD_WRITE and its end, as the numbers of a day's postings are everybody's: "<state>/writing" names it.
+ * Fails where that is another run, which is still to be ended. */
+int fetch_check_turn(const fetch_run *run);
+/* The journal is gone: others may write. */
+void fetch_end_turn(const fetch_run *run);
 /* Writes what the journal holds: texts, JSON lines, rejected rows, index, validators; the same files whenever it is done again. */
 int fetch_write(fetch_run *run);
 #endif

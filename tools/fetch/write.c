@@ -13,8 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { KEEP_DAYS = 60 };
+enum { KEEP_DAYS = 60, TURN_BYTES = 1 << 20 };
 
 typedef struct {
   fetch_run *run;
@@ -301,8 +302,61 @@ static int write_validators(fetch_run *run) {
   return status;
 }
 
+/* --- whose turn it is to write --- */
+
+static int quote(sw_buffer *out, const char *option, const char *text) {
+  int status = text ? sw_buffer_print(out, "%s '", option) : 0;
+  for (; text && *text && !status; text++) status = *text == '\'' ? sw_buffer_print(out, "'\\''") : sw_buffer_append(out, text, 1);
+  return status || !text ? status : sw_buffer_append(out, "'", 1);
+}
+
+/* The command that goes on with this run. */
+static int print_command(const fetch_options *o, sw_buffer *out) {
+  return sw_buffer_print(out, "skillwatch fetch") || quote(out, "", o->source) || quote(out, " -o", o->output) || quote(out, " --query", o->query) ||
+                 quote(out, " --since", o->since) || (o->limit && sw_buffer_print(out, " --limit %d", o->limit)) || quote(out, " --date", o->date) ||
+                 quote(out, " --base-url", o->base_url) || (o->strip && sw_buffer_print(out, " --strip-boilerplate"))
+             ? -1
+             : 0;
+}
+
+static const char *journal_name(const fetch_run *run) { return run->journal_path + strlen(run->state) + 1; }
+
+static int take_turn(const fetch_run *run) {
+  sw_buffer text = {0};
+  int status = sw_buffer_print(&text, "%s\n", journal_name(run)) || print_command(run->options, &text) ? -1 : 0;
+  if (!status) status = sw_file_write(run->state, "writing", text.data, text.size);
+  sw_buffer_close(&text);
+  return status;
+}
+
+int fetch_check_turn(const fetch_run *run) {
+  char *path = sw_path_join(run->state, "writing");
+  sw_buffer text = {0}, partial = {0};
+  int status = path ? 0 : -1;
+  if (!status && sw_exists(path) && !(status = sw_file_read(path, TURN_BYTES, &text))) {
+    char *command = text.data ? strchr(text.data, '\n') : NULL;
+    if (!command) {
+      status = sw_fail("%s does not say which run is writing: remove it", path);
+    } else if (*command++ = 0, strcmp(text.data, journal_name(run))) {
+      status = sw_buffer_print(&partial, "%s/%s.partial", run->state, text.data);
+      if (!status && sw_exists(partial.data))
+        status = sw_fail("another run was interrupted while it wrote its postings; run this first: %s (or remove %s, and its pages with it)", command, partial.data);
+    }
+  }
+  sw_buffer_close(&partial);
+  sw_buffer_close(&text);
+  free(path);
+  return status;
+}
+
+void fetch_end_turn(const fetch_run *run) {
+  char *path = sw_path_join(run->state, "writing");
+  if (path) unlink(path); /* one that stays names a journal that is gone, and keeps nobody out */
+  free(path);
+}
+
 int fetch_write(fetch_run *run) {
-  static const uint64_t none[SW_JOURNAL_COUNTERS];
+  const uint64_t now[SW_JOURNAL_COUNTERS] = {(uint64_t)time(NULL)};
   writer w = {.run = run};
   sw_buffer record = {0}, end = {0};
   char *rejected = NULL;
@@ -310,8 +364,8 @@ int fetch_write(fetch_run *run) {
   run->counts = (fetch_counts){.requests = requests, .repeated = repeated};
   int status = 0;
   if (!run->writing) { /* from here on the run only writes, and gives its postings these numbers */
-    status = choose_first(run) || sw_buffer_print(&record, "%c%lld", RECORD_WRITE, (long long)run->first) ||
-             sw_journal_append(&run->journal, none, record.data, record.size);
+    status = take_turn(run) || choose_first(run) || sw_buffer_print(&record, "%c%lld", RECORD_WRITE, (long long)run->first) ||
+             sw_journal_append(&run->journal, now, record.data, record.size);
     run->writing = !status;
   }
   w.next = run->first;
@@ -321,8 +375,10 @@ int fetch_write(fetch_run *run) {
              sw_journal_replay(&run->journal, write_page, &w);
   if (!status) status = write_texts(&w) || write_boilerplate(&w);
   /* the rows make it known that the texts are whole; what follows can be made again */
-  if (!status && w.index.near.count > w.first_place) status = sw_output_commit(&w.rows);
-  if (!status) status = sw_rejects_commit(&w.rejects) || write_validators(run) || index_save(&w.index);
+  const int published = w.index.near.count > w.first_place;
+  if (!status && published) status = sw_output_commit(&w.rows);
+  if (!status) status = sw_rejects_commit(&w.rejects) || write_validators(run);
+  if (!status) status = index_save(&w.index, published);
   sw_output_abandon(&w.rows);
   sw_rejects_close(&w.rejects);
   index_close(&w.index);
