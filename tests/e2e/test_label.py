@@ -298,6 +298,12 @@ def test_refused(work):
     work.run(server, path, "--sentences", "--parallel", "1", "--tries", "1")
     reasons = [r["reason"] for r in work.rejected()]
     check(len(reasons) == 2 and "xx **" in reasons[0] and "sorry, **" in reasons[1] and not any(KEY[:6] in r for r in reasons), f"{reasons}")
+    # escaped once more within the answer's own JSON, or put together from what stands between tags
+    says = lambda content: lambda h, t: h.reply(200, {"choices": [{"message": {"content": content}}]})
+    server = Server(faults=[says('{"spans": [{"text": "' + spelled.decode() + '", "label": "skill"}]}'), says("<skill>" + KEY[:9] + "<skill></skill>" + KEY[9:] + "</skill>")])
+    work.run(server, path, "--sentences", "--parallel", "1")
+    reasons = [r["reason"] for r in work.rejected()]
+    check(len(reasons) == 2 and all('dropped: "***' in r and r.endswith('*" is not in the sentence') for r in reasons), f"{reasons}")
     # a key without TLS goes to this machine, and through no proxy
     proxy, server = Server(), Server()
     work.run(server, path, "--sentences", env={"http_proxy": proxy.url[:-3], "all_proxy": proxy.url[:-3]})
