@@ -461,7 +461,7 @@ static int body(int argc, char **argv) {
       {"limit", 0, SW_OPTION_INT, &o.limit, "N", "take N postings at most; 0: all"},
       {"date", 0, SW_OPTION_TEXT, &o.date, "DATE", "name of the dated folder instead of today's (UTC)"},
       {"time-limit", 0, SW_OPTION_INT, &o.time_limit, "SECONDS", "ask no longer than that in all; then exit status 75"},
-      {"similarity", 0, SW_OPTION_DOUBLE, &o.similarity, "X", "texts that share so much (Jaccard, runs of 5 words) are one posting"},
+      {"similarity", 0, SW_OPTION_DOUBLE, &o.similarity, "X", "texts that share so much (Jaccard, runs of 5 words) are one posting; below 0.7 some are missed"},
       {"strip-boilerplate", 0, SW_OPTION_FLAG, &o.strip, NULL, "leave lines that many companies' postings share out of the .txt files"},
       {"boilerplate-companies", 0, SW_OPTION_INT, &o.companies, "N", "how many companies make a line boilerplate"},
       {"base-url", 0, SW_OPTION_TEXT, &o.base_url, "URL", "another scheme, host and port for the source, such as a proxy's"},

@@ -15,8 +15,9 @@
 
 typedef struct {
   sw_label_options run;
-  const char *base_url, *key_name, *labels, *structured, *form, *export_to, *input_format, *audit, *of, *device;
+  const char *base_url, *key_name, *labels, *structured, *form, *export_to, *input_format, *audit, *of, *device, *pick_by;
   int pick, threads;
+  sw_pick_rule rule;
   char *rejected, *rows; /* owned */
 } settings;
 
@@ -104,12 +105,14 @@ static int check_inputs(const settings *s) {
 
 static int check(settings *s) {
   static const char *const forms[] = {"spans", "tokens", NULL}, *const exports[] = {"label-studio", "doccano", NULL},
-                           *const structures[] = {"schema", "object", "none", NULL};
+                           *const structures[] = {"schema", "object", "none", NULL},
+                           *const rules[] = {"mean", "max", "sum", "margin", NULL};
   sw_label_options *o = &s->run;
   const int form = one_of("format", s->form, forms), to = s->export_to ? one_of("export", s->export_to, exports) : 0,
-            structure = one_of("structured", s->structured, structures);
+            structure = one_of("structured", s->structured, structures), rule = one_of("pick-by", s->pick_by, rules);
   sw_buffer rejected = {0}, rows = {0};
-  if (form < 0 || to < 0 || structure < 0) return -1;
+  if (form < 0 || to < 0 || structure < 0 || rule < 0) return -1;
+  s->rule = (sw_pick_rule)rule;
   o->form = s->export_to ? SW_WRITE_LABEL_STUDIO + (sw_write_form)to : (sw_write_form)form;
   o->prompt.form = (sw_answer_form)structure;
   if (s->export_to && form) return sw_fail("--format and --export exclude each other");
@@ -138,7 +141,7 @@ static int check(settings *s) {
 static int body(int argc, char **argv) {
   const char *address = getenv("OPENAI_BASE_URL");
   settings s = {.base_url = address && address[0] ? address : "https://api.openai.com/v1", .key_name = "OPENAI_API_KEY", .labels = "knowledge,skill", .structured = "schema",
-                .form = "spans", .input_format = "auto", .device = "auto"};
+                .form = "spans", .input_format = "auto", .device = "auto", .pick_by = "mean"};
   sw_label_options *o = &s.run;
   o->prompt = (sw_prompt_options){.temperature = -2, .max_tokens = 1024, .votes = 1, .seed = -1};
   o->ask = (sw_ask_options){.parallel = 8, .tries = SW_HTTP_TRIES, .seconds = 120};
@@ -153,6 +156,7 @@ static int body(int argc, char **argv) {
       {"format", 0, SW_OPTION_TEXT, &s.form, "F", "spans, or tokens: WordPieces of -m with B/I/O tags"},
       {"export", 0, SW_OPTION_TEXT, &s.export_to, "TOOL", "write what label-studio or doccano imports, for people to correct"},
       {"pick", 0, SW_OPTION_INT, &s.pick, "N", "only the N sentences that the tagger -m is least sure of; without --model they are written down; 0: all"},
+      {"pick-by", 0, SW_OPTION_TEXT, &s.pick_by, "RULE", "what unsure means, of its words' tags: mean, max or sum of entropies, or margin"},
       {"checkpoint", 'm', SW_OPTION_TEXT, &o->checkpoint, "FILE", "tagger of --pick; its tokenizer makes the WordPieces of --format tokens"},
       {"device", 0, SW_OPTION_TEXT, &s.device, "D", "of --pick: auto, cpu or cuda[:N]"},
       {"threads", 0, SW_OPTION_INT, &s.threads, "N", "of --pick; 0: one a core"},
@@ -208,7 +212,7 @@ static int body(int argc, char **argv) {
   if (status) {
     code = status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   } else {
-    code = s.pick && sw_label_pick(o, (size_t)s.pick, s.device, s.threads) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
+    code = s.pick && sw_label_pick(o, (size_t)s.pick, s.rule, s.device, s.threads) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
     if (!code && !o->prompt.model && !s.of) code = sw_label_write_picked(o) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
     else if (!code && !s.of) code = sw_label_run_all(o);
     if (!code && s.audit && !o->dry_run && sw_label_audit(s.audit, s.of ? s.of : o->output, o->json)) code = sw_exit_message(SW_EXIT_FAILED);

@@ -416,7 +416,8 @@ int sw_train_classify(int argc, char **argv) {
     if (method == TUNE && strcmp(name, "fine-tune")) {
       status = sw_fail("--method %s is not known: use logistic or fine-tune", name);
     } else if (method == LOGISTIC && sw_launched()->size > 1) {
-      status = sw_fail("train classify --method logistic runs in one process: start it without mpirun, or give --method fine-tune");
+      status = sw_fail("train classify --method logistic runs in one process, on all rows at once, and takes seconds: type 'skillwatch train classify' and its options without "
+                       "mpirun; --method fine-tune is for several processes");
     } else {
       close_options(&o);
       if (parse(&o, method, argc, argv)) status = sw_fail_in("--method %s", name);

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "engine/data/window.h"
+#include "engine/store/http.h"
 #include "engine/store/json.h"
 #include "engine/text/html.h"
 #include "engine/text/unicode.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 enum { CONFIG_BYTES = 1 << 20, MAX_TEXT = 1 << 20, MAX_DEPTH = 32, SHORTEST_KEY = 8 };
 /* A noncharacter stands for bytes that are not UTF-8, so that the rows that held them are known. */
@@ -334,27 +334,14 @@ void sw_job_source_close(sw_job_source *s) {
 
 /* --- keys in what a server says --- */
 
-/* Bytes at `p` that stand for `c`: itself, or %XX or one of JSON's escapes; 0: others. `escaped`: the latter go first. */
-static size_t stands_for(const char *p, char c, int escaped) {
-  char percent[8], unicode[8];
-  snprintf(percent, sizeof percent, "%%%02x", (unsigned char)c);
-  snprintf(unicode, sizeof unicode, "\\u%04x", (unsigned char)c);
-  const size_t length = !strncasecmp(p, percent, 3) ? 3 : !strncasecmp(p, unicode, 6) ? 6 : *p == '\\' && p[1] == c && strchr("/\\\"", c) ? 2 : 0;
-  return *p == c && !(escaped && length) ? 1 : length;
-}
-
 /* Bytes at `p` (a text with a NUL behind it) that are a key of the source; 0: none. *name: its variable. */
 static size_t key_at(const sw_job_source *s, const char *p, size_t shortest, const char **name) {
   size_t i;
   const json_t *item;
   json_array_foreach(s->secrets, i, item) {
     const char *key = getenv(*name = json_string_value(item));
-    if (!key || strlen(key) < shortest || (*p != *key && *p != '%' && *p != '\\')) continue;
-    for (int escaped = 1; escaped >= 0; escaped--) {
-      const char *end = p, *c = key;
-      for (size_t length; *c && (length = stands_for(end, *c, escaped)); c++) end += length;
-      if (!*c && end > p) return (size_t)(end - p);
-    }
+    const size_t length = key && strlen(key) >= shortest ? sw_http_key_at(p, key) : 0;
+    if (length) return length;
   }
   return 0;
 }

@@ -97,7 +97,6 @@ int sw_mlflow_open(const sw_monitor_options *o, const char *name, const char *ru
   sw_mlflow *m = sw_alloc(sizeof *m);
   if (!m) return -1;
   sw_http_login login;
-  sw_mlflow_login(&login);
   size_t length = strlen(o->mlflow);
   while (length && o->mlflow[length - 1] == '/') length--;
   m->address = sw_strndup(o->mlflow, length);
@@ -112,7 +111,7 @@ int sw_mlflow_open(const sw_monitor_options *o, const char *name, const char *ru
   if (run_id) snprintf(m->run_id, sizeof m->run_id, "%s", run_id);
   int status = !m->address || !m->experiment || (o->model && !m->model) || !m->name || !m->queue || !m->batch ? -1 : 0;
   if (!status && (!m->params || sw_mlflow_params(m->params, "", params, json_object_get(params, "hyper_parameters")))) status = sw_fail("out of memory");
-  if (!status) status = sw_http_client_open(&login, &m->stop, &m->moved, &m->api.client);
+  if (!status) status = sw_mlflow_login(m->address, &login) || sw_http_client_open(&login, &m->stop, &m->moved, &m->api.client) ? -1 : 0;
   if (status) {
     release(m);
     return -1;

@@ -2,6 +2,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/store/mlflow_api.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ int sw_monitor_check(const sw_monitor_options *o) {
   if (memchr(host, '@', length))
     return sw_fail("--mlflow: no user or password in the address; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD hold them");
   if (!o->experiment[0] || (o->model && !o->model[0])) return sw_fail("--mlflow-experiment and --mlflow-model want a name");
-  return 0;
+  sw_http_login login;
+  return sw_mlflow_login(o->mlflow, &login);
 }
 
 int sw_monitor_open(const sw_monitor_options *o, const char *name, int64_t step, const char *run_id, const json_t *params, sw_monitor **out) {

@@ -247,6 +247,36 @@ int sw_http_keeps_secrets(const char *url) {
   return (length == 9 && (!strncmp(host, "127.0.0.1", 9) || !strncmp(host, "localhost", 9))) || !strncmp(host, "[::1]", 5);
 }
 
+/* Bytes at `p` that stand for `c`: itself, or %XX or one of JSON's escapes; 0: others. `escaped`: the latter go first. */
+static size_t stands_for(const char *p, char c, int escaped) {
+  char percent[8], unicode[8];
+  size_t slashes = 0; /* each time it is escaped doubles them */
+  while (slashes < 8 && p[slashes] == '\\') slashes++;
+  snprintf(percent, sizeof percent, "%%%02x", (unsigned char)c);
+  snprintf(unicode, sizeof unicode, "u%04x", (unsigned char)c);
+  size_t length = 0;
+  if (!strncasecmp(p, percent, 3)) length = 3;
+  else if (slashes && !strncasecmp(p + slashes, unicode, 5)) length = slashes + 5;
+  else if (slashes && (c == '/' || c == '"') && p[slashes] == c) length = slashes + 1;
+  else if (slashes > 1 && c == '\\') length = 2;
+  return *p == c && !(escaped && length) ? 1 : length;
+}
+
+size_t sw_http_key_at(const char *p, const char *key) {
+  if (*p != *key && *p != '%' && *p != '\\') return 0;
+  for (int escaped = 1; escaped >= 0; escaped--) {
+    const char *end = p, *c = key;
+    for (size_t length; *c && (length = stands_for(end, *c, escaped)); c++) end += length;
+    if (!*c) return (size_t)(end - p);
+  }
+  return 0;
+}
+
+void sw_http_hide(char *text, size_t bytes, const char *key) {
+  for (size_t i = 0, length; key && i < bytes; i += length ? length : 1)
+    if ((length = sw_http_key_at(text + i, key))) memset(text + i, '*', length);
+}
+
 char *sw_http_redirect(const char *url, const char *location) {
   CURLU *base = curl_url();
   char *next = NULL, *copy = NULL;
@@ -300,7 +330,7 @@ static CURLcode perform(transfer *t) {
     t->wanted_from = t->part && t->digest[0] && stat(t->part, &info) == 0 ? (uint64_t)info.st_size : 0;
     snprintf(range, sizeof range, "%llu-", (unsigned long long)t->wanted_from);
     struct curl_slist *headers = make_headers(t);
-    curl_easy_setopt(t->curl, CURLOPT_URL, url);
+    sw_http_set_url(t->curl, url);
     curl_easy_setopt(t->curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(t->curl, CURLOPT_USERNAME, t->own_host ? t->request->user : NULL);
     curl_easy_setopt(t->curl, CURLOPT_PASSWORD, t->own_host && t->request->user ? t->request->password : NULL);
@@ -508,6 +538,11 @@ const char *sw_http_set_up(void *curl) {
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "skillwatch/" SW_VERSION);
   curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
   return trust_authorities(curl);
+}
+
+void sw_http_set_url(void *curl, const char *url) {
+  curl_easy_setopt(curl, CURLOPT_URL, url);
+  curl_easy_setopt(curl, CURLOPT_NOPROXY, strncasecmp(url, "https:", 6) && sw_http_keeps_secrets(url) ? "*" : NULL);
 }
 
 int sw_http_download(const sw_http_request *request, sw_http_result *result) {

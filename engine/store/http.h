@@ -43,6 +43,8 @@ int sw_http_download(const sw_http_request *request, sw_http_result *result);
  * authorities above are trusted. Returns the environment variable that named them, or NULL. */
 void *sw_http_open(void);
 const char *sw_http_set_up(void *curl);
+/* The address of the next request. Plain http to this machine goes through no proxy, which would carry its secrets away. */
+void sw_http_set_url(void *curl, const char *url);
 
 /* The rule for trying again, for all who ask a server. */
 enum { SW_HTTP_TRIES = 6 }; /* as many requests as one is worth */
@@ -56,6 +58,10 @@ void sw_http_pause(double seconds);
 
 /* 1 for https, and for http to this machine: where a secret may be sent. */
 int sw_http_keeps_secrets(const char *url);
+/* Bytes at `p` (a text with a NUL behind it) that stand for the key: itself, also as %XX and JSON's escapes of it, escaped again or not; 0: none. */
+size_t sw_http_key_at(const char *p, const char *key);
+/* Overwrites with * what stands for the key (NULL: none) in `text`, which has a NUL behind it. */
+void sw_http_hide(char *text, size_t bytes, const char *key);
 /* 1 where scheme, host and port are the same: a secret for `a` may go to `b`. */
 int sw_http_same_origin(const char *a, const char *b);
 /* The address that a Location (relative or absolute) in the answer from `url` means; free() it. NULL with a message where it is none, or leads from

@@ -163,7 +163,7 @@ int sw_http_client_send(sw_http_client *c, const sw_http_message *m, long *statu
   c->error[0] = 0;
   c->seen = 0;
   curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(c->curl, CURLOPT_URL, m->url);
+  sw_http_set_url(c->curl, m->url);
   curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
   curl_easy_setopt(c->curl, CURLOPT_QUICK_EXIT, 1L); /* an unfinished look-up of a name is not waited for */
   curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->error);

@@ -1,5 +1,6 @@
 #include "engine/store/mlflow_api.h"
 #include "base/error.h"
+#include "engine/store/http.h"
 #include "engine/store/json.h"
 
 #include <stdio.h>
@@ -13,7 +14,7 @@ enum {
   VALUE = 500, /* bytes it keeps of a name and a parameter */
 };
 
-void sw_mlflow_login(sw_http_login *login) {
+static void read_login(sw_http_login *login) {
   *login = (sw_http_login){.user = getenv("MLFLOW_TRACKING_USERNAME"),
                            .password = getenv("MLFLOW_TRACKING_PASSWORD"),
                            .token = getenv("MLFLOW_TRACKING_TOKEN")};
@@ -22,6 +23,14 @@ void sw_mlflow_login(sw_http_login *login) {
   else
     login->user = NULL;
   if (login->token && !login->token[0]) login->token = NULL;
+}
+
+int sw_mlflow_login(const char *address, sw_http_login *login) {
+  read_login(login);
+  if ((login->user || login->token) && !sw_http_keeps_secrets(address))
+    return sw_fail("MLflow at %s: the login in %s would go over the network in the clear; use https or unset it", address,
+                   login->user ? "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" : "MLFLOW_TRACKING_TOKEN");
+  return 0;
 }
 
 int sw_mlflow_escape(sw_buffer *b, const char *text) {
@@ -37,7 +46,7 @@ int sw_mlflow_escape(sw_buffer *b, const char *text) {
 /* Some servers repeat what they were sent. */
 static int shows_login(const char *text) {
   sw_http_login login;
-  sw_mlflow_login(&login);
+  read_login(&login);
   const char *secret = login.user ? login.password : login.token;
   return text && secret && secret[0] && strstr(text, secret);
 }

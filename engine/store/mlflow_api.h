@@ -14,8 +14,9 @@ typedef struct {
   char retry_after[64]; /* of the last call's answer */
 } sw_mlflow_api;
 
-/* MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; borrowed from the environment. */
-void sw_mlflow_login(sw_http_login *login);
+/* MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; borrowed from the environment. Fails
+ * where there is one and the address would send it over the network in the clear. */
+int sw_mlflow_login(const char *address, sw_http_login *login);
 /* What an answer means; `answer`: its JSON, or NULL. */
 sw_mlflow_outcome sw_mlflow_judge(long status, const json_t *answer);
 /* One call of /api/2.0/mlflow/<endpoint>: a GET, or with `post` ("POST", "PATCH", "DELETE") one of that method with

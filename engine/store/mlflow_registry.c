@@ -60,11 +60,9 @@ static int open_registry(registry *r, const char *name, int quiet) {
   while (address[length - 1] == '/') length--;
   if (!(r->address = sw_strndup(address, length))) return -1;
   r->api.address = r->address;
-  sw_mlflow_login(&r->login);
-  if ((r->login.user || r->login.token) && !sw_http_keeps_secrets(r->address))
-    fprintf(stderr, "MLflow at %s: the address is plain http, which shows the login to anyone on the way; use https\n",
-            r->address);
-  return sw_http_client_open(&r->login, &r->stop, &r->moved, &r->api.client);
+  return sw_mlflow_login(r->address, &r->login) || sw_http_client_open(&r->login, &r->stop, &r->moved, &r->api.client)
+             ? -1
+             : 0;
 }
 
 static void close_registry(registry *r) {

@@ -298,6 +298,12 @@ def test_refused(work):
     work.run(server, path, "--sentences", "--parallel", "1", "--tries", "1")
     reasons = [r["reason"] for r in work.rejected()]
     check(len(reasons) == 2 and "xx **" in reasons[0] and "sorry, **" in reasons[1] and not any(KEY[:6] in r for r in reasons), f"{reasons}")
+    # escaped once more within the answer's own JSON, or put together from what stands between tags
+    says = lambda content: lambda h, t: h.reply(200, {"choices": [{"message": {"content": content}}]})
+    server = Server(faults=[says('{"spans": [{"text": "' + spelled.decode() + '", "label": "skill"}]}'), says("<skill>" + KEY[:9] + "<skill></skill>" + KEY[9:] + "</skill>")])
+    work.run(server, path, "--sentences", "--parallel", "1")
+    reasons = [r["reason"] for r in work.rejected()]
+    check(len(reasons) == 2 and all('dropped: "***' in r and r.endswith('*" is not in the sentence') for r in reasons), f"{reasons}")
     # a key without TLS goes to this machine, and through no proxy
     proxy, server = Server(), Server()
     work.run(server, path, "--sentences", env={"http_proxy": proxy.url[:-3], "all_proxy": proxy.url[:-3]})
@@ -567,6 +573,12 @@ def test_pick(work):
     check(few == [every[i] for i in sorted(best)], "the most uncertain")
     check(min(r["uncertainty"] for r in every) >= 0 and len({r["uncertainty"] for r in every}) > 150, "entropies")
     check(pick(12, "--threads", "1") == pick(12, "--threads", "3"), "the same bits with any number of threads")
+    by = {rule: [json.loads(l)["uncertainty"] for l in pick(1000, "--pick-by", rule).splitlines()] for rule in ("mean", "max", "sum", "margin")}
+    check(all(sum_ + 1e-5 >= max_ >= mean for mean, max_, sum_ in zip(by["mean"], by["max"], by["sum"])), "sum, largest and mean of the same entropies")
+    tags = [sum_ / mean for mean, sum_ in zip(by["mean"], by["sum"])] # words times layers
+    check(all(abs(n - round(n)) < 0.01 and round(n) % 2 == 0 for n in tags) and max(tags) > 20, f"{tags[:9]}")
+    check(all(0 <= m <= 1 for m in by["margin"]) and len({round(m, 4) for m in by["margin"]}) > 100, "margins")
+    check.refused(program("label", path, "--pick", "3", "--pick-by", "least", "-m", work.path("tagger.h5"), "-o", work.path("x.jsonl")), "mean, max, sum, margin", "no such rule", (2,))
     doccano = [json.loads(l) for l in pick(12, "--export", "doccano", name="doccano.jsonl").splitlines()]
     check([r["text"] for r in doccano] == [r["text"] for r in few] and all(r["label"] == [] for r in doccano), "for people")
     server = Server()

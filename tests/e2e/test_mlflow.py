@@ -349,6 +349,8 @@ def test_usage(runs, work):
         done = program("train", *runs.options, "-o", runs.path("x.h5"), *more)
         check.refused(done, part, f"{more}", (2,))
         check("word" not in done.stderr.replace("password", "").replace("PASSWORD", ""), "a password is not repeated")
+    done = program("train", *runs.options, "-o", runs.path("x.h5"), "--mlflow", "http://mlflow.example", env=runs.environment(MLFLOW_TRACKING_TOKEN=TOKEN))
+    check.refused(done, "in the clear", "a login over plain http", (2,))
     done = program("train", *runs.options, "-o", runs.path("x.h5"), "--mlflow", "http://127.0.0.1:1", env=runs.environment(MLFLOW_TRACKING_TOKEN="a\nX-Evil: 1"))
     check.refused(done, "control character", "a token with a line break", (1,))
 

@@ -261,7 +261,8 @@ def test_refused(runs):
         check(done.returncode == status and len(lines) == 1 and says in lines[0], f"{args}: {done.returncode} {done.stderr[-500:]}")
     refused(2, "--batch-size 5 cannot be dealt out to 2 processes: give a multiple of 2", "ner", "no", "--batch-size=5")
     refused(2, "--epochs", "ner", "no", "--epochs=0")
-    refused(2, "--method logistic runs in one process", "classify", "no", "--method=logistic")
+    refused(2, "--method logistic runs in one process, on all rows at once, and takes seconds: type 'skillwatch train classify' and its options without mpirun", "classify", "no",
+            "--method=logistic")
     refused(2, "train topics runs in one process", "topics", "no")
     refused(2, "--chunk-size 3 cannot be dealt out to 2 processes: give a multiple of 2", "embed", "no", "--batch-size=12", "--chunk-size=3")
     refused(1, "multiple of 4, not 6", "gru", "no", "--embedding=6")

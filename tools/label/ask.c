@@ -136,9 +136,8 @@ static int start(asker *a, slot *s, double now) {
   sw_buffer_clear(&s->answer);
   s->too_long = 0;
   s->retry_after[0] = s->error[0] = 0;
-  curl_easy_setopt(s->curl, CURLOPT_URL, a->o->url);
+  sw_http_set_url(s->curl, a->o->url);
   curl_easy_setopt(s->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-  if (a->o->key && strncasecmp(a->o->url, "https:", 6)) curl_easy_setopt(s->curl, CURLOPT_NOPROXY, "*"); /* a key in the clear stays on this machine */
   curl_easy_setopt(s->curl, CURLOPT_HTTPHEADER, a->headers);
   curl_easy_setopt(s->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.size);
   curl_easy_setopt(s->curl, CURLOPT_POSTFIELDS, s->body.data);
@@ -206,16 +205,10 @@ static int fill(asker *a, double *wait) {
 
 /* --- answers --- */
 
-static void blot_out(const asker *a, char *text, size_t bytes) {
-  const size_t n = a->o->key ? strlen(a->o->key) : 0;
-  char *at = text;
-  while (n && at && (at = memmem(at, bytes - (size_t)(at - text), a->o->key, n))) memset(at, '*', n);
-}
-
 /* A copy of the string without the key, which JSON can write in many ways. */
 static char *read_string(const asker *a, const json_t *string) {
   char *text = sw_strndup(json_string_value(string), json_string_length(string));
-  if (text) blot_out(a, text, json_string_length(string));
+  if (text) sw_http_hide(text, json_string_length(string), a->o->key);
   return text;
 }
 
@@ -366,7 +359,7 @@ static int on_end(asker *a, slot *s, CURLcode code) {
   s->running = 0;
   a->under_way--;
   a->reserved -= s->reserved;
-  blot_out(a, s->answer.data, s->answer.size);
+  sw_http_hide(s->answer.data, s->answer.size, a->o->key);
   if (!code && status == 200) return on_answer(a, s);
   server_says(a, s, says);
   sw_reply reply = {.reason = reason};

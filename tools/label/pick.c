@@ -14,6 +14,7 @@
 enum { CHUNK = 2048, BATCH_TOKENS = 4096, MAX_BATCH = 1024 };
 
 typedef struct {
+  sw_pick_rule rule;
   sw_checkpoint checkpoint;
   sw_tokenizer *tokenizer;
   sw_device *device;
@@ -89,8 +90,20 @@ static void close_picker(picker *p) {
   sw_checkpoint_close(&p->checkpoint);
 }
 
-/* Adds the entropies of a batch's words to their sentences' sums. */
-static int run_batch(picker *p, const sw_token_set *set, const uint32_t *order, size_t count, double *sums) {
+/* How unsure a word's log probabilities are. */
+static double doubt(sw_pick_rule rule, const float *row, size_t labels) {
+  double entropy = 0, first = -INFINITY, second = -INFINITY;
+  for (size_t k = 0; k < labels; k++) {
+    const double x = (double)row[k];
+    entropy -= exp(x) * x;
+    second = x > first ? first : x > second ? x : second;
+    first = x > first ? x : first;
+  }
+  return rule == SW_PICK_MARGIN && isfinite(entropy) ? 1 - exp(first) + exp(second) : entropy;
+}
+
+/* Adds what a batch's words are in doubt of to their sentences' scores. */
+static int run_batch(picker *p, const sw_token_set *set, const uint32_t *order, size_t count, double *scores) {
   sw_batch batch = {.batch = (int)count, .ids = p->ids, .cu_seqlens = p->cu_seqlens};
   for (size_t i = 0; i < count; i++) {
     const sw_sequence *s = &set->items[order[i]];
@@ -109,10 +122,11 @@ static int run_batch(picker *p, const sw_token_set *set, const uint32_t *order, 
       const sw_sequence *s = &set->items[order[i]];
       for (int32_t t = 0; t < s->length; t++) {
         const float *row = p->probs + ((size_t)p->cu_seqlens[i] + (size_t)t) * labels;
-        for (size_t k = 0; k < labels && s->words[t] >= 0; k++) {
-          if (!isfinite(row[k])) return sw_fail("the model gives a value that is no number; its weights are unusable");
-          sums[s->example] -= exp((double)row[k]) * (double)row[k];
-        }
+        if (s->words[t] < 0) continue;
+        const double d = doubt(p->rule, row, labels);
+        if (!isfinite(d)) return sw_fail("the model gives a value that is no number; its weights are unusable");
+        double *score = &scores[s->example];
+        *score = p->rule == SW_PICK_MAX ? fmax(*score, d) : *score + d;
       }
     }
   }
@@ -123,19 +137,20 @@ static int score_chunk(picker *p) {
   const size_t examples = p->layers.num_examples;
   sw_token_set set = {0};
   if (!examples || sw_token_set_open(&p->layers, p->tokenizer, p->model->config.max_positions, SW_WINDOW_OVERLAP, &set)) return examples ? -1 : 0;
-  double *sums = sw_alloc_array(examples, sizeof *sums);
+  double *scores = sw_alloc_array(examples, sizeof *scores);
   uint64_t *words = sw_alloc_array(examples, sizeof *words);
   uint32_t *order = sw_alloc_array(set.count + 1, sizeof *order);
   size_t *starts = sw_alloc_array(set.count + 1, sizeof *starts);
-  int status = sums && words && order && starts ? 0 : -1;
+  int status = scores && words && order && starts ? 0 : -1;
   for (size_t i = 0; i < set.count && !status; i++) order[i] = (uint32_t)i, words[set.items[i].example] += set.items[i].num_words;
   const size_t batches = status ? 0 : sw_token_set_cut(&set, order, set.count, p->batch_tokens, MAX_BATCH, starts);
-  for (size_t i = 0; i < batches && !status; i++) status = run_batch(p, &set, order + starts[i], starts[i + 1] - starts[i], sums);
+  for (size_t i = 0; i < batches && !status; i++) status = run_batch(p, &set, order + starts[i], starts[i + 1] - starts[i], scores);
+  const int mean = p->rule == SW_PICK_MEAN || p->rule == SW_PICK_MARGIN;
   for (size_t i = 0; i < examples && !status; i++)
-    if (words[i]) p->best[p->num_best++] = (struct sw_picked){p->numbers[i], sums[i] / ((double)words[i] * (double)p->layers.num_layers)};
+    if (words[i]) p->best[p->num_best++] = (struct sw_picked){p->numbers[i], mean ? scores[i] / ((double)words[i] * (double)p->layers.num_layers) : scores[i]};
   if (p->num_best + CHUNK > p->capacity) keep_best(p);
   sw_token_set_close(&set);
-  free(sums), free(words), free(order), free(starts);
+  free(scores), free(words), free(order), free(starts);
   clear_chunk(p);
   return status;
 }
@@ -161,8 +176,8 @@ static int add_sentence(picker *p, const sw_sentence *s, uint64_t number) {
   return p->layers.num_examples == CHUNK ? score_chunk(p) : 0;
 }
 
-int sw_label_pick(sw_label_options *o, size_t count, const char *device, int threads) {
-  picker p = {.wanted = count};
+int sw_label_pick(sw_label_options *o, size_t count, sw_pick_rule rule, const char *device, int threads) {
+  picker p = {.rule = rule, .wanted = count};
   sw_sentences stream = {0};
   sw_sentence s;
   sw_progress progress;

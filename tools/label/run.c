@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/store/checkpoint.h"
+#include "engine/store/http.h"
 #include "engine/store/json.h"
 
 #include <stdio.h>
@@ -175,6 +176,7 @@ static int drop_mention(void *context, const sw_mention *m, const char *why) {
   publication *p = context;
   char reason[240];
   int n = m->bytes > 100 ? 100 : (int)m->bytes;
+  sw_http_hide(m->text, m->bytes, p->run->o->key); /* tags may have kept its parts apart */
   while (n && n < (int)m->bytes && ((unsigned char)m->text[n] & 0xC0) == 0x80) n--;
   snprintf(reason, sizeof reason, "dropped: \"%.*s\" %s", n, m->text, why);
   p->run->dropped++;
