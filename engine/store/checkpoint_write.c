@@ -367,7 +367,8 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *c) {
   if (check_content(c)) return sw_fail_in("cannot write %s", path);
   if (sw_is_folder(path)) return sw_fail("cannot write %s: it is a folder, a file name was expected", path);
   sw_checkpoint_texts texts = {0};
-  time_t now = time(NULL);
+  const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* reproducible-builds.org: the same run twice, the same bytes */
+  time_t now = epoch && *epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
   struct tm utc;
   strftime(c->created, sizeof c->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
   snprintf(c->tool_version, sizeof c->tool_version, "%s", sw_code_version);
