@@ -353,6 +353,10 @@ static int run_all(job *j, int first, int last, int forced) {
   for (int i = 0; i < cycle_step_count(); i++) {
     const step *s = &cycle_steps[i];
     if (i == 1 && cycle_take_postings(c, j->o.dry)) return sw_exit_message(SW_EXIT_FAILED);
+    if (i == 1 && !json_array_size(json_object_get(c->info, "postings"))) {
+      say(j, "run", "there are no new postings in %s: nothing else is to be done", c->postings);
+      return code;
+    }
     if (i < first || i > last || !cycle_config_of(c, s)) continue;
     if (!j->o.dry && cycle_stopped()) {
       sw_fail("stopped by a signal before the step %s; the same command goes on from there", s->name);

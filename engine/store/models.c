@@ -229,11 +229,13 @@ json_t *sw_models_find(const json_t *history, const char *which) {
 int sw_models_prune(const char *folder, int keep, int *removed) {
   char *current = NULL;
   json_t *history = sw_models_history(folder), *kept = json_object(), *entry;
-  size_t i, count = json_array_size(history);
+  size_t i;
   int status = history && kept && !sw_models_current(folder, &current) ? 0 : -1, gone = 0;
-  json_array_foreach(history, i, entry) {
-    const char *from = sw_json_string(entry, "from"), *to = sw_json_string(entry, "to");
-    if (i + (size_t)keep < count) continue;
+  for (i = json_array_size(history); i-- > 0 && keep > 0;) {
+    entry = json_array_get(history, i);
+    const char *from = sw_json_string(entry, "from"), *to = sw_json_string(entry, "to"), *action = sw_json_string(entry, "action");
+    if (!action || strcmp(action, "promote")) continue;
+    keep--;
     if (from) json_object_set_new(kept, from, json_true());
     json_object_set_new(kept, to, json_true());
   }

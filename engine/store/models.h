@@ -21,7 +21,7 @@ json_t *sw_models_history(const char *folder);
 /* The entry of "promote" that `which` names: a run (its last), or at least four of the first digits of the content hash; NULL, with a message,
  * for none or several. Borrowed. */
 json_t *sw_models_find(const json_t *history, const char *which);
-/* Removes promoted checkpoints but that of the link and those that the last `keep` entries name; *removed: how many (may be NULL). */
+/* Removes promoted checkpoints but that of the link and those that the last `keep` promotions name; *removed: how many (may be NULL). */
 int sw_models_prune(const char *folder, int keep, int *removed);
 /* Takes the folder's lock: 0; 1 where another has it; -1. The folder is made. */
 int sw_models_lock(const char *folder, sw_lock *lock);

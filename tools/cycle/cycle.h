@@ -5,7 +5,7 @@
  *   "models"    folder of promoted checkpoints (engine/store/models.h); default "models"
  *   "postings"  folder of postings, needed: what lies in it that no earlier run had, dated folders and files, is a run's
  *   "base"      checkpoint of an encoder: what the first training starts from, and what link and embed use
- *   "keep"      runs whose training leftovers stay, and entries of the history whose checkpoints do; default 4
+ *   "keep"      runs whose training leftovers stay, and promotions whose checkpoints do; default 4
  *   "fetch"     {"source": "linkedin" or a file, ...}
  *   "label"     {"model": ..., ...}
  *   "train"     {"earlier": the part of a batch that labels of earlier runs make, 0.3; "earlier_weeks": of how many runs, 8; ...}
@@ -77,7 +77,7 @@ double cycle_number(const cycle *c, const char *step, const char *key, double ot
 
 /* Opens run `name` (NULL: the ISO week of `date`), which begins on `date` (DD-MM-YYYY) where it is new; `dry`: nothing is written. */
 int cycle_run_open(cycle *c, const char *name, const char *date, int dry);
-/* Notes what lies in the folder of postings that no earlier run had. */
+/* Notes what lies in the folder of postings that no other run had; `dry`: with what fetch is going to bring, and nothing is written. */
 int cycle_take_postings(cycle *c, int dry);
 /* "<state>/<run>/<name>"; free() it. `run` NULL: this one. */
 char *cycle_path(const cycle *c, const char *run, const char *name);
@@ -86,7 +86,7 @@ json_t *cycle_record(const cycle *c, const char *run, const char *name);
 int cycle_record_write(const cycle *c, const char *name, const json_t *record);
 /* SHA-256 of a file, or of a folder's names and files; "" where it is not there. NULL on failure. Borrowed from c->hashes. */
 const char *cycle_hash(cycle *c, const char *path);
-/* Removes what older runs do not need any more. */
+/* Removes what older runs do not need any more, and what processes that were killed left. */
 int cycle_clean(cycle *c);
 
 /* --- promote.c --- */

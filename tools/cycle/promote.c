@@ -22,8 +22,8 @@ int cycle_trained_from(cycle *c, char **path) {
   const char *from = current;
   for (size_t i = json_array_size(history); from && i-- > 0;) { /* what this run promoted was trained from what it replaced */
     const json_t *entry = json_array_get(history, i);
-    if (!same(sw_json_string(entry, "run"), c->run) || !same(sw_json_string(entry, "action"), "promote") || !same(sw_json_string(entry, "to"), from)) break;
-    from = sw_json_string(entry, "from");
+    if (same(sw_json_string(entry, "run"), c->run) && same(sw_json_string(entry, "action"), "promote") && same(sw_json_string(entry, "to"), from))
+      from = sw_json_string(entry, "from");
   }
   const int status = history ? in_models(c, from, path) : -1;
   json_decref(history);

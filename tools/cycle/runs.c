@@ -170,6 +170,14 @@ static json_t *taken_by_others(const cycle *c) {
   return taken;
 }
 
+/* What fetch is going to bring, for a plan. */
+static int expect_postings(const cycle *c, json_t *list) {
+  json_t *done = json_object_get(c->config, "fetch") ? cycle_record(c, NULL, "fetch") : json_object();
+  const int waits = !done || (json_object_size(done) && json_integer_value(json_object_get(done, "status")) != 0);
+  json_decref(done);
+  return waits ? json_array_append(list, json_object_get(c->info, "date")) : 0;
+}
+
 int cycle_take_postings(cycle *c, int dry) {
   if (!c->newest) return 0;
   json_t *taken = taken_by_others(c), *list = json_array();
@@ -196,6 +204,7 @@ int cycle_take_postings(cycle *c, int dry) {
   }
   free(names);
   json_decref(taken);
+  if (!status && dry && !json_array_size(list)) status = expect_postings(c, list);
   const int same = json_equal(list, json_object_get(c->info, "postings"));
   if (!status && !same) status = json_object_set(c->info, "postings", list) ? -1 : dry ? 0 : cycle_record_write(c, "run", c->info);
   json_decref(list);
@@ -257,5 +266,8 @@ static void clean_training(const cycle *c, const char *run) {
 int cycle_clean(cycle *c) {
   const size_t count = json_array_size(c->runs);
   for (size_t i = 0; i + (size_t)c->keep < count; i++) clean_training(c, json_string_value(json_array_get(c->runs, i)));
-  return sw_is_folder(c->models) ? sw_models_prune(c->models, c->keep, NULL) : 0;
+  sw_temporary_sweep(c->state);
+  if (!sw_is_folder(c->models)) return 0;
+  sw_temporary_sweep(c->models);
+  return sw_models_prune(c->models, c->keep, NULL);
 }
