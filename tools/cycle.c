@@ -352,7 +352,7 @@ static int run_all(job *j, int first, int last, int forced) {
   int code = SW_EXIT_DONE;
   for (int i = 0; i < cycle_step_count(); i++) {
     const step *s = &cycle_steps[i];
-    if (i == 1 && cycle_take_postings(c, j->o.dry)) return sw_exit_message(SW_EXIT_FAILED);
+    if (i == 1 && cycle_take_postings(c)) return sw_exit_message(SW_EXIT_FAILED);
     if (i == 1 && !json_array_size(json_object_get(c->info, "postings"))) {
       say(j, "run", "there are no new postings in %s: nothing else is to be done", c->postings);
       return code;
@@ -403,9 +403,11 @@ static int run(job *j) {
     sw_fail("%s has no step \"%s\"", o->config, start && !cycle_config_of(c, &cycle_steps[first]) ? start : end);
     return sw_exit_message(SW_EXIT_USAGE);
   }
+  if (cycle_run_name(c, o->run, o->date)) return sw_exit_message(SW_EXIT_USAGE);
+  c->dry = o->dry;
   const int locked = o->dry ? 0 : lock_state(c);
   if (locked) return sw_exit_message(locked > 0 ? SW_EXIT_AGAIN : SW_EXIT_FAILED);
-  if (cycle_run_open(c, o->run, o->date, o->dry)) return sw_exit_message(c->info ? SW_EXIT_FAILED : SW_EXIT_USAGE);
+  if (cycle_run_open(c)) return sw_exit_message(SW_EXIT_FAILED);
   say(j, "run", "%s%s", c->run, o->dry ? ": what would be done" : "");
   const int code = run_all(j, first, last, start != NULL);
   return o->json && tell(j, code) ? sw_exit_message(SW_EXIT_FAILED) : code;

@@ -29,7 +29,9 @@ typedef struct {
   json_t *config;
   const char *state, *postings, *models, *base; /* of the config */
   int keep;
+  int dry;            /* nothing is to be written */
   char *run, *folder; /* its name, and <state>/<run>; owned */
+  char date[11];      /* of a run that is new, DD-MM-YYYY */
   json_t *info;       /* run.json */
   json_t *runs;       /* names of all runs that there are, in order, this one among them */
   int newest;         /* no run is later */
@@ -75,10 +77,12 @@ double cycle_number(const cycle *c, const char *step, const char *key, double ot
 
 /* --- runs.c --- */
 
-/* Opens run `name` (NULL: the ISO week of `date`), which begins on `date` (DD-MM-YYYY) where it is new; `dry`: nothing is written. */
-int cycle_run_open(cycle *c, const char *name, const char *date, int dry);
-/* Notes what lies in the folder of postings that no other run had; `dry`: with what fetch is going to bring, and nothing is written. */
-int cycle_take_postings(cycle *c, int dry);
+/* The run that is meant: `name` (NULL: the ISO week of `date`), and its day (DD-MM-YYYY; NULL: today's, UTC). Fails on wrong usage. */
+int cycle_run_name(cycle *c, const char *name, const char *date);
+/* Opens it, or begins it where it is new. */
+int cycle_run_open(cycle *c);
+/* Notes what lies in the folder of postings that no other run had; in a dry run with what fetch is going to bring. */
+int cycle_take_postings(cycle *c);
 /* "<state>/<run>/<name>"; free() it. `run` NULL: this one. */
 char *cycle_path(const cycle *c, const char *run, const char *name);
 /* A step's record of a run, or NULL where there is none (a message is not set) or it cannot be read. */

@@ -59,7 +59,7 @@ int cycle_in_use(cycle *c, char **path) {
   json_t *record = c->newest ? NULL : cycle_record(c, NULL, "promote");
   const char *then = sw_json_string(json_object_get(record, "result"), "current"); /* an older run stays with what it ended with */
   int status = then ? 0 : sw_models_current(c->models, &current);
-  if (!status) status = in_models(c, then ? then : current, path);
+  if (!status) status = in_models(c, then ? then : current ? current : c->dry ? "current.h5" : NULL, path); /* a plan: what is promoted before */
   json_decref(record);
   free(current);
   return status;

@@ -101,39 +101,45 @@ static json_t *find_runs(const cycle *c) {
   return all;
 }
 
-int cycle_run_open(cycle *c, const char *name, const char *date, int dry) {
-  char today[11], week[16];
+int cycle_run_name(cycle *c, const char *name, const char *date) {
+  char week[16];
   const time_t now = time(NULL);
   struct tm utc;
-  strftime(today, sizeof today, "%d-%m-%Y", gmtime_r(&now, &utc));
-  if (!date) date = today;
-  if (strlen(date) != 10 || week_of(date, week)) return sw_fail("--date wants a day as 31-01-2026, not '%s'", date);
-  if (!name) name = week;
-  if (!is_name(name)) return sw_fail("--run wants a name of letters, digits, '-', '_' and '.', as in 2026-W05, not '%s'", name);
+  if (date)
+    snprintf(c->date, sizeof c->date, "%s", date);
+  else
+    strftime(c->date, sizeof c->date, "%d-%m-%Y", gmtime_r(&now, &utc));
+  if ((date && strlen(date) != 10) || week_of(c->date, week)) return sw_fail("--date wants a day as 31-01-2026, not '%s'", date ? date : c->date);
+  if (name && !is_name(name)) return sw_fail("--run wants a name of letters, digits, '-', '_' and '.', as in 2026-W05, not '%s'", name);
   sw_buffer folder = {0};
-  if (sw_buffer_print(&folder, "%s/%s", c->state, name)) return -1;
+  c->run = sw_strdup(name ? name : week);
+  const int status = c->run ? sw_buffer_print(&folder, "%s/%s", c->state, c->run) : -1;
+  c->folder = status ? NULL : sw_buffer_take(&folder);
+  sw_buffer_close(&folder);
+  return c->folder ? 0 : -1;
+}
+
+int cycle_run_open(cycle *c) {
   json_t *infos = find_runs(c), *info;
   size_t i;
   json_int_t last = 0;
-  c->folder = sw_buffer_take(&folder);
-  c->run = sw_strdup(name);
   c->runs = json_array();
-  if (!infos || !c->folder || !c->run || !c->runs) {
+  if (!infos || !c->runs) {
     json_decref(infos);
     return -1;
   }
   json_array_foreach(infos, i, info) {
     last = json_integer_value(json_object_get(info, "number"));
     json_array_append(c->runs, json_object_get(info, "run"));
-    if (!strcmp(sw_json_string(info, "run"), name)) c->info = json_incref(info);
+    if (!strcmp(sw_json_string(info, "run"), c->run)) c->info = json_incref(info);
   }
   c->newest = !c->info || json_integer_value(json_object_get(c->info, "number")) == last;
   json_decref(infos);
   if (c->info) return 0;
-  json_array_append_new(c->runs, json_string(name));
-  c->info = json_pack("{s:s, s:I, s:s, s:[]}", "run", name, "number", last + 1, "date", date, "postings");
+  json_array_append_new(c->runs, json_string(c->run));
+  c->info = json_pack("{s:s, s:I, s:s, s:[]}", "run", c->run, "number", last + 1, "date", c->date, "postings");
   if (!c->info) return sw_fail_memory("the run cannot be noted");
-  return dry ? 0 : sw_make_folders(c->folder) || cycle_record_write(c, "run", c->info) ? -1 : 0;
+  return c->dry ? 0 : sw_make_folders(c->folder) || cycle_record_write(c, "run", c->info) ? -1 : 0;
 }
 
 /* --- the run's postings --- */
@@ -178,7 +184,7 @@ static int expect_postings(const cycle *c, json_t *list) {
   return waits ? json_array_append(list, json_object_get(c->info, "date")) : 0;
 }
 
-int cycle_take_postings(cycle *c, int dry) {
+int cycle_take_postings(cycle *c) {
   if (!c->newest) return 0;
   json_t *taken = taken_by_others(c), *list = json_array();
   const char **names = NULL;
@@ -204,9 +210,9 @@ int cycle_take_postings(cycle *c, int dry) {
   }
   free(names);
   json_decref(taken);
-  if (!status && dry && !json_array_size(list)) status = expect_postings(c, list);
+  if (!status && c->dry && !json_array_size(list)) status = expect_postings(c, list);
   const int same = json_equal(list, json_object_get(c->info, "postings"));
-  if (!status && !same) status = json_object_set(c->info, "postings", list) ? -1 : dry ? 0 : cycle_record_write(c, "run", c->info);
+  if (!status && !same) status = json_object_set(c->info, "postings", list) ? -1 : c->dry ? 0 : cycle_record_write(c, "run", c->info);
   json_decref(list);
   return status;
 }
