@@ -374,6 +374,41 @@ def test_bad_configs(world):
           f"a dry run makes nothing: {out} {error}")
 
 
+def test_schedules(folder):
+    """The ready schedules and the sample config are what their readers accept, as far as these are here."""
+    schedules, tried = os.path.join(SAMPLES, "schedules"), []
+    def accepts(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        check(done.returncode == 0, f"{command}: {done.stdout} {done.stderr}")
+        tried.append(os.path.basename(command[0]))
+    accepts("bash", "-n", os.path.join(schedules, "cycle.sbatch"))
+    with open(os.path.join(schedules, "github-actions.yml")) as f: text = f.read()
+    try:
+        import yaml
+        steps = yaml.safe_load(text)["jobs"]["cycle"]["steps"]
+        for step in steps: accepts("bash", "-n", "-c", step["run"])
+        tried.append("yaml")
+    except ImportError: print("no PyYAML: the workflow is not parsed")
+    units = os.path.join(folder, "units")
+    shutil.copytree(schedules, units)
+    with open(os.path.join(units, "skillwatch-cycle.service")) as f: service = f.read()
+    check("RestartForceExitStatus=75" in service and "SuccessExitStatus" not in service, "75 is tried again")
+    if shutil.which("systemd-analyze"):
+        with open(os.path.join(units, "skillwatch-cycle.service"), "w") as f:
+            f.write(service.replace("/usr/local/bin/skillwatch", os.path.abspath(BIN + "/skillwatch")).replace("User=skillwatch", "User=root").replace("Group=skillwatch", "Group=root"))
+        accepts("systemd-analyze", "verify", "--man=no", os.path.join(units, "skillwatch-cycle.service"), os.path.join(units, "skillwatch-cycle.timer"))
+        accepts("systemd-analyze", "calendar", "Mon *-*-* 05:00:00")
+    else: print("no systemd-analyze: the units are not verified")
+    line = [l for l in open(os.path.join(schedules, "crontab")) if l[0].isdigit()][0]
+    accepts("sh", "-n", "-c", line.split(None, 5)[5])
+    week = os.path.join(folder, "week")
+    os.makedirs(week)
+    shutil.copy(os.path.join(SAMPLES, "cycle/week.json"), week)
+    open(os.path.join(week, "minilm.h5"), "w").close()
+    done = program("cycle", "--config", os.path.join(week, "week.json"), "--date", "05-01-2026", "--dry-run")
+    check(done.returncode == 0 and "skillwatch fetch linkedin -o job-postings" in done.stdout and "skillwatch push" in done.stdout, f"samples/cycle/week.json: {done.stdout} {done.stderr}")
+
+
 def kills(world, reference, took, count, rng):
     """SIGKILL to all processes or only the first; then again, until it is done."""
     wanted = reference.files()
@@ -421,6 +456,7 @@ def main():
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
             test_trouble(world)
             test_bad_configs(world)
+            test_schedules(folder)
     check.close()
 
 
