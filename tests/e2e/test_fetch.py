@@ -1,5 +1,5 @@
 """skillwatch fetch against a scripted job board on this machine that misbehaves as real ones do."""
-import hashlib, http.server, json, os, random, re, shutil, signal, ssl, subprocess, sys, tempfile, threading, time, urllib.parse
+import json, os, random, re, signal, subprocess, sys, tempfile, time, urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from board import Board, answer, cut, drip, job, raw, slow, status, words

@@ -2,7 +2,7 @@
 
 usage: test_label.py [--kills N]
 """
-import argparse, collections, http.server, json, os, random, re, shutil, signal, ssl, subprocess, sys, tempfile, threading, time
+import argparse, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from chat import WORDS, Server, mark
