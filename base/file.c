@@ -71,32 +71,51 @@ void sw_remove_folder(const char *folder) {
 
 void sw_temporary_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
 
-/* Whether `name` is "<base>.tmp-<pid>-<n>" and no such process is there. */
+/* Whether `name` is "<base>.tmp-<pid>-<n>" (base NULL: of any) and no such process is there. */
 static int is_left_over(const char *name, const char *base) {
-  const size_t length = strlen(base);
+  const char *ending = base ? NULL : strstr(name, ".tmp-");
+  for (const char *more = ending; more && (more = strstr(more + 1, ".tmp-"));) ending = more;
+  if (!base && !ending) return 0;
+  const size_t length = base ? strlen(base) : (size_t)(ending - name);
   int pid, number, end = 0;
-  return !strncmp(name, base, length) && sscanf(name + length, ".tmp-%d-%d%n", &pid, &number, &end) == 2 && end &&
+  return (!base || !strncmp(name, base, length)) && sscanf(name + length, ".tmp-%d-%d%n", &pid, &number, &end) == 2 && end &&
          !name[length + (size_t)end] && pid > 0 && pid != getpid() && kill(pid, 0) && errno == ESRCH;
 }
 
 /* Removes what processes that were killed left behind. A living one whose pid means nothing here holds a lock. */
-static void remove_left_over(const char *target) {
+static void remove_left_over(DIR *dir, const char *folder, const char *name) {
+  int fd = openat(dirfd(dir), name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0 && errno == EISDIR) fd = openat(dirfd(dir), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY);
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && unlinkat(dirfd(dir), name, 0)) {
+    char *path = sw_path_join(folder, name);
+    if (path) sw_remove_folder(path);
+    free(path);
+  }
+  if (fd >= 0) close(fd);
+}
+
+static void remove_left_overs_of(const char *target) {
   const char *slash = strrchr(target, '/'), *base = slash ? slash + 1 : target;
   char *folder = folder_of(target);
   DIR *dir = folder ? opendir(folder) : NULL;
-  for (struct dirent *entry; dir && (entry = readdir(dir));) {
-    if (!is_left_over(entry->d_name, base)) continue;
-    int fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0 && errno == EISDIR) fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && unlinkat(dirfd(dir), entry->d_name, 0)) {
-      char *path = sw_path_join(folder, entry->d_name);
-      if (path) sw_remove_folder(path);
-      free(path);
-    }
-    if (fd >= 0) close(fd);
-  }
+  for (struct dirent *entry; dir && (entry = readdir(dir));)
+    if (is_left_over(entry->d_name, base)) remove_left_over(dir, folder, entry->d_name);
   if (dir) closedir(dir);
   free(folder);
+}
+
+void sw_temporary_sweep(const char *folder) {
+  DIR *dir = opendir(folder);
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    if (is_left_over(entry->d_name, NULL)) {
+      remove_left_over(dir, folder, entry->d_name);
+    } else if (entry->d_type == DT_DIR && strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) {
+      char *below = sw_path_join(folder, entry->d_name);
+      if (below) sw_temporary_sweep(below);
+      free(below);
+    }
+  }
+  if (dir) closedir(dir);
 }
 
 /* The newest temporary names, for a signal that ends the process. One that is stale does no harm: no name comes twice. */
@@ -132,7 +151,7 @@ char *sw_temporary_path(const char *path) {
   sw_buffer name = {0};
   char *target = target_of(path);
   if (!target) return NULL;
-  remove_left_over(target);
+  remove_left_overs_of(target);
   int status = sw_buffer_print(&name, "%s.tmp-%d-%d", target, (int)getpid(), atomic_fetch_add(&number, 1));
   free(target);
   if (status) {

@@ -27,6 +27,8 @@ int sw_file_write(const char *folder, const char *name, const void *data, size_t
 /* The name of the temporary file or folder for `path` ("<path>.tmp-<pid>-<n>", beside the target where path is a symbolic link);
  * free() it. Those that a process which is gone left for the same path are removed. */
 char *sw_temporary_path(const char *path);
+/* Removes all of them, whatever they were for, in a folder and those below. */
+void sw_temporary_sweep(const char *folder);
 /* From now on SIGTERM, SIGINT and SIGHUP remove temporary files before they end the process, unless it has handlers of its own. */
 void sw_temporary_remove_at_signals(void);
 /* Tells processes that see no pid of ours, on another machine or in another container, that a temporary file or folder is in use; until

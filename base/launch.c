@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* A number of the environment, or -1. */
@@ -37,4 +38,11 @@ int sw_launch_threads(void) {
   const int bound = getenv("OMPI_MCA_orte_bound_at_launch") != NULL;
   const int share = (bound && all > 0 ? (int)all : cores) / ranks;
   return share < 1 ? 1 : share < cores ? share : cores;
+}
+
+void sw_own_folder(char folder[PATH_MAX]) {
+  const ssize_t length = readlink("/proc/self/exe", folder, PATH_MAX - 1);
+  folder[length > 0 ? length : 0] = 0;
+  char *slash = strrchr(folder, '/');
+  folder[slash ? slash + 1 - folder : 0] = 0;
 }

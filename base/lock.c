@@ -23,17 +23,16 @@ static void sign(int file) {
   if (ftruncate(file, 0) || pwrite(file, text, (size_t)length, 0) != length) return; /* a full disk: the lock holds without a name on it */
 }
 
-static void name_holder(int file, const char *path) {
+static void name_holder(int file, const char *path, const char *what, const char *advice) {
   char text[512];
   const ssize_t length = pread(file, text, sizeof text - 1, 0);
   text[length > 0 ? length : 0] = 0;
   text[strcspn(text, "\n")] = 0;
-  sw_fail("%s: another run writes the same output%s%s%s; wait for it, stop it, or give another -o", path, text[0] ? " (" : "", text,
-          text[0] ? ")" : "");
+  sw_fail("%s: %s%s%s%s; %s", path, what, text[0] ? " (" : "", text, text[0] ? ")" : "", advice);
 }
 
 /* 0: locked; 1: held by another; 2: the file was removed meanwhile; -1: failed. */
-static int try_lock(const char *path, sw_lock *lock) {
+static int try_lock(const char *path, const char *what, const char *advice, sw_lock *lock) {
   struct stat ours, there;
   const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (file < 0) return sw_fail("cannot write %s: %s", path, strerror(errno));
@@ -41,7 +40,7 @@ static int try_lock(const char *path, sw_lock *lock) {
   int status = 0;
   if (fcntl(file, F_OFD_SETLK, &whole)) {
     if (errno == EAGAIN || errno == EACCES) {
-      name_holder(file, path);
+      name_holder(file, path, what, advice);
       status = 1;
     } else {
       fprintf(stderr, "skillwatch: %s: this file system has no locks (%s): take care that only one run writes to this output\n", path,
@@ -59,16 +58,20 @@ static int try_lock(const char *path, sw_lock *lock) {
   return 0;
 }
 
-int sw_lock_take(const char *path, sw_lock *lock) {
+int sw_lock_take_as(const char *path, const char *what, const char *advice, sw_lock *lock) {
   char *copy = sw_strdup(path);
   int status = copy ? 2 : -1;
-  for (int i = 0; i < MAX_TRIES && status == 2; i++) status = try_lock(path, lock);
+  for (int i = 0; i < MAX_TRIES && status == 2; i++) status = try_lock(path, what, advice, lock);
   if (status == 2) status = sw_fail("%s appears and disappears: too many runs start at once", path);
   if (status)
     free(copy);
   else
     lock->path = copy;
   return status;
+}
+
+int sw_lock_take(const char *path, sw_lock *lock) {
+  return sw_lock_take_as(path, "another run writes the same output", "wait for it, stop it, or give another -o", lock);
 }
 
 void sw_lock_release(sw_lock *lock) {

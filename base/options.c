@@ -49,6 +49,14 @@ static void print_help(const sw_command *command, int with_config) {
   printf("  %-30s %s\n", "-h, --help", "show this text");
 }
 
+/* What programs that start this one check their own settings by; names need no quoting. */
+static void print_json(const sw_command *command) {
+  static const char *const types[] = {[SW_OPTION_FLAG] = "flag", [SW_OPTION_INT] = "int", [SW_OPTION_DOUBLE] = "double", [SW_OPTION_TEXT] = "text", [SW_OPTION_LIST] = "list"};
+  putchar('{');
+  for (const sw_option *o = command->options; o->name; o++) printf("%s\"%s\": \"%s\"", o == command->options ? "" : ", ", o->name, types[o->type]);
+  puts("}");
+}
+
 static int set_value(const sw_option *o, const char *text) {
   char *end;
   errno = 0;
@@ -129,6 +137,10 @@ static int parse_line(const sw_command *command, int argc, char **argv, sw_list 
     }
     if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
       print_help(command, config != NULL);
+      return 1;
+    }
+    if (!strcmp(arg, "--help=json")) {
+      print_json(command);
       return 1;
     }
     if (!strcmp(arg, "--version")) {

@@ -27,7 +27,7 @@ typedef struct {
 
 /* Parses argv[1..]; what is no option goes to `operands` (after "--" everything does; "-" is an operand).
  * "--x value", "--x=value", "-x value" and "--no-x" (for flags) are understood.
- * Returns 0; 1 after --help or --version was printed to stdout; -1 with sw_error set on wrong usage. */
+ * Returns 0; 1 after --help, --help=json ({"name": "flag|int|double|text|list"}) or --version was printed to stdout; -1 with sw_error set on wrong usage. */
 int sw_options_parse(const sw_command *command, int argc, char **argv, sw_list *operands);
 /* The same, and --config FILE is understood: `read` sets the options that `given` (one flag a row of options) does not have from the command
  * line. Programs call sw_config_parse (engine/store/config_file.h), which brings a reader of JSON. */

@@ -2,6 +2,7 @@
  * on PATH. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/launch.h"
 #include "base/options.h"
 
 #include <dirent.h>
@@ -25,6 +26,8 @@ static const struct {
     {"infer", "tag postings, embed and classify texts: skillwatch infer tag|embed|classify ..."},
     {"eval", "score a checkpoint on labelled data"},
     {"compare", "checkpoints side by side; --gate: is the newer no worse?"},
+    {"cycle", "the whole week: fetch, label, train, compare, promote, tag, embed, map, cluster, as one safe command"},
+    {"rollback", "back to an earlier promoted checkpoint"},
     {"top", "which skills the tagged postings ask for, by date"},
     {"vectors", "a file of vectors: add rows, delete them, .npy in and out"},
     {"bench", "measure speed"},
@@ -32,18 +35,10 @@ static const struct {
 };
 enum { VERBS = sizeof verbs / sizeof *verbs, MAX_FOUND = 64 };
 
-/* The folder of this executable, with a '/' at its end; "" where the system does not say. */
-static void own_folder(char folder[PATH_MAX]) {
-  ssize_t length = readlink("/proc/self/exe", folder, PATH_MAX - 1);
-  folder[length > 0 ? length : 0] = 0;
-  char *slash = strrchr(folder, '/');
-  folder[slash ? slash + 1 - folder : 0] = 0;
-}
-
 /* Calls `visit` for every folder that may hold programs, until it returns something else than 0. */
 static int each_folder(int (*visit)(const char *folder, void *data), void *data) {
   char folder[PATH_MAX];
-  own_folder(folder);
+  sw_own_folder(folder);
   int result = folder[0] ? visit(folder, data) : 0;
   const char *path = getenv("PATH");
   for (size_t length; !result && path && *path; path += length + (path[length] == ':')) {

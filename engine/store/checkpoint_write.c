@@ -129,6 +129,26 @@ static uint64_t stored_bytes(int rank, const hsize_t *shape, size_t element) {
   return bytes + chunks * 32 + 4096; /* checksum and index entry of a chunk; headers of a dataset */
 }
 
+/* A group that remembers the order in which things were put into it. */
+static hid_t make_group(hid_t parent, const char *name) {
+  hid_t create = H5Pcreate(H5P_GROUP_CREATE), group = -1;
+  if (create >= 0 && H5Pset_obj_track_times(create, 0) >= 0 && H5Pset_link_creation_order(create, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0)
+    group = H5Gcreate2(parent, name, H5P_DEFAULT, create, H5P_DEFAULT);
+  if (create >= 0) H5Pclose(create);
+  return group;
+}
+
+/* The group that a name such as "m/encoder.weight" lies in; HDF5 would make it with times. */
+static int make_group_of(hid_t parent, const char *name) {
+  char group[SW_MAX_NAME];
+  const char *slash = strchr(name, '/');
+  if (!slash) return 0;
+  snprintf(group, sizeof group, "%.*s", (int)(slash - name), name);
+  if (H5Lexists(parent, group, H5P_DEFAULT) > 0) return 0;
+  const hid_t made = make_group(parent, group);
+  return made < 0 || H5Gclose(made) < 0 ? -1 : 0;
+}
+
 /* Returns the dataset (close it), or -1. */
 static hid_t write_dataset(hid_t parent, const char *name, hid_t file_type, hid_t memory_type, int rank,
                            const hsize_t *shape, const void *data) {
@@ -136,7 +156,7 @@ static hid_t write_dataset(hid_t parent, const char *name, hid_t file_type, hid_
   chunk_shape(rank, shape, H5Tget_size(file_type), chunk);
   hid_t create = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE),
         space = H5Screate_simple(rank, shape, NULL), dataset = -1;
-  if (create >= 0 && links >= 0 && space >= 0 && H5Pset_chunk(create, rank, chunk) >= 0 &&
+  if (make_group_of(parent, name) == 0 && create >= 0 && links >= 0 && space >= 0 && H5Pset_chunk(create, rank, chunk) >= 0 &&
       H5Pset_fletcher32(create) >= 0 && H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) >= 0 &&
       H5Pset_obj_track_times(create, 0) >= 0 && H5Pset_create_intermediate_group(links, 1) >= 0)
     dataset = H5Dcreate2(parent, name, file_type, space, links, create, H5P_DEFAULT);
@@ -179,15 +199,6 @@ static hid_t write_strings(hid_t parent, const char *name, size_t count, char *c
   }
   free(block);
   return dataset;
-}
-
-/* A group that remembers the order in which things were put into it. */
-static hid_t make_group(hid_t parent, const char *name) {
-  hid_t create = H5Pcreate(H5P_GROUP_CREATE), group = -1;
-  if (create >= 0 && H5Pset_link_creation_order(create, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED) >= 0)
-    group = H5Gcreate2(parent, name, H5P_DEFAULT, create, H5P_DEFAULT);
-  if (create >= 0) H5Pclose(create);
-  return group;
 }
 
 static int write_tensors(hid_t file, const char *name, const sw_tensors *tensors) {
@@ -323,7 +334,7 @@ static int write_file(const char *temporary, const char *path, const sw_checkpoi
   if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
       H5Pset_file_locking(access, 0, 1) >= 0) {
     errno = 0;
-    file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    file = sw_hdf_create(temporary, access);
     if (file < 0) sw_fail("cannot write %s: %s", path, errno ? strerror(errno) : "HDF5 cannot create the file");
   } else {
     sw_fail("cannot write %s: HDF5 refuses its settings", path);
@@ -367,7 +378,8 @@ int sw_checkpoint_write(const char *path, sw_checkpoint *c) {
   if (check_content(c)) return sw_fail_in("cannot write %s", path);
   if (sw_is_folder(path)) return sw_fail("cannot write %s: it is a folder, a file name was expected", path);
   sw_checkpoint_texts texts = {0};
-  time_t now = time(NULL);
+  const char *epoch = getenv("SOURCE_DATE_EPOCH"); /* reproducible-builds.org: the same run twice, the same bytes */
+  time_t now = epoch && *epoch ? (time_t)strtoll(epoch, NULL, 10) : time(NULL);
   struct tm utc;
   strftime(c->created, sizeof c->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
   snprintf(c->tool_version, sizeof c->tool_version, "%s", sw_code_version);

@@ -23,6 +23,13 @@ static herr_t keep_message(unsigned n, const H5E_error2_t *error, void *text) {
   return 0;
 }
 
+hid_t sw_hdf_create(const char *path, hid_t access) {
+  const hid_t create = H5Pcreate(H5P_FILE_CREATE);
+  const hid_t file = create >= 0 && H5Pset_obj_track_times(create, 0) >= 0 ? H5Fcreate(path, H5F_ACC_TRUNC, create, access) : -1;
+  if (create >= 0) H5Pclose(create);
+  return file;
+}
+
 void sw_hdf_reason(char text[160]) {
   text[0] = 0;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, keep_message, text);

@@ -28,6 +28,9 @@ void sw_hdf_leave(void);
 /* The innermost message of HDF5's error stack, for "why"; `text` is emptied where there is none. */
 void sw_hdf_reason(char text[160]);
 
+/* A new file, whose root group keeps no times: the same content, the same bytes. Negative on failure. */
+hid_t sw_hdf_create(const char *path, hid_t access);
+
 /* The tokenizer's options as integer attributes of /tokenizer/vocab, in the order of their names. */
 enum { SW_TOKENIZER_ATTRIBUTES = 6 };
 typedef struct {

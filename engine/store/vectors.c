@@ -87,7 +87,7 @@ static int create_hdf(sw_vectors_writer *w, const sw_vectors_origin *origin) {
   hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   errno = 0;
   if (access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0)
-    w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    w->file = sw_hdf_create(w->temporary, access);
   int saved = errno;
   if (access >= 0) H5Pclose(access);
   if (w->file < 0) return failed(w, saved);

@@ -324,6 +324,7 @@ static int tell_json(const sw_label_run *r) {
   char *text = all ? sw_json_canonical(all) : NULL;
   json_decref(all);
   if (text) puts(text);
+  fflush(stdout); /* before the journal goes: the bill is told whenever the run is killed */
   free(text);
   return text ? 0 : sw_fail("out of memory");
 }

@@ -1,0 +1,463 @@
+"""skillwatch cycle and rollback: three weeks with a job board and a chat model on this machine; killed at random moments they end in the same files.
+
+usage: test_cycle.py [--kills N] [--seed N] [--real]
+  --real  three weeks of ../shared/data/in-demand, with the labels that gpt-4o gave as the chat model's answers, instead of samples/
+"""
+import argparse, json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+from board import Board, job
+from chat import Server, mark
+from tiny import BIN, ROOT, SAMPLES, Checks, program, samples_base, tiny_bert, vocabulary
+
+check = Checks()
+DATA = os.path.join(ROOT, "../shared/data/in-demand")
+STEPS = ("fetch", "label", "train", "compare", "promote", "tag", "link", "skills", "embed", "map", "cluster")
+
+
+def lines_of(path):
+    with open(path, encoding="utf-8") as f: return [json.loads(line) for line in f]
+
+
+def write_lines(path, rows):
+    with open(path, "w", encoding="utf-8") as f:
+        for row in rows: f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def spans_in(text, marked):
+    """mark's spans, with their places."""
+    out = []
+    for s in marked:
+        found = [m.start() for m in re.finditer(rf"(?<!\w){re.escape(s['text'])}(?![\w+#])", text)]
+        if len(found) >= s["occurrence"]: out.append({"start": found[s["occurrence"] - 1], "end": found[s["occurrence"] - 1] + len(s["text"]), "label": s["label"]})
+    return out
+
+
+class Samples:
+    """Postings of samples/; the chat model marks the words it knows."""
+    weeks = {date: [date] for date in ("05-01-2026", "12-01-2026", "19-01-2026")}  # the day of the run: folders of postings
+    folder = SAMPLES + "/job-postings"
+    label, train = {}, {"epochs": 12, "lr": 5e-3, "batch-tokens": 300}
+    per_folder = 8
+
+    def __init__(self):
+        """Single words that samples/labels/ label, with their layer."""
+        rows = [r for name in ("train", "test") for r in lines_of(f"{SAMPLES}/labels/{name}.jsonl")]
+        words = {r["text"][s["start"]:s["end"]]: s["label"].lower() for r in rows for s in r["spans"]}
+        self.named = {w: label for w, label in words.items() if re.fullmatch(r"[A-Za-z]{3,}", w)}
+
+    def texts_of(self, week):
+        """The first postings of each of the week's folders."""
+        for date in self.weeks[week]:
+            names = sorted(os.listdir(os.path.join(self.folder, date)), key=lambda n: int(n[:-4]))[:self.per_folder]
+            for name in names: yield open(os.path.join(self.folder, date, name), encoding="utf-8").read()
+
+    def think(self, text, request): return json.dumps({"spans": mark(text, self.named)})
+    def base(self, folder): return samples_base(folder, hidden=32, layers=1, intermediate=64)
+    def test(self):
+        texts = [r["text"] for r in lines_of(SAMPLES + "/labels/test.jsonl")]
+        return [{"text": t, "spans": spans_in(t, mark(t, self.named))} for t in texts]
+
+
+class Real(Samples):
+    """Postings of the in-demand project. The answers to what gpt-4o was asked are its own; other sentences are marked with the skills that it ever named."""
+    weeks = {"04-01-2025": ["03-01-2025", "04-01-2025"], "12-01-2025": ["07-01-2025", "12-01-2025"], "19-01-2025": ["19-01-2025"]}
+    folder = os.path.join(DATA, "job-postings")
+    label, train = {"labels": "knowledge"}, {"epochs": 12, "lr": 5e-3, "batch-tokens": 300}
+    per_folder = 100
+
+    def __init__(self):
+        rows = [r for name in ("tags-04-01-2025.jsonl", "data.jsonl") for r in lines_of(os.path.join(DATA, name)) if len(r["tokens"]) == len(r["tags_knowledge"])]
+        self.named, self.answers = {}, {}
+        for r in rows:
+            words, tags = [], []
+            for token, tag in zip(r["tokens"], r["tags_knowledge"]):
+                if token.startswith("##") and words: words[-1] += token[2:]
+                else: words.append(token), tags.append(tag)
+            found = []
+            for word, tag in zip(words, tags):
+                if tag == "B": found.append([word])
+                elif tag == "I" and found: found[-1].append(word)
+            skills = [" ".join(words) for words in found]
+            self.answers["".join(words)] = skills
+            self.named |= {s: "knowledge" for s in skills if len(s) > 1 and s.isascii()}
+
+    def think(self, text, request):
+        recorded = self.answers.get(re.sub(r"\s", "", text))
+        if recorded is not None: return json.dumps({"spans": [{"text": s, "label": "knowledge", "occurrence": 0} for s in dict.fromkeys(recorded)]})
+        return json.dumps({"spans": mark(text, self.named)})
+
+    def texts(self): return [text for week in self.weeks for text in self.texts_of(week)]
+
+    def base(self, folder):
+        model = tiny_bert(os.path.join(folder, "tiny"), vocabulary(self.texts()), hidden=32, layers=1, intermediate=64)
+        done = program("pull", model, "-o", os.path.join(folder, "tiny.h5"), "--quiet")
+        assert done.returncode == 0, done.stderr
+        return os.path.join(folder, "tiny.h5")
+
+    def test(self):
+        sentences = [s.strip() for t in self.texts() for s in t.splitlines() if s.strip()][::7][:200]
+        return [{"text": t, "spans": spans_in(t, mark(t, self.named))} for t in sentences]
+
+
+class Place:
+    """A folder with a config, its base and its test file; and the services that all places share."""
+
+    def __init__(self, folder, world):
+        self.folder, self.world = folder, world
+        os.makedirs(folder)
+        shutil.copy(world.base, self.path("base.h5"))
+        write_lines(self.path("test.jsonl"), world.test)
+        self.config = {
+            "postings": "job-postings", "base": "base.h5", "fetch": {"source": "board.json"},
+            "label": {"model": "scripted", "base-url": world.chat.url, "price-in": 1, "price-out": 2} | world.data.label,
+            "train": {"threads": 1, "checkpoint-every": 5} | world.data.train, "compare": {"data": ["test.jsonl"], "margin": 0.3},
+            "tag": {}, "link": {"taxonomy": os.path.join(SAMPLES, "taxonomy.csv"), "exact-only": True}, "embed": {}, "map": {"n-neighbors": 4, "epochs": 30}, "cluster": {"clusters": "2..3"}}
+        with open(self.path("board.json"), "w") as f:
+            json.dump({"name": "board", "url": world.board.url + "/jobs", "params": {"offset": "{offset}", "limit": "{limit}"}, "paging": {"by": "offset", "size": 10},
+                       "rows": "data.jobs", "fields": {"id": "id", "title": "title", "company": "organization", "text": "description_text"}}, f)
+
+    def path(self, name): return os.path.join(self.folder, name)
+
+    def command(self, date, *more):
+        with open(self.path("week.json"), "w") as f: json.dump(self.config, f)
+        return [BIN + "/skillwatch", "cycle", "--config", self.path("week.json"), *(["--date", date] if date else []), *more]
+
+    def environment(self):
+        return {k: v for k, v in os.environ.items() if "proxy" not in k.lower()} | {"OPENAI_API_KEY": "sk-secret", "SOURCE_DATE_EPOCH": "1767225600"}
+
+    def start(self, date, *more):
+        return subprocess.Popen(self.command(date, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment(), start_new_session=True)
+
+    def cycle(self, date, *more, expect=0):
+        run = self.start(date, *more)
+        out, error = run.communicate(timeout=600)
+        check(run.returncode == expect and "Sanitizer" not in error, f"{date} {more}: status {run.returncode}, {expect} was expected: {out[-800:]} {error[-1500:]}")
+        return out, error
+
+    def outcome(self, date, *more, expect=0):
+        """{step: what became of it}"""
+        out = self.cycle(date, "--json", "--quiet", *more, expect=expect)[0]
+        return json.loads(out)["steps"] if out else {}
+
+    def record(self, run, step):
+        with open(self.path(f"state/{run}/{step}.json")) as f: return json.load(f)
+
+    def history(self): return lines_of(self.path("models/history.jsonl"))
+    def current(self): return os.readlink(self.path("models/current.h5"))
+
+    def files(self):
+        """All that a run leaves, without what says when and how often: logs, times, attempts; how many requests, and what fetch found known already, in
+        the run that went on; speeds; the index, the pace and the ETags of fetch."""
+        found = {}
+        for top in ("state", "models", "job-postings", "job-postings.fetch"):
+            for at, folders, names in os.walk(self.path(top)):
+                for name in names:
+                    path = os.path.join(at, name)
+                    key = os.path.relpath(path, self.folder)
+                    if name.endswith(".log") or (top == "job-postings.fetch" and (name in ("index", "lock") or name.startswith(("quota", "validators")))): continue
+                    if os.path.islink(path): found[key] = os.readlink(path)
+                    elif name.endswith(".metrics.jsonl"): found[key] = [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in lines_of(path)]
+                    elif name == "history.jsonl": found[key] = [{k: v for k, v in r.items() if k != "when"} for r in lines_of(path)]
+                    elif os.path.dirname(key).count("/") == 1 and name.endswith(".json") and name != "run.json":
+                        with open(path) as f: record = json.load(f)
+                        for k in ("begun", "ended", "seconds", "attempts"): record.pop(k)
+                        if name == "fetch.json": record.pop("result")
+                        if name == "label.json":
+                            for k in ("questions", "requests", "retries", "answers", "cached"): record["result"].pop(k)
+                        found[key] = record
+                    else:
+                        with open(path, "rb") as f: found[key] = f.read()
+        return found
+
+
+class World:
+    """What all places share."""
+
+    def __init__(self, data, folder):
+        self.data, self.folder, self.count = data, folder, 0
+        self.base, self.test = data.base(folder), data.test()
+        self.board, self.chat = Board([]), Server(think=lambda text, request: self.think(text, request))
+        self.think = data.think
+        self.weeks = {week: [job(1000 * number + i, text=text) for i, text in enumerate(data.texts_of(week))] for number, week in enumerate(data.weeks)}
+
+    def place(self):
+        self.count += 1
+        return Place(os.path.join(self.folder, f"place-{self.count}"), self)
+
+    def show(self, date): self.board.fresh(jobs=self.weeks[date])
+
+
+def weeks(world):
+    """Three weeks undisturbed; then everything is up to date."""
+    place, took = world.place(), []
+    for number, date in enumerate(world.weeks):
+        world.show(date)
+        began = time.time()
+        out = place.outcome(date)
+        took.append(time.time() - began)
+        check(out == dict.fromkeys(STEPS, "done") | ({} if number else {"compare": "left out"}), f"{date}: {out}")
+    check(sum(os.path.exists(place.path(f"state/{n}/run.json")) for n in os.listdir(place.path("state"))) == 3, "a folder a run")
+    return place, took
+
+
+def test_weeks(world, place):
+    runs = ("2026-W02", "2026-W03", "2026-W04")
+    check(all(os.path.isdir(place.path("state/" + r)) for r in runs), f"runs are named by their ISO week: {os.listdir(place.path('state'))}")
+    history = place.history()
+    check([h["run"] for h in history] == list(runs) and [h.get("from") for h in history] == [None, history[0]["to"], history[1]["to"]], f"history: {history}")
+    check(place.current() == history[2]["to"] and history[2]["to"] == f"2026-W04-{history[2]['sha256'][:12]}.h5" and history[2]["scores"]["test.jsonl"] > 0.3, f"the link and its score: {history[2]}")
+    command = place.record(runs[2], "train")["command"]
+    check(command[command.index("--base") + 1] == "models/" + history[1]["to"], f"trained from the promoted checkpoint: {command}")
+    check([command[i + 1] for i, w in enumerate(command) if w == "--replay"] == [f"state/{r}/label/labels.jsonl:0.15" for r in runs[:2]], f"earlier labels: {command}")
+    check(place.record(runs[1], "tag")["command"][-2:] == ["-o", "state/2026-W03/tag/tags.jsonl"] and "job-postings/12-01-2026" in place.record(runs[1], "tag")["command"], "this week's postings are tagged")
+    check(len(lines_of(place.path("state/2026-W03/tag/tags.jsonl"))) == 8, "all of them")
+    check("--fit-on" not in place.record(runs[0], "map")["command"] and all("state/2026-W02/map/map.h5" in place.record(r, "map")["command"] for r in runs[1:]), "placed on the first map")
+    for r in runs: check(place.record(r, "label")["result"]["cost"] > 0, "the bill is in the record")
+    asked = len(world.chat.log)
+    before = {p: os.stat(os.path.join(at, p)).st_mtime_ns for at, _, names in os.walk(place.folder) for p in names if p.endswith((".h5", ".jsonl", ".csv"))}
+    out = place.outcome("19-01-2026")
+    check(set(out.values()) == {"up to date"} and len(world.chat.log) == asked, f"a second run does nothing: {out}")
+    check(before == {p: os.stat(os.path.join(at, p)).st_mtime_ns for at, _, names in os.walk(place.folder) for p in names if p.endswith((".h5", ".jsonl", ".csv"))}, "and touches nothing")
+    text = place.cycle("19-01-2026", "--dry-run")[0]
+    check(text.count("up to date") == len(STEPS), f"a dry run says so: {text}")
+
+
+def test_changes(world, place):
+    """A file that changed is read again by what depends on it, and by nothing else."""
+    labels = place.path("state/2026-W04/label/labels.jsonl")
+    rows = lines_of(labels)
+    write_lines(labels, rows[:-5])
+    text = place.cycle("19-01-2026", "--dry-run")[0]
+    check("label    up to date, but state/2026-W04/label/labels.jsonl was changed" in text and "labels.jsonl has changed)" in text, f"the plan: {text}")
+    out = place.outcome("19-01-2026")
+    check(out["label"] == out["fetch"] == "up to date" and out["train"] == out["compare"] == out["promote"] == out["tag"] == "done", f"a changed label file: {out}")
+    check(lines_of(labels) == rows[:-5] and [h["run"] for h in place.history()] == ["2026-W02", "2026-W03", "2026-W04", "2026-W04"], "labels that people corrected stay")
+    command = place.record("2026-W04", "train")["command"]
+    check(command[command.index("--base") + 1] == "models/" + place.history()[1]["to"], "trained again from the week before, not from itself")
+    os.unlink(place.path("state/2026-W04/tag/tags.jsonl"))
+    out = place.outcome("19-01-2026")
+    check(out["tag"] == "done" and all(out[s] == "up to date" for s in STEPS if s != "tag"), f"a file that is gone is made again, to the same bytes: {out}")
+    out = place.outcome("19-01-2026", "--only", "cluster")
+    check(out == {"cluster": "done"}, f"--only: {out}")
+    out = place.outcome("19-01-2026", "--from", "embed")
+    check(out == dict.fromkeys(("embed", "map", "cluster"), "done"), f"--from: {out}")
+    out = place.outcome("19-01-2026", "--to", "label")
+    check(out == {"fetch": "up to date", "label": "up to date"}, f"--to: {out}")
+    out = place.outcome("05-01-2026")
+    check(out["train"] == out["promote"] == "left out" and out["tag"] == "up to date", f"an old week stays as it is: {out}")
+
+
+def rollback(place, *arguments, expect=0):
+    done = program("rollback", *arguments)
+    check(done.returncode == expect, f"rollback {arguments}: {done.returncode} {done.stdout} {done.stderr}")
+    return done
+
+
+def test_rollback(world, place):
+    history, models = place.history(), place.path("models")
+    done = rollback(place, "--list", models)
+    check(all(h["to"] in done.stdout for h in history) and f"* {history[-1]['when']}" in done.stdout, f"--list: {done.stdout}")
+    rollback(place, "--config", place.path("week.json"), "--why", "a test")
+    check(place.current() == history[-1]["from"], "one back")
+    check({k: place.history()[-1].get(k) for k in ("action", "from", "to", "why")} == {"action": "rollback", "from": history[-1]["to"], "to": history[-1]["from"], "why": "a test"}, "it is written down")
+    out = place.outcome("19-01-2026")
+    check(out["promote"] == "up to date" and out["tag"] == "done" and place.current() == history[-1]["from"], f"a cycle does not undo it, and tags with what is in use: {out}")
+    rollback(place, "--to", "2026-W02", models)
+    check(place.current() == history[0]["to"], "to a run")
+    rollback(place, "--to", history[1]["sha256"][:8], models)
+    check(place.current() == history[1]["to"], "to a hash")
+    check.refused(rollback(place, "--to", "2030-W01", models, expect=1), "no checkpoint of a run '2030-W01'", "an unknown run")
+    damaged = os.path.join(models, history[0]["to"])
+    whole = open(damaged, "rb").read()
+    os.unlink(damaged)  # another link to the same file is in the run's folder
+    open(damaged, "wb").write(whole[:-100])
+    check.refused(rollback(place, "--to", "2026-W02", models, expect=1), history[0]["to"], "a torn checkpoint")
+    os.unlink(damaged)
+    check.refused(rollback(place, "--to", "2026-W02", models, expect=1), "does not exist", "one that is gone")
+    shutil.copy(os.path.join(models, history[1]["to"]), damaged)
+    check.refused(rollback(place, "--to", "2026-W02", models, expect=1), "another checkpoint", "another one under its name")
+    open(damaged, "wb").write(whole)
+    check(place.current() == history[1]["to"], "the link stays")
+    check.refused(rollback(place, place.path("nowhere"), expect=2), "no folder", "no folder")
+    check.refused(rollback(place, expect=2), "which models", "nothing named")
+
+
+def test_gate(world, source):
+    """A week of wrong labels: 3, the old link stays, the postings are tagged all the same."""
+    place = world.place()
+    place.config["compare"]["margin"] = 0
+    shutil.rmtree(place.folder + "/state", ignore_errors=True)
+    world.show("05-01-2026")
+    place.cycle("05-01-2026")
+    first = place.current()
+    world.think = lambda text, request: json.dumps({"spans": [{"text": w, "label": "knowledge", "occurrence": 1} for w in dict.fromkeys(re.findall(r"\b[a-z]{3,}\b", text))][:3]})
+    world.show("12-01-2026")
+    out = place.outcome("12-01-2026", expect=3)
+    world.think = world.data.think
+    check(out["compare"] == out["promote"] == "refused" and out["tag"] == out["cluster"] == "done", f"refused: {out}")
+    check(place.current() == first and len(place.history()) == 1 and "models/" + first in place.record("2026-W03", "tag")["command"], "the old link stays and tags")
+    _, error = place.cycle("12-01-2026", expect=3)
+    check("refused: " in error and "up to date" in error, f"again: 3, and nothing is done: {error}")
+
+
+def test_trouble(world):
+    place = world.place()
+    world.show("05-01-2026")
+    # a lock; stopped by a signal; the time of a step
+    world.chat.delay = 0.3
+    run = place.start("05-01-2026")
+    while run.poll() is None and not os.path.exists(place.path("state/2026-W02/label.json")): time.sleep(0.01)
+    _, error = place.cycle("05-01-2026", expect=75)
+    check(f"pid {run.pid} on " in error, f"a second cycle: {error}")
+    run.send_signal(signal.SIGTERM)
+    error = run.communicate(timeout=60)[1]
+    check(run.returncode == 75 and "stopped by a signal in the step label" in error.splitlines()[-1], f"SIGTERM: {run.returncode} {error}")
+    place.config["label"]["stop_after"] = 0.5
+    _, error = place.cycle("05-01-2026", expect=75)
+    check("took longer" in error, f"the time is over: {error}")
+    del place.config["label"]["stop_after"]
+    world.chat.delay = 0
+    # a step that fails names its log; the child's 75 is passed on
+    place.config["train"]["lr"] = -1
+    _, error = place.cycle("05-01-2026", expect=1)
+    last = error.splitlines()[-1]
+    check("the step train failed with status 2" in last and "state/2026-W02/train.log" in last and "--lr" in last, f"a step that fails: {error}")
+    place.config["train"]["lr"] = 5e-3
+    place.cycle("05-01-2026")
+    out, error = place.cycle("12-01-2026")
+    check("there are no new postings" in error and "label" not in error and len(place.history()) == 1, f"nothing new: {error}")
+    place.config["label"] |= {"base-url": "http://127.0.0.1:9/v1", "tries": 1}
+    world.show("12-01-2026")
+    _, error = place.cycle("12-01-2026", "--from", "fetch", expect=75)
+    check("the step label is to be tried again" in error.splitlines()[-1], f"no server: {error}")
+    # a torn end of the history is no entry
+    place.config["label"]["base-url"] = world.chat.url
+    with open(place.path("models/history.jsonl"), "a") as f: f.write('{"action": "promo')
+    place.cycle("12-01-2026", "--quiet")
+    check([h["run"] for h in place.history()] == ["2026-W02", "2026-W03"], f"after a torn line: {place.history()}")
+
+
+def test_bad_configs(world):
+    place = world.place()
+    good = json.dumps(place.config)
+
+    def bad(part, what, change, *more, expect=2):
+        place.config = json.loads(good)
+        change(place.config)
+        check.refused(subprocess.run(place.command("05-01-2026", *more), capture_output=True, text=True, env=place.environment()), part, what, (expect,))
+        check(not os.path.exists(place.path("state")), f"{what}: nothing is made")
+
+    bad('"lable" is no key of a cycle; did you mean "label"', "unknown key", lambda c: c.update(lable={}))
+    bad('"keep" should be', "wrong type", lambda c: c.update(keep="4"))
+    bad('"tag" should be an object', "a step that is no object", lambda c: c.update(tag=True))
+    bad('"train": "epoch" is no option of skillwatch train ner', "unknown option", lambda c: c["train"].update(epoch=3))
+    bad('"train": "epochs" should be a whole number', "an option's type", lambda c: c["train"].update(epochs="three"))
+    bad('"compare": "data" should be a list', "a list", lambda c: c["compare"].update(data=3))
+    bad('"tag": "output" is set by the cycle', "an option of the cycle's", lambda c: c["tag"].update(output="x"))
+    bad('"train": "earlier" should be a number from 0', "an own key", lambda c: c["train"].update(earlier=2))
+    bad('"compare" needs "data"', "no test file", lambda c: c["compare"].pop("data"))
+    bad('"train" without "compare"', "no gate", lambda c: c.pop("compare"))
+    bad('"map" needs the step "embed"', "a step without the one before", lambda c: c.pop("embed"))
+    bad('"postings" is needed', "no postings", lambda c: c.pop("postings"))
+    bad("nowhere.h5 is not there", "no base", lambda c: c.update(base="nowhere.h5"))
+    bad("there is no such step", "--from", lambda c: None, "--from", "tagg")
+    bad("exclude each other", "--only and --to", lambda c: None, "--only", "tag", "--to", "tag")
+    bad("--run wants a name", "--run", lambda c: None, "--run", "../x")
+    open(place.path("week.json"), "w").write("{")
+    check.refused(program("cycle", "--config", place.path("week.json")), "not valid JSON", "broken JSON", (2,))
+    check.refused(program("cycle", "--config", place.path("none.json")), "none.json", "no file", (2,))
+    place.config = json.loads(good)
+    out, error = place.cycle("05-01-2026", "--dry-run")
+    check("skillwatch label job-postings/05-01-2026 -o state/2026-W02/label/labels.jsonl" in out and "skillwatch infer cluster" in out and not os.path.exists(place.path("state")),
+          f"a dry run makes nothing: {out} {error}")
+
+
+def test_schedules(folder):
+    """The ready schedules and the sample config are what their readers accept, as far as these are here."""
+    schedules, tried = os.path.join(SAMPLES, "schedules"), []
+    def accepts(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        check(done.returncode == 0, f"{command}: {done.stdout} {done.stderr}")
+        tried.append(os.path.basename(command[0]))
+    accepts("bash", "-n", os.path.join(schedules, "cycle.sbatch"))
+    with open(os.path.join(schedules, "github-actions.yml")) as f: text = f.read()
+    try:
+        import yaml
+        steps = yaml.safe_load(text)["jobs"]["cycle"]["steps"]
+        for step in steps: accepts("bash", "-n", "-c", step["run"])
+        tried.append("yaml")
+    except ImportError: print("no PyYAML: the workflow is not parsed")
+    units = os.path.join(folder, "units")
+    shutil.copytree(schedules, units)
+    with open(os.path.join(units, "skillwatch-cycle.service")) as f: service = f.read()
+    check("RestartForceExitStatus=75" in service and "SuccessExitStatus" not in service, "75 is tried again")
+    if shutil.which("systemd-analyze"):
+        with open(os.path.join(units, "skillwatch-cycle.service"), "w") as f:
+            f.write(service.replace("/usr/local/bin/skillwatch", os.path.abspath(BIN + "/skillwatch")).replace("User=skillwatch", "User=root").replace("Group=skillwatch", "Group=root"))
+        accepts("systemd-analyze", "verify", "--man=no", os.path.join(units, "skillwatch-cycle.service"), os.path.join(units, "skillwatch-cycle.timer"))
+        accepts("systemd-analyze", "calendar", "Mon *-*-* 05:00:00")
+    else: print("no systemd-analyze: the units are not verified")
+    line = [l for l in open(os.path.join(schedules, "crontab")) if l[0].isdigit()][0]
+    accepts("sh", "-n", "-c", line.split(None, 5)[5])
+    week = os.path.join(folder, "week")
+    os.makedirs(week)
+    shutil.copy(os.path.join(SAMPLES, "cycle/week.json"), week)
+    open(os.path.join(week, "minilm.h5"), "w").close()
+    done = program("cycle", "--config", os.path.join(week, "week.json"), "--date", "05-01-2026", "--dry-run")
+    check(done.returncode == 0 and "skillwatch fetch linkedin -o job-postings" in done.stdout and "skillwatch push" in done.stdout, f"samples/cycle/week.json: {done.stdout} {done.stderr}")
+
+
+def kills(world, reference, took, count, rng):
+    """SIGKILL to all processes or only the first; then again, until it is done."""
+    wanted = reference.files()
+    killed = alone = turns = 0
+    while killed < count:
+        place, turns = world.place(), turns + 1
+        if not check(turns < 12, f"only {killed} kills hit"): return
+        for number, date in enumerate(world.weeks):
+            world.show(date)
+            while True:
+                goal = count * (number + 1) // 3 if turns == 1 else count
+                run = place.start(date)
+                if killed < goal:
+                    try: run.wait(rng.random() * took[number] * 0.8)
+                    except subprocess.TimeoutExpired:
+                        first_only = rng.random() < 0.4
+                        (os.kill if first_only else os.killpg)(run.pid, signal.SIGKILL)
+                        killed, alone = killed + 1, alone + first_only
+                error = run.communicate(timeout=600)[1]
+                if run.returncode == 0: break
+                if not check(run.returncode in (-signal.SIGKILL, 75), f"after {killed} kills: {run.returncode} {error[-1500:]}"): return
+                if run.returncode == 75: time.sleep(0.05)
+        found = place.files()
+        differ = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
+        check(not differ, f"other files after {killed} kills: {differ}")
+    print(f"{killed} kills ({alone} of them of the first process only): the same {len(wanted)} files")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--real", action="store_true")
+    options = parser.parse_args()
+    if options.real and not os.path.isdir(DATA):
+        print("skipped: no ../shared/data/in-demand")
+        sys.exit(77)
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Real() if options.real else Samples(), folder)
+        place, took = weeks(world)
+        print(f"three weeks, undisturbed: {', '.join(f'{t:.1f}' for t in took)} s", flush=True)
+        kills(world, place, took, options.kills, random.Random(options.seed))
+        if not options.real:
+            for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
+            test_trouble(world)
+            test_bad_configs(world)
+            test_schedules(folder)
+    check.close()
+
+
+if __name__ == "__main__":
+    main()

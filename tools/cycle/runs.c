@@ -1,0 +1,279 @@
+#include "base/error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "engine/data/sources.h"
+#include "engine/store/json.h"
+#include "engine/store/models.h"
+#include "tools/cycle/cycle.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RECORD_BYTES = 1 << 24 };
+
+char *cycle_path(const cycle *c, const char *run, const char *name) {
+  sw_buffer path = {0};
+  const int status = run ? sw_buffer_print(&path, "%s/%s/%s", c->state, run, name) : sw_buffer_print(&path, "%s/%s", c->folder, name);
+  char *text = status ? NULL : sw_buffer_take(&path);
+  sw_buffer_close(&path);
+  return text;
+}
+
+static json_t *read_if_there(char *path) {
+  json_t *value = path && sw_exists(path) ? sw_json_read(path, RECORD_BYTES) : NULL;
+  free(path);
+  return value;
+}
+
+json_t *cycle_record(const cycle *c, const char *run, const char *name) {
+  sw_buffer file = {0};
+  json_t *record = sw_buffer_print(&file, "%s.json", name) ? NULL : read_if_there(cycle_path(c, run, file.data));
+  sw_buffer_close(&file);
+  return record;
+}
+
+int cycle_record_write(const cycle *c, const char *name, const json_t *record) {
+  sw_buffer file = {0};
+  char *text = sw_json_pretty(record);
+  const int status = text && !sw_buffer_print(&file, "%s.json", name) ? sw_file_write(c->folder, file.data, text, strlen(text)) : -1;
+  sw_buffer_close(&file);
+  free(text);
+  return status;
+}
+
+/* --- names --- */
+
+static int is_name(const char *name) {
+  if (!isalnum((unsigned char)name[0]) || strlen(name) > 64 || !strcmp(name, "answers")) return 0;
+  for (const char *at = name; *at; at++)
+    if (!isalnum((unsigned char)*at) && !strchr("-_.", *at)) return 0;
+  return 1;
+}
+
+/* "2026-W02" for 05-01-2026: ISO 8601's week, by the C library. */
+static int week_of(const char *date, char week[16]) {
+  struct tm day = {0};
+  if (sscanf(date, "%2d-%2d-%4d", &day.tm_mday, &day.tm_mon, &day.tm_year) != 3) return -1;
+  day.tm_mon--;
+  day.tm_year -= 1900;
+  day.tm_hour = 12;
+  const int mday = day.tm_mday, mon = day.tm_mon;
+  if (timegm(&day) == -1 || day.tm_mday != mday || day.tm_mon != mon) return -1; /* 31-02 */
+  return strftime(week, 16, "%G-W%V", &day) ? 0 : -1;
+}
+
+static int by_number(const void *a, const void *b) {
+  const json_int_t x = json_integer_value(json_object_get(*(json_t *const *)a, "number")), y = json_integer_value(json_object_get(*(json_t *const *)b, "number"));
+  return (x > y) - (x < y);
+}
+
+/* run.json of every run, in order. */
+static json_t *find_runs(const cycle *c) {
+  json_t *all = json_array(), **items = NULL;
+  DIR *dir = opendir(c->state);
+  for (struct dirent *entry; all && dir && (entry = readdir(dir));) {
+    if (!is_name(entry->d_name)) continue;
+    json_t *info = cycle_record(c, entry->d_name, "run");
+    if (info && (!sw_json_string(info, "run") || strcmp(sw_json_string(info, "run"), entry->d_name) || !json_is_integer(json_object_get(info, "number")))) {
+      sw_fail("%s/%s/run.json is not a run's: move that folder away", c->state, entry->d_name);
+      json_decref(info);
+      json_decref(all);
+      all = NULL;
+    } else if (info) {
+      json_array_append_new(all, info);
+    }
+  }
+  if (dir) closedir(dir);
+  const size_t count = json_array_size(all);
+  if (all && count && (items = sw_alloc_array(count, sizeof *items))) {
+    for (size_t i = 0; i < count; i++) items[i] = json_incref(json_array_get(all, i));
+    qsort(items, count, sizeof *items, by_number);
+    for (size_t i = 0; i < count; i++) json_array_set_new(all, i, items[i]);
+  }
+  free(items);
+  return all;
+}
+
+int cycle_run_name(cycle *c, const char *name, const char *date) {
+  char week[16];
+  const time_t now = time(NULL);
+  struct tm utc;
+  if (date)
+    snprintf(c->date, sizeof c->date, "%s", date);
+  else
+    strftime(c->date, sizeof c->date, "%d-%m-%Y", gmtime_r(&now, &utc));
+  if ((date && strlen(date) != 10) || week_of(c->date, week)) return sw_fail("--date wants a day as 31-01-2026, not '%s'", date ? date : c->date);
+  if (name && !is_name(name)) return sw_fail("--run wants a name of letters, digits, '-', '_' and '.', as in 2026-W05, not '%s'", name);
+  sw_buffer folder = {0};
+  c->run = sw_strdup(name ? name : week);
+  const int status = c->run ? sw_buffer_print(&folder, "%s/%s", c->state, c->run) : -1;
+  c->folder = status ? NULL : sw_buffer_take(&folder);
+  sw_buffer_close(&folder);
+  return c->folder ? 0 : -1;
+}
+
+int cycle_run_open(cycle *c) {
+  json_t *infos = find_runs(c), *info;
+  size_t i;
+  json_int_t last = 0;
+  c->runs = json_array();
+  if (!infos || !c->runs) {
+    json_decref(infos);
+    return -1;
+  }
+  json_array_foreach(infos, i, info) {
+    last = json_integer_value(json_object_get(info, "number"));
+    json_array_append(c->runs, json_object_get(info, "run"));
+    if (!strcmp(sw_json_string(info, "run"), c->run)) c->info = json_incref(info);
+  }
+  c->newest = !c->info || json_integer_value(json_object_get(c->info, "number")) == last;
+  json_decref(infos);
+  if (c->info) return 0;
+  json_array_append_new(c->runs, json_string(c->run));
+  c->info = json_pack("{s:s, s:I, s:s, s:[]}", "run", c->run, "number", last + 1, "date", c->date, "postings");
+  if (!c->info) return sw_fail_memory("the run cannot be noted");
+  return c->dry ? 0 : sw_make_folders(c->folder) || cycle_record_write(c, "run", c->info) ? -1 : 0;
+}
+
+/* --- the run's postings --- */
+
+static int is_input(const char *folder, const char *name) {
+  static const char *const endings[] = {".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json"};
+  char *path = sw_path_join(folder, name);
+  size_t length = strlen(name);
+  const int below = path && sw_is_folder(path);
+  free(path);
+  if (name[0] == '.') return 0;
+  if (below) return 1;
+  if (length > 3 && !strcmp(name + length - 3, ".gz")) length -= 3;
+  else if (length > 4 && !strcmp(name + length - 4, ".zst")) length -= 4;
+  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+    const size_t n = strlen(endings[i]);
+    if (length > n && !memcmp(name + length - n, endings[i], n)) return 1;
+  }
+  return 0;
+}
+
+static int by_nature(const void *a, const void *b) { return sw_natural_compare(*(char *const *)a, *(char *const *)b); }
+
+/* What other runs have: {"name": true}. */
+static json_t *taken_by_others(const cycle *c) {
+  json_t *taken = json_object(), *name, *item;
+  size_t i, k;
+  json_array_foreach(c->runs, i, name) {
+    if (!strcmp(json_string_value(name), c->run)) continue;
+    json_t *info = cycle_record(c, json_string_value(name), "run");
+    json_array_foreach(json_object_get(info, "postings"), k, item) json_object_set_new(taken, json_string_value(item), json_true());
+    json_decref(info);
+  }
+  return taken;
+}
+
+/* What fetch is going to bring, for a plan. */
+static int expect_postings(const cycle *c, json_t *list) {
+  json_t *done = json_object_get(c->config, "fetch") ? cycle_record(c, NULL, "fetch") : json_object();
+  const int waits = !done || (json_object_size(done) && json_integer_value(json_object_get(done, "status")) != 0);
+  json_decref(done);
+  return waits ? json_array_append(list, json_object_get(c->info, "date")) : 0;
+}
+
+int cycle_take_postings(cycle *c) {
+  if (!c->newest) return 0;
+  json_t *taken = taken_by_others(c), *list = json_array();
+  const char **names = NULL;
+  size_t count = 0, room = 0;
+  DIR *dir = opendir(c->postings);
+  int status = taken && list ? 0 : -1;
+  if (!dir && errno != ENOENT && !status) status = sw_fail("cannot open the folder %s: %s", c->postings, strerror(errno));
+  for (struct dirent *entry; !status && dir && (entry = readdir(dir));) {
+    if (json_object_get(taken, entry->d_name) || !is_input(c->postings, entry->d_name)) continue;
+    if (count == room) {
+      const char **more = sw_realloc_array(names, room = room ? 2 * room : 64, sizeof *names);
+      if (!more) status = -1;
+      else names = more;
+    }
+    if (!status && !(names[count] = sw_strdup(entry->d_name))) status = -1;
+    count += !status;
+  }
+  if (dir) closedir(dir);
+  if (count) qsort(names, count, sizeof *names, by_nature);
+  for (size_t i = 0; i < count; i++) {
+    if (json_array_append_new(list, json_string(names[i])) && !status) status = sw_fail("%s/%s: the name should be UTF-8", c->postings, names[i]);
+    free((char *)names[i]);
+  }
+  free(names);
+  json_decref(taken);
+  if (!status && c->dry && !json_array_size(list)) status = expect_postings(c, list);
+  const int same = json_equal(list, json_object_get(c->info, "postings"));
+  if (!status && !same) status = json_object_set(c->info, "postings", list) ? -1 : c->dry ? 0 : cycle_record_write(c, "run", c->info);
+  json_decref(list);
+  return status;
+}
+
+/* --- hashes --- */
+
+static int add_folder(sw_sha256 *hash, const char *folder) {
+  struct dirent **entries;
+  const int count = scandir(folder, &entries, NULL, alphasort);
+  int status = count < 0 ? sw_fail("cannot open the folder %s: %s", folder, strerror(errno)) : 0;
+  for (int i = 0; i < count; i++) {
+    const char *name = entries[i]->d_name;
+    char hex[65], *path = status || !strcmp(name, ".") || !strcmp(name, "..") ? NULL : sw_path_join(folder, name);
+    if (path) {
+      sw_sha256_add(hash, name, strlen(name) + 1);
+      const int below = sw_is_folder(path);
+      sw_sha256_add(hash, below ? "{" : "=", 1);
+      status = below ? add_folder(hash, path) : sw_sha256_file(path, hex);
+      if (!status) sw_sha256_add(hash, below ? "}" : hex, below ? 1 : 64);
+    }
+    free(path);
+    free(entries[i]);
+  }
+  if (count >= 0) free(entries);
+  return status;
+}
+
+const char *cycle_hash(cycle *c, const char *path) {
+  char hex[65] = "";
+  const char *known = sw_json_string(c->hashes, path);
+  int status = 0;
+  if (known) return known;
+  if (sw_is_folder(path)) {
+    sw_sha256 *hash = sw_sha256_open();
+    status = hash ? add_folder(hash, path) : -1;
+    if (hash) sw_sha256_close(hash, hex);
+  } else if (sw_exists(path)) {
+    status = sw_sha256_file(path, hex);
+  }
+  if (status || json_object_set_new(c->hashes, path, json_string(hex))) return NULL;
+  return sw_json_string(c->hashes, path);
+}
+
+/* --- what is not needed any more --- */
+
+static void clean_training(const cycle *c, const char *run) {
+  char *folder = cycle_path(c, run, "train");
+  DIR *dir = folder ? opendir(folder) : NULL;
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    const size_t length = strlen(entry->d_name);
+    if (length > 3 && !strcmp(entry->d_name + length - 3, ".h5")) unlinkat(dirfd(dir), entry->d_name, 0);
+  }
+  if (dir) closedir(dir);
+  free(folder);
+}
+
+int cycle_clean(cycle *c) {
+  const size_t count = json_array_size(c->runs);
+  for (size_t i = 0; i + (size_t)c->keep < count; i++) clean_training(c, json_string_value(json_array_get(c->runs, i)));
+  sw_temporary_sweep(c->state);
+  if (!sw_is_folder(c->models)) return 0;
+  sw_temporary_sweep(c->models);
+  return sw_models_prune(c->models, c->keep, NULL);
+}
