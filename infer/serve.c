@@ -68,7 +68,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   models->threads = models->common.threads ? models->common.threads : sw_launch_threads();
   sw_metrics_open(&server.metrics);
   int status = sw_tokens_open(o->tokens, &server.tokens);
-  if (sw_models_open(specs, models, &server.models)) status = -1;
+  if (!status) status = sw_models_open(specs, models, &server.models);
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
   if (!status && (server.openapi = sw_openapi(&server))) server.openapi_bytes = strlen(server.openapi);
   if (!status && !server.openapi) status = -1;
