@@ -107,11 +107,13 @@ static int check(sw_models_options *m, const sw_serve_options *o, const sw_list 
 int sw_infer_serve(int argc, char **argv) {
   sw_models_options m = {.prefix = "", .common = SW_INFER_DEFAULTS};
   sw_serve_options o = {.listen = "127.0.0.1:8080", .timeout = 30, .receive_timeout = 30, .connections = 1000, .queue = 1000, .body_megabytes = 16, .memory_megabytes = 1024};
-  sw_list specs = {0}, inputs = {0};
+  sw_list specs = {0}, corpora = {0}, inputs = {0};
   const sw_option options[] = {
       {"model", 'm', SW_OPTION_LIST, &specs, "FILE", "checkpoint, or NAME=FILE (needed; once for each)"},
       {"listen", 0, SW_OPTION_TEXT, &o.listen, "ADDRESS", "where to listen, [::1]:8080 say; port 0: any that is free"},
       {"prefix", 0, SW_OPTION_TEXT, &m.prefix, "TEXT", "put before every text that is embedded"},
+      {"corpus", 'c', SW_OPTION_LIST, &corpora, "FILE", "vectors to search in, or NAME=FILE, that infer embed made with one of the models"},
+      {"map", 0, SW_OPTION_TEXT, &m.map, "FILE", "map.h5 to place texts on, made of such vectors"},
       {"tokens", 0, SW_OPTION_TEXT, &o.tokens, "FILE", "a bearer token a line: requests need one of them"},
       {"public", 0, SW_OPTION_FLAG, &o.is_public, NULL, "lets everybody ask who can reach the address, without a token"},
       {"tls-cert", 0, SW_OPTION_TEXT, &o.certificate, "FILE", "certificate (PEM): speaks HTTPS"},
@@ -139,6 +141,8 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /tag            {\"text\"} or {\"texts\": [...]}: spans with offsets in code points, label, score\n"
                  "  POST /classify       the same, and \"k\": the most probable labels\n"
                  "  POST /multilabel     the same, and \"threshold\": labels that are probable enough\n"
+                 "  POST /search         the same, \"k\" and \"corpus\": the nearest of --corpus\n"
+                 "  POST /place          the same: where texts are on --map\n"
                  "  GET  /models /health/live /health/ready /metrics /openapi.json\n"
                  "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends. SIGHUP: tokens, log and\n"
                  "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"
@@ -147,6 +151,7 @@ int sw_infer_serve(int argc, char **argv) {
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",
       .options = options,
   };
+  m.corpora = &corpora;
   int status = sw_config_parse(&command, argc, argv, &inputs);
   if (!status) status = check(&m, &o, &specs, &inputs);
   if (status)
@@ -154,6 +159,7 @@ int sw_infer_serve(int argc, char **argv) {
   else
     status = serve(&specs, &m, &o) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
   sw_list_close(&specs);
+  sw_list_close(&corpora);
   sw_list_close(&inputs);
   return status;
 }

@@ -48,6 +48,11 @@ static int open_jobs(sw_served *s, const sw_models_options *o) {
 }
 
 static void close_served(sw_served *s) {
+  pthread_mutex_lock(&sw_serve_files);
+  for (size_t i = 0; i < s->num_corpora; i++) sw_served_corpus_close(s->corpora[i]);
+  sw_served_map_close(s->map);
+  pthread_mutex_unlock(&sw_serve_files);
+  free(s->corpora);
   for (int job = 0; job < SW_SERVE_JOBS; job++) sw_lane_close(&s->lanes[job]);
   sw_tag_close(&s->tag);
   free(s->label.thresholds);
@@ -59,7 +64,21 @@ void sw_served_release(sw_served *s) {
   if (s && atomic_fetch_sub(&s->references, 1) == 1) close_served(s);
 }
 
-static int open_served(const char *name, const char *path, const sw_models_options *o, sw_served **out) {
+/* The corpora and the map that this model made. */
+static int open_vectors(sw_served *s, const sw_models *m) {
+  if (!(s->corpora = sw_alloc_array(m->num_corpora + 1, sizeof *s->corpora))) return -1;
+  s->num_corpora = m->num_corpora;
+  for (size_t i = 0; i < m->num_corpora && sw_served_can(s, SW_SERVE_EMBED); i++) {
+    const int ours = sw_corpora_match(m->corpus_paths[i], &s->session);
+    if (ours < 0 || (ours && sw_served_corpus_open(&s->session, m->corpus_names[i], m->corpus_paths[i], &s->corpora[i]))) return -1;
+  }
+  const int ours = m->options.map && sw_served_can(s, SW_SERVE_EMBED) ? sw_corpora_match(m->options.map, &s->session) : 0;
+  return ours < 0 || (ours && sw_served_map_open(&s->session, m->options.map, &s->map)) ? -1 : 0;
+}
+
+static int open_served(const sw_models *m, size_t index, sw_served **out) {
+  const char *name = m->names[index], *path = m->paths[index];
+  const sw_models_options *o = &m->options;
   sw_served *s = sw_alloc(sizeof *s);
   if (!s) return -1;
   struct tm when = {0};
@@ -69,7 +88,10 @@ static int open_served(const char *name, const char *path, const sw_models_optio
   s->options.model = path;
   s->options.output = "-";
   atomic_init(&s->references, 1);
-  if (sw_infer_open_stems(&s->session, "serve", &s->options, &(sw_list){0}) || open_jobs(s, o)) {
+  pthread_mutex_lock(&sw_serve_files);
+  const int failed = sw_infer_open_stems(&s->session, "serve", &s->options, &(sw_list){0}) || open_jobs(s, o) || open_vectors(s, m);
+  pthread_mutex_unlock(&sw_serve_files);
+  if (failed) {
     close_served(s);
     return -1;
   }
@@ -129,7 +151,8 @@ static int is_same(const sw_file_state *a, const sw_file_state *b) {
          a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
-static int name_model(const char *spec, char **name, char **path) {
+/* "path" or "name=path" */
+static int name_file(const char *spec, char **name, char **path) {
   const char *equals = strchr(spec, '='), *slash = strchr(spec, '/');
   if (equals && (!slash || equals < slash)) {
     *name = sw_strndup(spec, (size_t)(equals - spec));
@@ -140,37 +163,64 @@ static int name_model(const char *spec, char **name, char **path) {
     *path = sw_strdup(spec);
   }
   if (!*name || !*path) return -1;
-  return **name && **path ? 0 : sw_fail("-m %s: a name and a file are wanted, as in skills=ner.h5", spec);
+  return **name && **path ? 0 : sw_fail("%s: a name and a file are wanted, as in skills=ner.h5", spec);
+}
+
+/* Names and paths [count], owned by the caller also after a failure. */
+static int name_files(const sw_list *specs, char ***names, char ***paths, size_t *count) {
+  const size_t wanted = specs ? (size_t)specs->count : 0;
+  char **n = *names = sw_alloc_array(wanted + 1, sizeof *n), **p = *paths = sw_alloc_array(wanted + 1, sizeof *p);
+  if (!n || !p) return -1;
+  for (size_t i = 0; i < wanted; i++) {
+    ++*count;
+    if (name_file(specs->items[i], &n[i], &p[i])) return -1;
+    for (size_t k = 0; k < i; k++)
+      if (!strcmp(n[k], n[i])) return sw_fail("two files are called '%s': give them names, as in one=%s and two=%s", n[i], p[k], p[i]);
+  }
+  return 0;
+}
+
+static void free_names(char **names, char **paths, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    free(names[i]);
+    free(paths[i]);
+  }
+  free(names);
+  free(paths);
+}
+
+/* Everything to search in must have been made by one of the models. */
+static int check_vectors(const sw_models *m) {
+  static const char why[] = "%s was made with another model than those that are served: make it anew with skillwatch infer embed";
+  int map = !m->options.map;
+  for (size_t i = 0; i < m->num_corpora; i++) {
+    int found = 0;
+    for (size_t k = 0; k < m->count; k++) found |= m->items[k]->corpora[i] != NULL;
+    if (!found) return sw_fail(why, m->corpus_paths[i]);
+  }
+  for (size_t k = 0; k < m->count; k++) map |= m->items[k]->map != NULL;
+  return map ? 0 : sw_fail(why, m->options.map);
 }
 
 int sw_models_open(const sw_list *specs, const sw_models_options *o, sw_models *m) {
   const size_t count = (size_t)specs->count;
   *m = (sw_models){.options = *o};
   pthread_mutex_init(&m->lock, NULL);
-  m->names = sw_alloc_array(count + 1, sizeof *m->names);
-  m->paths = sw_alloc_array(count + 1, sizeof *m->paths);
   m->items = sw_alloc_array(count + 1, sizeof *m->items);
   m->states = sw_alloc_array(count + 1, sizeof *m->states);
-  if (!m->names || !m->paths || !m->items || !m->states) return -1;
-  for (size_t i = 0; i < count; i++) {
-    m->count++;
-    if (name_model(specs->items[i], &m->names[i], &m->paths[i])) return -1;
-    for (size_t k = 0; k < i; k++)
-      if (!strcmp(m->names[k], m->names[i]))
-        return sw_fail("two models are called '%s': give them names, as in -m one=%s -m two=%s", m->names[i], m->paths[k], m->paths[i]);
-  }
+  if (!m->items || !m->states || name_files(specs, &m->names, &m->paths, &m->count) ||
+      name_files(o->corpora, &m->corpus_names, &m->corpus_paths, &m->num_corpora))
+    return -1;
   for (size_t i = 0; i < count; i++)
-    if (look(m->paths[i], &m->states[i]) || open_served(m->names[i], m->paths[i], o, &m->items[i])) return -1;
-  return 0;
+    if (look(m->paths[i], &m->states[i]) || open_served(m, i, &m->items[i])) return -1;
+  return check_vectors(m);
 }
 
 void sw_models_close(sw_models *m) {
-  for (size_t i = 0; i < m->count; i++) {
-    sw_served_release(m->items[i]);
-    free(m->names[i]);
-    free(m->paths[i]);
-  }
-  free(m->names), free(m->paths), free(m->items), free(m->states);
+  for (size_t i = 0; i < m->count; i++) sw_served_release(m->items[i]);
+  free_names(m->names, m->paths, m->count);
+  free_names(m->corpus_names, m->corpus_paths, m->num_corpora);
+  free(m->items), free(m->states);
   pthread_mutex_destroy(&m->lock);
 }
 
@@ -202,15 +252,41 @@ sw_served *sw_models_take(sw_models *m, const char *name, sw_serve_job job, sw_f
   return NULL;
 }
 
+sw_served *sw_models_take_corpus(sw_models *m, const char *name, size_t *corpus, sw_fault *f) {
+  for (size_t k = 0; k < m->num_corpora; k++)
+    for (size_t i = 0; i < m->count && (!name || !strcmp(m->corpus_names[k], name)); i++) {
+      sw_served *s = sw_models_at(m, i);
+      *corpus = k;
+      if (s->corpora[k]) return s;
+      sw_served_release(s);
+    }
+  if (name) sw_fault_set(f, 404, "corpus", "the corpus '%.80s' is not served here", name);
+  else sw_fault_set(f, 422, NULL, "no corpus is served here (--corpus)");
+  return NULL;
+}
+
+sw_served *sw_models_take_map(sw_models *m, sw_fault *f) {
+  for (size_t i = 0; i < m->count; i++) {
+    sw_served *s = sw_models_at(m, i);
+    if (s->map) return s;
+    sw_served_release(s);
+  }
+  sw_fault_set(f, 422, NULL, "no map is served here (--map)");
+  return NULL;
+}
+
 /* --- another file --- */
 
 static int replace(sw_models *m, size_t i, int *same) {
   sw_served *old = m->items[i], *new = NULL; /* only this function changes items */
-  if (open_served(m->names[i], m->paths[i], &m->options, &new)) return -1;
+  if (open_served(m, i, &new)) return -1;
   int status = 0;
   for (int job = 0; job < SW_SERVE_JOBS && !status; job++)
     if (sw_served_can(old, (sw_serve_job)job) && !sw_served_can(new, (sw_serve_job)job))
       status = sw_fail("%s: the new checkpoint cannot %s, the present one can", m->paths[i], sw_serve_job_names[job]);
+  for (size_t k = 0; k < m->num_corpora && !status; k++)
+    if (old->corpora[k] && !new->corpora[k]) status = sw_fail("%s: %s was made with the present checkpoint: embed it anew with the new one", m->paths[i], m->corpus_paths[k]);
+  if (!status && old->map && !new->map) status = sw_fail("%s: %s was made with the present checkpoint: make it anew with the new one", m->paths[i], m->options.map);
   *same = !strcmp(old->session.checkpoint.content_sha256, new->session.checkpoint.content_sha256);
   if (!status && !*same) {
     pthread_mutex_lock(&m->lock);

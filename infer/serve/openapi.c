@@ -13,13 +13,19 @@ static json_t *of_text(const char *text) { return json_loads(text, JSON_DECODE_A
 static const char text_schema[] = TEXT;
 static const char texts_schema[] = "{\"type\":\"array\",\"minItems\":1,\"items\":" TEXT "}";
 
-/* The names of the models that can do the job; *vocabulary: the largest, *dimensions: those there are. */
-static json_t *names_of(sw_models *m, sw_serve_job job, int *vocabulary, json_t *dimensions) {
+static int can_answer(const sw_served *s, const sw_route *r) {
+  int some = r->use == SW_USE_PLAIN || (r->use == SW_USE_PLACE && s->map);
+  for (size_t i = 0; i < s->num_corpora; i++) some |= r->use == SW_USE_SEARCH && s->corpora[i];
+  return some && sw_served_can(s, r->job);
+}
+
+/* The names of the models that can answer; *vocabulary: the largest, *dimensions: those there are. */
+static json_t *names_of(sw_models *m, const sw_route *r, int *vocabulary, json_t *dimensions) {
   json_t *names = json_array();
   *vocabulary = 1;
   for (size_t i = 0; i < m->count; i++) {
     sw_served *s = sw_models_at(m, i);
-    if (sw_served_can(s, job)) {
+    if (can_answer(s, r)) {
       const sw_model_config *c = &s->session.model->config;
       size_t k = 0;
       while (k < json_array_size(dimensions) && json_integer_value(json_array_get(dimensions, k)) != c->hidden_size) k++;
@@ -39,7 +45,7 @@ static json_t *input_schema(int vocabulary) {
 
 static json_t *body_schema(sw_server *s, const sw_route *r) {
   int vocabulary;
-  json_t *dimensions = json_array(), *names = names_of(&s->models, r->job, &vocabulary, dimensions), *p = json_object();
+  json_t *dimensions = json_array(), *names = names_of(&s->models, r, &vocabulary, dimensions), *p = json_object();
   const int f = r->fields;
   if (f & SW_FIELD_MODEL) json_object_set_new(p, "model", json_pack("{s:s,s:O}", "type", "string", "enum", names));
   if (f & SW_FIELD_INPUT) json_object_set_new(p, "input", input_schema(vocabulary));
@@ -48,6 +54,11 @@ static json_t *body_schema(sw_server *s, const sw_route *r) {
   if (f & SW_FIELD_USER) json_object_set_new(p, "user", of_text("{\"type\":\"string\",\"description\":\"ignored\"}"));
   if (f & SW_FIELD_TEXTS) json_object_set_new(p, "text", of_text(text_schema)), json_object_set_new(p, "texts", of_text(texts_schema));
   if (f & SW_FIELD_K) json_object_set_new(p, "k", json_pack("{s:s,s:i,s:i}", "type", "integer", "minimum", 1, "maximum", SW_REQUEST_MOST_K));
+  if (f & SW_FIELD_CORPUS) {
+    json_t *corpora = json_array();
+    for (size_t i = 0; i < s->models.num_corpora; i++) json_array_append_new(corpora, json_string(s->models.corpus_names[i]));
+    json_object_set_new(p, "corpus", json_pack("{s:s,s:o}", "type", "string", "enum", corpora));
+  }
   if (f & SW_FIELD_THRESHOLD) json_object_set_new(p, "threshold", of_text("{\"type\":\"number\",\"minimum\":0,\"maximum\":1}"));
   json_t *schema = json_pack("{s:s,s:b,s:o}", "type", "object", "additionalProperties", 0, "properties", p);
   if (f & SW_FIELD_INPUT) json_object_set_new(schema, "required", of_text("[\"input\"]"));
@@ -80,6 +91,8 @@ static const struct {
                                                                    ",\"layer\":" STRING ",\"score\":" NUMBER))))},
     {"/classify", LABELS},
     {"/multilabel", LABELS},
+    {"/search", RESULTS(OBJECT("\"hits\"", "\"hits\":" ARRAY(OBJECT("\"id\",\"score\"", "\"id\":" STRING ",\"score\":" NUMBER))))},
+    {"/place", RESULTS(OBJECT("\"x\",\"y\"", "\"x\":" NUMBER ",\"y\":" NUMBER ",\"z\":" NUMBER))},
     {"/models", LIST(OBJECT(MODEL_KEYS ",\"kind\",\"hash\",\"jobs\",\"dimensions\",\"labels\"",
                             MODEL ",\"kind\":" STRING ",\"hash\":" STRING ",\"jobs\":" ARRAY(STRING) ",\"dimensions\":" COUNT ",\"labels\":" ARRAY(STRING)), "", "")},
     {"/v1/models", LIST(OBJECT(MODEL_KEYS, MODEL), "", "")},
@@ -124,7 +137,7 @@ static json_t *responses(const sw_server *s, const sw_route *r) {
 
 static int can_be_asked(sw_server *s, const sw_route *r) {
   int vocabulary;
-  json_t *dimensions = json_array(), *names = names_of(&s->models, r->job, &vocabulary, dimensions);
+  json_t *dimensions = json_array(), *names = names_of(&s->models, r, &vocabulary, dimensions);
   const int some = json_array_size(names) > 0;
   json_decref(names);
   json_decref(dimensions);

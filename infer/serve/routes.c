@@ -22,12 +22,12 @@ void sw_server_give_back(sw_server *s, size_t bytes) { atomic_fetch_sub(&s->memo
 
 /* --- texts to jobs --- */
 
-static int is_embedding(const sw_route *route) { return route->job == SW_SERVE_EMBED; }
+static int answers_list(const sw_route *route) { return route->job == SW_SERVE_EMBED && route->use == SW_USE_PLAIN; } /* as OpenAI's API does */
 
 /* Bytes that a text takes with its answer, at most by and large: numbers have 16 characters. */
 static size_t bytes_of_answer(const sw_exchange *x) {
   const size_t hidden = (size_t)x->served->session.model->config.hidden_size;
-  if (is_embedding(x->route)) return 256 + hidden * (sizeof(float) + 16);
+  if (x->route->job == SW_SERVE_EMBED) return 256 + hidden * (sizeof(float) + 16);
   return 256 + 128 * (size_t)(x->route->job == SW_SERVE_CLASSIFY ? x->served->classify.k : 1);
 }
 
@@ -58,13 +58,26 @@ static int make_items(sw_exchange *x) {
   return 0;
 }
 
+static int choose_model(sw_exchange *x) {
+  sw_models *m = &x->server->models;
+  const sw_request *r = &x->request;
+  size_t corpus = 0;
+  if (x->route->use == SW_USE_SEARCH) x->served = sw_models_take_corpus(m, r->corpus, &corpus, &x->fault);
+  else if (x->route->use == SW_USE_PLACE) x->served = sw_models_take_map(m, &x->fault);
+  else x->served = sw_models_take(m, r->model, x->route->job, &x->fault);
+  if (!x->served) return -1;
+  if (x->route->use == SW_USE_SEARCH) x->corpus = x->served->corpora[corpus];
+  if (r->model && strcmp(r->model, x->served->name))
+    return sw_fault_set(&x->fault, 422, "model", "the model '%.80s' did not make these vectors, '%s' did", r->model, x->served->name);
+  return 0;
+}
+
 int sw_route_prepare(sw_call *c) {
   sw_exchange *x = of(c);
   const sw_request *r = &x->request;
   if (sw_request_read(x->body.data ? x->body.data : "", x->body.size, x->route->fields, &x->request, &x->fault)) return -1;
   sw_buffer_close(&x->body);
-  x->served = sw_models_take(&x->server->models, r->model, x->route->job, &x->fault);
-  if (!x->served) return -1;
+  if (choose_model(x)) return -1;
   const int hidden = x->served->session.model->config.hidden_size;
   if (r->dimensions && r->dimensions != hidden)
     return sw_fault_set(&x->fault, 400, "dimensions", "vectors of '%s' have %d numbers: leave 'dimensions' out", x->served->name, hidden);
@@ -77,6 +90,8 @@ int sw_route_encode(sw_call *c, void *worker, size_t index, sw_pieces *pieces) {
   sw_exchange *x = of(c);
   const sw_request_text *text = &x->request.texts[index];
   const sw_pipeline_job *steps = &c->lane->steps;
+  if (x->corpus) return sw_embed_encode_vector(&x->corpus->embedder, worker, &c->items[index], pieces);
+  if (x->route->use == SW_USE_PLACE) return sw_embed_encode_vector(&x->served->map->embedder, worker, &c->items[index], pieces);
   if (!text->ids) return steps->encode(steps->context, worker, &c->items[index], pieces);
   const sw_embedder *e = &x->served->embedder;
   return sw_embed_encode_ids(e, worker, text->ids, text->num_ids, &c->items[index], pieces, (uint32_t)e->hidden);
@@ -164,6 +179,45 @@ static int finish_labels(sw_call *c, void *worker, size_t first, size_t count, s
   return status ? -1 : 0;
 }
 
+static float *copy_vectors(const sw_call *c, size_t first, size_t count, size_t hidden) {
+  float *vectors = sw_alloc_array(count, hidden * sizeof *vectors);
+  for (size_t i = 0; i < count && vectors; i++) memcpy(vectors + i * hidden, c->items[first + i].pieces[0].result, hidden * sizeof *vectors);
+  return vectors;
+}
+
+static int print_hits(const sw_corpus *corpus, const int64_t *index, const float *score, int k, sw_buffer *out) {
+  for (int n = 0; n < k && index[n] >= 0; n++)
+    if (sw_buffer_print(out, "%s{\"id\":", n ? "," : "") || quote(out, corpus->ids[index[n]]) || sw_buffer_print(out, ",\"score\":%.9g}", (double)score[n])) return -1;
+  return 0;
+}
+
+static int finish_search(sw_call *c, void *worker, size_t first, size_t count, sw_buffer *out) {
+  const sw_exchange *x = of(c);
+  const int k = x->request.k ? x->request.k : 10;
+  float *vectors = copy_vectors(c, first, count, (size_t)x->served->embedder.hidden), *score = sw_alloc_array(count, (size_t)k * sizeof *score);
+  int64_t *index = sw_alloc_array(count, (size_t)k * sizeof *index);
+  int status = vectors && score && index ? sw_served_corpus_search(x->corpus, vectors, count, k, index, score) : -1;
+  for (size_t i = 0; i < count && !status; i++)
+    status = sw_buffer_print(out, "%s{\"hits\":[", first + i ? "," : "") ||
+             print_hits(&x->corpus->corpus, index + i * (size_t)k, score + i * (size_t)k, k, out) || sw_buffer_append(out, "]}", 2);
+  free(vectors), free(score), free(index);
+  return status ? -1 : 0;
+}
+
+static int finish_places(sw_call *c, void *worker, size_t first, size_t count, sw_buffer *out) {
+  sw_served_map *map = of(c)->served->map;
+  const size_t dims = (size_t)map->umap.components;
+  float *vectors = copy_vectors(c, first, count, (size_t)map->embedder.hidden), *points = sw_alloc_array(count, dims * sizeof *points);
+  int status = vectors && points ? sw_served_map_place(map, vectors, count, points) : -1;
+  for (size_t i = 0; i < count && !status; i++) {
+    const float *p = points + i * dims;
+    status = sw_buffer_print(out, "%s{\"x\":%.9g,\"y\":%.9g", first + i ? "," : "", (double)p[0], (double)p[1]) ||
+             (dims > 2 && sw_buffer_print(out, ",\"z\":%.9g", (double)p[2])) || sw_buffer_append(out, "}", 1);
+  }
+  free(vectors), free(points);
+  return status ? -1 : 0;
+}
+
 /* --- what a GET is told --- */
 
 static int answer_models(sw_exchange *x);
@@ -189,6 +243,10 @@ const sw_route sw_routes[] = {
      .fields = JOB_FIELDS | SW_FIELD_K, .finish = finish_classes},
     {.path = "/multilabel", .summary = "The labels of texts that are probable enough", .is_post = 1, .job = SW_SERVE_MULTILABEL,
      .fields = JOB_FIELDS | SW_FIELD_K | SW_FIELD_THRESHOLD, .finish = finish_labels},
+    {.path = "/search", .summary = "The nearest of a corpus", .is_post = 1, .job = SW_SERVE_EMBED, .use = SW_USE_SEARCH,
+     .fields = JOB_FIELDS | SW_FIELD_K | SW_FIELD_CORPUS, .finish = finish_search},
+    {.path = "/place", .summary = "Where texts are on the map", .is_post = 1, .job = SW_SERVE_EMBED, .use = SW_USE_PLACE,
+     .fields = JOB_FIELDS, .finish = finish_places},
     {.path = "/models", .summary = "The models that are served", .answer = answer_models},
     {.path = "/v1/models", .summary = "The models that are served, as OpenAI's API", .answer = answer_models},
     {.path = "/health/live", .summary = "The process runs", .is_open = 1, .answer = answer_live},
@@ -286,7 +344,7 @@ void sw_route_refuse(sw_exchange *x) {
 void sw_route_answer(sw_exchange *x, sw_call_outcome outcome) {
   const unsigned long long tokens = x->call.tokens;
   if (outcome == SW_CALL_ANSWERED) {
-    const int list = is_embedding(x->route);
+    const int list = answers_list(x->route);
     x->status = 200;
     x->content_type = "application/json";
     int failed = list ? sw_buffer_print(&x->head, "{\"object\":\"list\",\"data\":[") : sw_buffer_print(&x->head, "{\"model\":") || quote(&x->head, x->served->name) || sw_buffer_print(&x->head, ",\"results\":[");

@@ -42,6 +42,7 @@ typedef struct {
   int is_post, is_open; /* open: without a token */
   /* POST */
   sw_serve_job job;
+  enum { SW_USE_PLAIN, SW_USE_SEARCH, SW_USE_PLACE } use; /* what becomes of vectors */
   int fields; /* SW_FIELD_... */
   int (*finish)(sw_call *call, void *worker, size_t first, size_t count, sw_buffer *out);
   /* GET: appends to x->head; sets x->status where it is not 200 */
@@ -66,6 +67,7 @@ struct sw_exchange {
   size_t reserved; /* of the server's memory */
   sw_request request;
   sw_served *served;
+  sw_served_corpus *corpus; /* of served; /search */
   sw_fault fault;
   /* the answer: head, slices of the call, tail */
   int status;

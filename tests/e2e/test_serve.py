@@ -16,6 +16,9 @@ except ImportError as e:
     print(f"skipped: {e}; set SW_PYTHON to a Python that has numpy")
     sys.exit(77)
 
+suppressions = tempfile.NamedTemporaryFile("w", suffix=".txt")  # HDF5 itself leaks where a file is damaged
+print("leak:libhdf5", file=suppressions, flush=True)
+os.environ["LSAN_OPTIONS"] = f"suppressions={suppressions.name}:print_suppressions=0"
 check = Checks()
 rng = random.Random(8)
 CONNECTIONS = int(os.environ.get("SW_TEST_CONNECTIONS", "300"))
@@ -97,6 +100,27 @@ def test_jobs(server, models):
     check(all(r["results"] == [{"spans": spans[i % len(usable)]}] for i, r in enumerate(crowd) if i % 3), "/tag beside /v1/embeddings")
 
 
+def test_vectors(server, models):
+    """What is nearest, and the place on the map, as the command line says for the same texts with the prefix of the vectors."""
+    usable = [t for t in TEXTS if t.strip()]
+    found = command("search", models["base"], [models["prefix"] + t for t in usable], "--corpus", models["vectors"], "-k", 20)
+    for k in (20, 3):
+        status, _, answer = server.ask("/search", {"texts": usable, "k": k, **({"corpus": "postings", "model": "tiny"} if k == 3 else {})})
+        check(status == 200 and [r["hits"] for r in answer["results"]] == [r["matches"][:k] for r in found], f"/search: {status} {str(answer)[:300]}")
+    check([len(r["hits"]) for r in server.ask("/search", {"text": "data", "k": 256})[2]["results"]] == [len(POSTINGS[:200])], "all that there is")
+    check(server.ask("/search", {"text": "data", "corpus": "x"})[0] == 404 and server.ask("/search", {"text": "data", "model": "ner"})[0] == 422, "another corpus, another model")
+    folder = os.path.dirname(models["base"])
+    texts, vectors, placed = (os.path.join(folder, n) for n in ("place.jsonl", "place.h5", "placed.csv"))
+    with open(texts, "w", encoding="utf-8") as f: f.writelines(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(usable))
+    for args in (["embed", "-m", models["base"], texts, "--prefix", models["prefix"], "-o", vectors], ["map", vectors, "--fit-on", models["map"], "-o", placed]):
+        done = program("infer", *args, "--quiet")
+        check(done.returncode == 0, f"{args}: {done.stderr}")
+    wanted = [tuple(np.float32(v) for v in line.split(",")[1:]) for line in open(placed).read().splitlines()[1:]]
+    status, _, answer = server.ask("/place", {"texts": usable})
+    check(status == 200 and [(np.float32(p["x"]), np.float32(p["y"])) for p in answer["results"]] == wanted, f"/place: {status} {str(answer)[:300]}")
+    check(server.ask("/place", {"text": usable[3]})[2]["results"] == [answer["results"][3]], "/place of one text")
+
+
 def test_information(server, models):
     status, _, answer = server.ask("/models")
     found = {m["id"]: m for m in answer["data"]}
@@ -155,7 +179,7 @@ def test_openai(server, models):
     answer = client.embeddings.create(model="tiny", input=texts)  # asks for base64
     check([floats(d.embedding) for d in answer.data] == wanted and answer.usage.total_tokens > 0 and answer.model == "tiny", "the OpenAI client: the command line's bits")
     check([floats(d.embedding) for d in client.embeddings.create(model="tiny", input=texts[:3], encoding_format="float").data] == wanted[:3], "as floats")
-    check({m.id for m in client.models.list()} == set(models) - {"base"} | {"tiny"}, "it lists the models")
+    check({m.id for m in client.models.list()} == {"tiny", "ner", "classes", "gru"}, "it lists the models")
     try:
         client.embeddings.create(model="gpt", input="a")
         check(False, "another model is refused")
@@ -403,8 +427,11 @@ def test_usage(models, folder):
     refused("go together", "half of TLS", "-m", base, "--tls-cert", "x")
     refused("--queue", "no queue", "-m", base, "--queue", 0)
     refused("texts come in requests", "an operand", "-m", base, "postings.csv")
-    refused("two models are called", "the same name", "-m", base, "-m", base, status=(1,))
+    refused("two files are called", "the same name", "-m", base, "-m", base, status=(1,))
     refused("cannot read", "no such file", "-m", base + "x", status=(1,))
+    refused("another model", "vectors of another model", "-m", models["ner"], "--corpus", models["vectors"], status=(1,))
+    refused("another model", "a map of another model", "-m", models["ner"], "--map", models["map"], status=(1,))
+    refused("holds no map", "vectors as a map", "-m", base, "--map", models["vectors"], status=(1,))
     refused("no such file", "no tokens", "-m", base, "--tokens", base + "x", status=(1,))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -425,15 +452,20 @@ def make_models(folder):
                                        "-o", path("gru.h5")])):
         done = program("train", *args, "--quiet")
         check(done.returncode == 0, f"train {what}: {done.stderr}")
-    return {"base": base, "ner": path("ner.h5"), "classes": path("classes.h5"), "gru": path("gru.h5")}
+    with open(path("corpus.txt"), "w", encoding="utf-8") as f: f.writelines(t.replace("\n", " ") + "\n" for t in POSTINGS[:200])
+    for args in (["embed", "-m", base, path("corpus.txt"), "--format", "lines", "--prefix", "query: ", "-o", path("vectors.h5")],
+                 ["map", path("vectors.h5"), "--epochs", 50, "-o", path("map.h5")]):
+        done = program("infer", *args, "--quiet")
+        check(done.returncode == 0, f"{args}: {done.stderr}")
+    return {"prefix": "query: ", "vectors": path("vectors.h5"), "map": path("map.h5"), "base": base, "ner": path("ner.h5"), "classes": path("classes.h5"), "gru": path("gru.h5")}
 
 
 with tempfile.TemporaryDirectory(prefix="skillwatch-serve-") as tmp:
     only = sys.argv[1:]
     wanted = lambda name: not only or name in only
     models = make_models(tmp)
-    with Server(*(a for n in ("base", "ner", "classes", "gru") for a in ("-m", models[n])), "--max-body", 4) as server:
-        for test, args in ((test_embeddings, (server, models)), (test_token_ids, (server, models)), (test_jobs, (server, models)), (test_refusals, (server,)),
+    with Server(*(a for n in ("base", "ner", "classes", "gru") for a in ("-m", models[n])), "--corpus", "postings=" + models["vectors"], "--map", models["map"], "--max-body", 4) as server:
+        for test, args in ((test_embeddings, (server, models)), (test_token_ids, (server, models)), (test_jobs, (server, models)), (test_vectors, (server, models)), (test_refusals, (server,)),
                            (test_information, (server, models)), (test_openai, (server, models)), (test_schemathesis, (server, tmp))):
             if wanted(test.__name__[5:]): test(*args)
         check(server.process.poll() is None and server.stop() == 0, f"the server ends well: {server.errors()}")
