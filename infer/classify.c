@@ -4,22 +4,12 @@
 #include "engine/data/csv.h"
 #include "engine/learn/ranking.h"
 #include "engine/store/config_file.h"
-#include "infer/corpus.h"
+#include "infer/labels.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct {
-  sw_embedder embedder; /* first: the pipeline's */
-  sw_infer_session session;
-  int csv, k;
-  const sw_model_head *head; /* whose labels they are; NULL: those of occupations, */
-  sw_corpus occupations;     /* by the cosine of vectors */
-  sw_finder finder;
-  sw_buffer record;
-} classify_job;
 
 /* A label of a text, and how well it fits: a probability, or a cosine. */
 typedef struct {
@@ -40,7 +30,7 @@ static void close_worker(void *context, void *worker) {
 }
 
 static int open_worker(void *context, void **worker) {
-  classify_job *job = context;
+  sw_classify_job *job = context;
   classify_worker *w = sw_alloc(sizeof *w);
   if (!w) return -1;
   *worker = w; /* closed by the pipeline, also when what follows fails */
@@ -50,13 +40,13 @@ static int open_worker(void *context, void **worker) {
 
 /* A piece's result: k labels, as numbers, then their log-probabilities. */
 static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
-  classify_job *job = context;
+  sw_classify_job *job = context;
   classify_worker *w = worker;
   return sw_embed_encode(&job->embedder, &w->embed, item, pieces, 2 * (uint32_t)job->k);
 }
 
 static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
-  classify_job *job = context;
+  sw_classify_job *job = context;
   classify_worker *w = worker;
   const size_t labels = (size_t)job->head->num_labels;
   if (sw_embed_run(&job->embedder, &w->embed, batch, pieces, items)) return -1;
@@ -74,9 +64,9 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
 static int put(sw_buffer *out, const char *text) { return sw_buffer_append(out, text, strlen(text)); }
 
 /* "probability" or "score" */
-static const char *name_of_fit(const classify_job *job) { return job->head ? "probability" : "score"; }
+static const char *name_of_fit(const sw_classify_job *job) { return job->head ? "probability" : "score"; }
 
-static int print_json(const classify_job *job, const sw_posting *posting, const match *found, int count, sw_buffer *out) {
+static int print_json(const sw_classify_job *job, const sw_posting *posting, const match *found, int count, sw_buffer *out) {
   if (put(out, "{\"id\": ") || sw_json_quote(out, posting->id, strlen(posting->id)) || put(out, ", \"date\": ") ||
       sw_json_quote(out, posting->date, strlen(posting->date)) || put(out, ", \"labels\": ["))
     return -1;
@@ -95,12 +85,12 @@ static int print_csv(const sw_posting *posting, const match *found, int count, s
   return 0;
 }
 
-static int print(const classify_job *job, const sw_posting *posting, const match *found, int count, sw_buffer *out) {
+static int print(const sw_classify_job *job, const sw_posting *posting, const match *found, int count, sw_buffer *out) {
   return job->csv ? print_csv(posting, found, count, out) : print_json(job, posting, found, count, out);
 }
 
 static int finish(void *context, void *worker, const sw_item *item, sw_buffer *out) {
-  const classify_job *job = context;
+  const sw_classify_job *job = context;
   const float *result = item->pieces[0].result;
   match *found = sw_alloc_array((size_t)job->k, sizeof *found);
   for (int n = 0; n < job->k && found; n++) found[n] = (match){job->head->labels[(size_t)result[n]], exp((double)result[job->k + n])};
@@ -110,13 +100,14 @@ static int finish(void *context, void *worker, const sw_item *item, sw_buffer *o
 }
 
 static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
-  classify_job *job = context;
-  return sw_infer_put(&job->session, counts, output->data, output->size);
+  sw_classify_job *job = context;
+  return sw_infer_put(job->session, counts, output->data, output->size);
 }
 
-/* The model's head over vectors, with the prefix that it was trained with unless another is given. */
-static int open_head(classify_job *job, const char *prefix) {
-  const sw_infer_session *s = &job->session;
+const sw_pipeline_job sw_classify_steps = {.open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .finish = finish};
+
+int sw_classify_open_head(sw_classify_job *job, const char *prefix) {
+  const sw_infer_session *s = job->session;
   const char *path = s->options->model, *own = json_string_value(json_object_get(json_object_get(s->checkpoint.config, "skillwatch"), "prefix"));
   int found = -1;
   for (size_t h = 0; h < s->model->num_heads && found < 0; h++)
@@ -127,13 +118,13 @@ static int open_head(classify_job *job, const char *prefix) {
                    path, path);
   job->head = &s->model->heads[found];
   if (job->k > job->head->num_labels) job->k = job->head->num_labels;
-  return sw_embedder_open(&job->embedder, &job->session.runs, s->tokenizer, prefix ? prefix : own ? own : "", found) ? sw_fail_in("%s", path) : 0;
+  return sw_embedder_open(&job->embedder, &job->session->runs, s->tokenizer, prefix ? prefix : own ? own : "", found) ? sw_fail_in("%s", path) : 0;
 }
 
 /* --- by search --- */
 
 static int print_nearest(void *context, const sw_posting *posting, const int64_t *index, const float *score) {
-  classify_job *job = context;
+  sw_classify_job *job = context;
   match found[SW_MOST_NEIGHBOURS];
   int count = 0;
   for (; count < job->k && index[count] >= 0; count++) found[count] = (match){job->occupations.ids[index[count]], (double)score[count]};
@@ -141,10 +132,10 @@ static int print_nearest(void *context, const sw_posting *posting, const int64_t
 }
 
 static int write_nearest(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
-  classify_job *job = context;
+  sw_classify_job *job = context;
   sw_buffer_clear(&job->record);
-  return sw_finder_items(&job->session, &job->finder, items, count, -1, print_nearest, job) ? -1
-         : sw_infer_put(&job->session, counts, job->record.data, job->record.size);
+  return sw_finder_items(job->session, &job->finder, items, count, -1, print_nearest, job) ? -1
+         : sw_infer_put(job->session, counts, job->record.data, job->record.size);
 }
 
 /* --- the command --- */
@@ -155,8 +146,8 @@ typedef struct {
   sw_postings_options reading; /* of the occupations */
 } classify_options;
 
-static int open_occupations(classify_job *job, const classify_options *o) {
-  sw_infer_session *s = &job->session;
+static int open_occupations(sw_classify_job *job, const classify_options *o) {
+  sw_infer_session *s = job->session;
   if (sw_corpus_open(s, o->occupations, &o->reading, "auto", o->occupations_prefix, &job->occupations)) return -1;
   const sw_search_corpus rows = sw_corpus_rows(&job->occupations);
   return sw_finder_open(s, &rows, job->occupations.hidden, job->k, SW_COSINE, &job->finder) ||
@@ -165,31 +156,33 @@ static int open_occupations(classify_job *job, const classify_options *o) {
              : 0;
 }
 
-static int classify(classify_job *job, const classify_options *o, const sw_list *inputs) {
+static int classify(sw_classify_job *job, const classify_options *o, const sw_list *inputs) {
   const int by_search = o->occupations != NULL;
-  int status = sw_infer_open(&job->session, "classify", &o->infer, inputs) || (by_search ? open_occupations(job, o) : open_head(job, o->prefix)) ? -1 : 0;
+  sw_infer_session session;
+  job->session = &session;
+  int status = sw_infer_open(&session, "classify", &o->infer, inputs) || (by_search ? open_occupations(job, o) : sw_classify_open_head(job, o->prefix)) ? -1 : 0;
   if (!status) {
     json_t *settings = json_pack("{s:s,s:b,s:i,s:o,s:s?,s:s?,s:s}", "prefix", job->embedder.prefix, "csv", job->csv, "k", job->k, "occupations",
                                  by_search ? sw_corpus_identity(o->occupations) : json_null(), "occupations_column", o->reading.column, "occupations_id",
                                  o->reading.id_column, "occupations_prefix", o->occupations_prefix);
-    status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("an option is not valid UTF-8");
+    status = settings ? sw_infer_open_output(job->session, settings) : sw_fail("an option is not valid UTF-8");
   }
-  const sw_pipeline_job by_head = {.context = job, .open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .finish = finish,
-                                   .write = write_record},
-                        nearest = {.context = job, .open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker, .encode = sw_embed_encode_vector,
-                                   .run = sw_embed_run_vectors, .write = write_nearest};
-  sw_pipeline_job pipeline = by_search ? nearest : by_head;
+  const sw_pipeline_job nearest = {.open_worker = sw_embed_open_worker, .close_worker = sw_embed_close_worker, .encode = sw_embed_encode_vector,
+                                   .run = sw_embed_run_vectors};
+  sw_pipeline_job pipeline = by_search ? nearest : sw_classify_steps;
+  pipeline.context = job;
+  pipeline.write = by_search ? write_nearest : write_record;
   const char *head = !job->csv ? "" : by_search ? "id,date,rank,label,score\r\n" : "id,date,rank,label,probability\r\n";
-  if (!status) status = sw_infer_complete(&job->session, &pipeline, head, NULL);
+  if (!status) status = sw_infer_complete(job->session, &pipeline, head, NULL);
   sw_finder_close(&job->finder);
   sw_corpus_close(&job->occupations);
   sw_buffer_close(&job->record);
-  sw_infer_close(&job->session);
+  sw_infer_close(job->session);
   return status;
 }
 
 /* `column` becomes title and text, which are read one after the other. */
-static int check(classify_options *o, classify_job *job, const sw_list *inputs, sw_buffer *column) {
+static int check(classify_options *o, sw_classify_job *job, const sw_list *inputs, sw_buffer *column) {
   if (sw_infer_check(&o->infer, inputs) || (o->occupations && sw_infer_check_outputs(o->infer.output, o->infer.rejected, NULL, &o->occupations, 1))) return -1;
   if (job->k < 1 || (o->occupations && job->k > SW_MOST_NEIGHBOURS)) return sw_fail("-k must be %s %d", o->occupations ? "from 1 to" : "at least", o->occupations ? SW_MOST_NEIGHBOURS : 1);
   if (!o->occupations && (o->reading.column || o->reading.id_column || *o->occupations_prefix))
@@ -207,7 +200,7 @@ static int check(classify_options *o, classify_job *job, const sw_list *inputs, 
 
 int sw_infer_classify(int argc, char **argv) {
   classify_options o = {.infer = SW_INFER_DEFAULTS, .occupations_prefix = "", .reading = {.column_option = "occupations-column", .id_option = "occupations-id"}};
-  classify_job job = {.k = 10};
+  sw_classify_job job = {.k = 10};
   sw_buffer column = {0};
   const sw_option options[] = {
       {"output", 'o', SW_OPTION_TEXT, &o.infer.output, "FILE", "top.csv, top.jsonl or - (JSON lines to stdout)"},

@@ -21,6 +21,7 @@ static const struct {
     {"link", sw_infer_link, "tagged spans to the skills of a taxonomy"},
     {"multilabel", sw_infer_multilabel, "finds the labels of whole texts, with probabilities"},
     {"topics", sw_infer_topics, "gives texts their topics, with probabilities"},
+    {"serve", sw_infer_serve, "does these jobs for single texts over HTTP"},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 

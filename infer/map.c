@@ -3,11 +3,10 @@
 #include "base/progress.h"
 #include "engine/data/csv.h"
 #include "engine/space/quality.h"
-#include "engine/space/umap.h"
 #include "engine/store/config_file.h"
 #include "engine/store/json.h"
+#include "infer/map.h"
 #include "infer/session.h"
-#include "infer/usable.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -89,7 +88,7 @@ static int check_memory(const map_job *job) {
   return 0;
 }
 
-static const char *check_row(const void *options, int width, float *row) { return sw_umap_normalize(options, width, row); }
+const char *sw_map_check_row(const void *options, int width, float *row) { return sw_umap_normalize(options, width, row); }
 
 static void free_ids(char **ids) {
   for (int64_t i = 0; i < BLOCK; i++) {
@@ -184,14 +183,21 @@ static void report(const map_job *job, double seconds) {
 
 /* --- the job --- */
 
-static int open_old(map_job *job) {
-  const sw_usable *old = &job->old, *input = &job->input;
+int sw_map_open(const char *path, sw_usable *vectors, float **coordinates, sw_umap_options *umap) {
   char *json = NULL;
   int components;
-  int status = sw_usable_open(job->o->fit_on, 0, &job->old) || sw_vectors_read_map(&job->old.file, &components, &job->old_coordinates, &json) ? -1 : 0;
-  if (!status) status = settings_of_map(old, components, json, &job->umap) || sw_vectors_check_origin(input->path, &input->file, old->path, &old->file, 1) ? -1 : 0;
+  const int failed = sw_usable_open(path, 0, vectors) || sw_vectors_read_map(&vectors->file, &components, coordinates, &json) ||
+                     settings_of_map(vectors, components, json, umap);
   free(json);
-  return status;
+  return failed ? -1 : 0;
+}
+
+static int open_old(map_job *job) {
+  const sw_usable *old = &job->old, *input = &job->input;
+  return sw_map_open(job->o->fit_on, &job->old, &job->old_coordinates, &job->umap) ||
+                 sw_vectors_check_origin(input->path, &input->file, old->path, &old->file, 1)
+             ? -1
+             : 0;
 }
 
 static int run(map_job *job, const char *input) {
@@ -206,8 +212,8 @@ static int run(map_job *job, const char *input) {
   if (!status) status = sw_rejects_open(&job->rejects, aside.data);
   sw_buffer_close(&aside);
   if (!status)
-    status = (o->fit_on && sw_usable_find(&job->old, &job->stream, check_row, &job->umap, NULL)) ||
-                     sw_usable_find(&job->input, &job->stream, check_row, &job->umap, &job->rejects)
+    status = (o->fit_on && sw_usable_find(&job->old, &job->stream, sw_map_check_row, &job->umap, NULL)) ||
+                     sw_usable_find(&job->input, &job->stream, sw_map_check_row, &job->umap, &job->rejects)
                  ? -1
                  : 0;
   const int dims = job->umap.components, hidden = job->input.file.hidden;

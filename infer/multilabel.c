@@ -5,19 +5,10 @@
 #include "engine/data/rejects.h"
 #include "engine/learn/label_scores.h"
 #include "engine/store/config_file.h"
-#include "infer/session.h"
+#include "infer/labels.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct {
-  sw_infer_session session;
-  sw_embedder embedder; /* of an encoder; a GRU reads stems */
-  int csv, all;
-  size_t head;
-  const sw_model_head *labels;
-  float *thresholds; /* a label each */
-} label_job;
 
 typedef struct {
   sw_runs_worker base; /* of a GRU, as stems */
@@ -26,7 +17,7 @@ typedef struct {
   float *logits;         /* [max_batch, labels] */
 } label_worker;
 
-static int reads_stems(const label_job *job) { return !job->session.tokenizer; }
+static int reads_stems(const sw_label_job *job) { return !job->session->tokenizer; }
 
 static void close_worker(void *context, void *worker) {
   label_worker *w = worker;
@@ -41,7 +32,7 @@ static void close_worker(void *context, void *worker) {
 }
 
 static int open_worker(void *context, void **worker) {
-  label_job *job = context;
+  sw_label_job *job = context;
   label_worker *w = sw_alloc(sizeof *w);
   if (!w) return -1;
   *worker = w; /* closed by the pipeline, also when what follows fails */
@@ -50,24 +41,24 @@ static int open_worker(void *context, void **worker) {
     w->logits = w->embed.outputs;
     return 0;
   }
-  w->logits = sw_alloc_array((unsigned long)job->session.runs.max_batch * (unsigned long)job->labels->num_labels, sizeof *w->logits);
-  return w->logits && !sw_checkpoint_stems(&job->session.checkpoint, &w->stems) ? sw_runs_worker_open(&job->session.runs, &w->base) : -1;
+  w->logits = sw_alloc_array((unsigned long)job->session->runs.max_batch * (unsigned long)job->labels->num_labels, sizeof *w->logits);
+  return w->logits && !sw_checkpoint_stems(&job->session->checkpoint, &w->stems) ? sw_runs_worker_open(&job->session->runs, &w->base) : -1;
 }
 
 static int encode(void *context, void *worker, sw_item *item, sw_pieces *pieces) {
-  label_job *job = context;
+  sw_label_job *job = context;
   label_worker *w = worker;
   const int32_t *ids;
   size_t count;
   if (!reads_stems(job)) return sw_embed_encode(&job->embedder, &w->embed, item, pieces, (uint32_t)job->labels->num_labels);
-  if (sw_stems_encode(w->stems, item->posting.text, item->posting.bytes, (size_t)job->session.model->config.max_positions, &ids, &count,
+  if (sw_stems_encode(w->stems, item->posting.text, item->posting.bytes, (size_t)job->session->model->config.max_positions, &ids, &count,
                       &item->truncated))
     return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
   return sw_pieces_add(pieces, ids, (int32_t)count, NULL, 0, (uint32_t)job->labels->num_labels);
 }
 
 static int run(void *context, void *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {
-  label_job *job = context;
+  sw_label_job *job = context;
   label_worker *w = worker;
   const size_t labels = (size_t)job->labels->num_labels;
   if (reads_stems(job)) {
@@ -89,7 +80,7 @@ static int run(void *context, void *worker, const sw_batch *batch, const sw_piec
 static int quote(sw_buffer *out, const char *text) { return sw_json_quote(out, text, strlen(text)); }
 
 static int finish(void *context, void *worker, const sw_item *item, sw_buffer *out) {
-  const label_job *job = context;
+  const sw_label_job *job = context;
   const sw_posting *posting = &item->posting;
   const float *probabilities = item->pieces[0].result;
   int any = 0;
@@ -112,11 +103,13 @@ static int finish(void *context, void *worker, const sw_item *item, sw_buffer *o
 }
 
 static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output, const sw_pipeline_counts *counts) {
-  return sw_infer_put(&((label_job *)context)->session, counts, output->data, output->size);
+  return sw_infer_put(((sw_label_job *)context)->session, counts, output->data, output->size);
 }
 
-static int open_head(label_job *job, double threshold) {
-  sw_infer_session *s = &job->session;
+const sw_pipeline_job sw_label_steps = {.open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .finish = finish};
+
+int sw_label_open_head(sw_label_job *job, double threshold) {
+  sw_infer_session *s = job->session;
   const sw_model *model = s->model;
   while (job->head < model->num_heads && strcmp(model->heads[job->head].task, "multilabel")) job->head++;
   if (job->head == model->num_heads)
@@ -136,30 +129,28 @@ static int open_head(label_job *job, double threshold) {
   return 0;
 }
 
-static int label(label_job *job, const sw_infer_options *options, double threshold, const sw_list *inputs) {
+static int label(sw_label_job *job, const sw_infer_options *options, double threshold, const sw_list *inputs) {
   static const char head[] = "id,date,label,probability\r\n";
-  int status = sw_infer_open_stems(&job->session, "multilabel", options, inputs);
-  if (!status) status = open_head(job, threshold);
+  sw_infer_session session;
+  job->session = &session;
+  int status = sw_infer_open_stems(&session, "multilabel", options, inputs);
+  if (!status) status = sw_label_open_head(job, threshold);
   if (!status) {
     json_t *settings = json_pack("{s:b,s:b,s:f}", "csv", job->csv, "all", job->all, "threshold", threshold);
-    status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
+    status = settings ? sw_infer_open_output(job->session, settings) : sw_fail("out of memory");
   }
-  sw_pipeline_job pipeline = {.context = job,
-                              .open_worker = open_worker,
-                              .close_worker = close_worker,
-                              .encode = encode,
-                              .run = run,
-                              .finish = finish,
-                              .write = write_record};
-  if (!status) status = sw_infer_complete(&job->session, &pipeline, job->csv ? head : "", NULL);
+  sw_pipeline_job pipeline = sw_label_steps;
+  pipeline.context = job;
+  pipeline.write = write_record;
+  if (!status) status = sw_infer_complete(job->session, &pipeline, job->csv ? head : "", NULL);
   free(job->thresholds);
-  sw_infer_close(&job->session);
+  sw_infer_close(job->session);
   return status;
 }
 
 int sw_infer_multilabel(int argc, char **argv) {
   sw_infer_options o = SW_INFER_DEFAULTS;
-  label_job job = {0};
+  sw_label_job job = {0};
   double threshold = -1;
   int csv = 0;
   const sw_option options[] = {

@@ -106,6 +106,7 @@ int sw_infer_map(int argc, char **argv);
 int sw_infer_link(int argc, char **argv);
 int sw_infer_multilabel(int argc, char **argv);
 int sw_infer_search(int argc, char **argv);
+int sw_infer_serve(int argc, char **argv);
 int sw_infer_select(int argc, char **argv);
 int sw_infer_tag(int argc, char **argv);
 int sw_infer_topics(int argc, char **argv);

@@ -60,11 +60,11 @@ static int open_worker(void *context, void **worker) {
   tag_worker *w = sw_alloc(sizeof *w);
   if (!w) return -1;
   *worker = w; /* closed by the pipeline, also when what follows fails */
-  const unsigned long tokens = (unsigned long)job->session.runs.batch_tokens;
+  const unsigned long tokens = (unsigned long)job->session->runs.batch_tokens;
   w->sequence = sw_alloc_array(tokens, sizeof *w->sequence);
   w->reads = sw_alloc_array(tokens, sizeof *w->reads);
   w->log_probs = sw_alloc_array(tokens, sizeof(float) * (unsigned long)job->most_labels);
-  return w->sequence && w->reads && w->log_probs ? sw_runs_worker_open(&job->session.runs, &w->turn) : -1;
+  return w->sequence && w->reads && w->log_probs ? sw_runs_worker_open(&job->session->runs, &w->turn) : -1;
 }
 
 /* Tokenises the words of a sentence one by one, as training does; those with tokens go to w->kept with offsets into the
@@ -87,7 +87,7 @@ static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, 
     word.byte_start += sentence->byte_start, word.byte_end += sentence->byte_start;
     word.start += sentence->start, word.end += sentence->start;
     sw_encoding *encoding = &w->encoding;
-    if (sw_tokenizer_encode(job->session.tokenizer, text + word.byte_start, word.byte_end - word.byte_start, encoding))
+    if (sw_tokenizer_encode(job->session->tokenizer, text + word.byte_start, word.byte_end - word.byte_start, encoding))
       return -1;
     if (encoding->count == 0) continue; /* control characters only */
     if (num_ids + encoding->count > w->ids_capacity) {
@@ -103,12 +103,12 @@ static int encode_words(const sw_tag_job *job, tag_worker *w, const char *text, 
     num_ids += encoding->count;
     if (sw_spans_append(&w->kept, word)) return -1;
   }
-  return sw_word_windows_make(w->tokens, num_words, (uint32_t)job->session.model->config.max_positions - 2,
+  return sw_word_windows_make(w->tokens, num_words, (uint32_t)job->session->model->config.max_positions - 2,
                               job->overlap, &w->windows);
 }
 
 static int add_window(const sw_tag_job *job, tag_worker *w, const sw_word_window *window, sw_pieces *pieces) {
-  const uint32_t room = (uint32_t)job->session.model->config.max_positions - 2;
+  const uint32_t room = (uint32_t)job->session->model->config.max_positions - 2;
   int32_t length = 0;
   uint32_t num_reads = 0;
   w->sequence[length++] = job->special.cls;
@@ -252,11 +252,11 @@ static int finish(void *context, void *worker, const sw_item *item, sw_buffer *o
 static int write_record(void *context, const sw_item *items, size_t count, const sw_buffer *output,
                         const sw_pipeline_counts *counts) {
   sw_tag_job *job = context;
-  return sw_infer_put(&job->session, counts, output->data, output->size);
+  return sw_infer_put(job->session, counts, output->data, output->size);
 }
 
 static int open_layers(sw_tag_job *job) {
-  const sw_model *model = job->session.model;
+  const sw_model *model = job->session->model;
   job->layers = sw_alloc_array(model->num_heads + 1, sizeof *job->layers);
   if (!job->layers) return -1;
   job->most_labels = 1;
@@ -273,33 +273,41 @@ static int open_layers(sw_tag_job *job) {
   }
   if (job->num_layers == 0)
     return sw_fail("%s has no token head; train one with: skillwatch train ner --base %s --data labels.jsonl -o ner.h5",
-                   job->session.options->model, job->session.options->model);
+                   job->session->options->model, job->session->options->model);
   if (model->config.max_positions < 3)
-    return sw_fail("%s: sequences of %d tokens leave no room for text", job->session.options->model,
+    return sw_fail("%s: sequences of %d tokens leave no room for text", job->session->options->model,
                    model->config.max_positions);
   return 0;
 }
 
-static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *inputs) {
-  int status = sw_infer_open(&job->session, "tag", options, inputs);
-  if (!status) status = open_layers(job);
-  if (!status) {
-    job->special = sw_tokenizer_special_ids(job->session.tokenizer);
-    json_t *settings =
-        json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
-    status = settings ? sw_infer_open_output(&job->session, settings) : sw_fail("out of memory");
-  }
-  sw_pipeline_job pipeline = {.context = job,
-                              .open_worker = open_worker,
-                              .close_worker = close_worker,
-                              .encode = encode,
-                              .run = run,
-                              .finish = finish,
-                              .write = write_record};
-  if (!status) status = sw_infer_complete(&job->session, &pipeline, sw_tags_head(job), sw_tags_publish);
+int sw_tag_open(sw_tag_job *job) {
+  job->special = sw_tokenizer_special_ids(job->session->tokenizer);
+  return open_layers(job);
+}
+
+void sw_tag_close(sw_tag_job *job) {
   for (size_t i = 0; i < job->num_layers; i++) sw_viterbi_rules_close(&job->layers[i].rules);
   free(job->layers);
-  sw_infer_close(&job->session);
+}
+
+const sw_pipeline_job sw_tag_steps = {.open_worker = open_worker, .close_worker = close_worker, .encode = encode, .run = run, .finish = finish};
+
+static int tag(sw_tag_job *job, const sw_infer_options *options, const sw_list *inputs) {
+  sw_infer_session session;
+  job->session = &session;
+  int status = sw_infer_open(&session, "tag", options, inputs);
+  if (!status) status = sw_tag_open(job);
+  if (!status) {
+    json_t *settings =
+        json_pack("{s:i,s:b,s:f}", "format", (int)job->format, "text", job->with_text, "overlap", job->overlap);
+    status = settings ? sw_infer_open_output(job->session, settings) : sw_fail("out of memory");
+  }
+  sw_pipeline_job pipeline = sw_tag_steps;
+  pipeline.context = job;
+  pipeline.write = write_record;
+  if (!status) status = sw_infer_complete(job->session, &pipeline, sw_tags_head(job), sw_tags_publish);
+  sw_tag_close(job);
+  sw_infer_close(&session);
   return status;
 }
 

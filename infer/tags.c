@@ -30,10 +30,10 @@ static int quote(sw_buffer *out, const char *text) {
 
 static int print_json(const sw_tag_job *job, const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out) {
   const sw_posting *posting = &item->posting;
-  if (put(out, "{\"id\": ") || quote(out, posting->id) || put(out, ", \"date\": ") || quote(out, posting->date))
-    return -1;
+  const int only_spans = job->format == SW_TAGS_SPANS;
+  if (!only_spans && (put(out, "{\"id\": ") || quote(out, posting->id) || put(out, ", \"date\": ") || quote(out, posting->date))) return -1;
   if (job->with_text && (put(out, ", \"text\": ") || sw_json_quote(out, posting->text, posting->bytes))) return -1;
-  if (put(out, ", \"spans\": [")) return -1;
+  if (put(out, only_spans ? "{\"spans\": [" : ", \"spans\": [")) return -1;
   for (size_t i = 0; i < count; i++) {
     const sw_span *span = &tags[i].span;
     if (sw_buffer_print(out, "%s{\"start\": %u, \"end\": %u, \"text\": ", i ? ", " : "", span->start, span->end) ||
@@ -42,7 +42,7 @@ static int print_json(const sw_tag_job *job, const sw_item *item, const sw_tag *
         quote(out, tags[i].layer) || sw_buffer_print(out, ", \"score\": %.6g}", (double)tags[i].score))
       return -1;
   }
-  return put(out, "]}\n");
+  return put(out, only_spans ? "]}" : "]}\n");
 }
 
 static int print_csv(const sw_item *item, const sw_tag *tags, size_t count, sw_buffer *out) {
@@ -104,6 +104,7 @@ int sw_tags_print(const sw_tag_job *job, const sw_item *item, const sw_tag *tags
   case SW_TAGS_FOLDER:
     return print_file(item, tags, count, out);
   case SW_TAGS_JSONL:
+  case SW_TAGS_SPANS:
     break;
   }
   return print_json(job, item, tags, count, out);
@@ -181,12 +182,12 @@ static int write_files(void *context, const uint64_t counters[SW_JOURNAL_COUNTER
 
 int sw_tags_publish(void *context) {
   sw_tag_job *job = context;
-  if (job->format != SW_TAGS_FOLDER) return sw_infer_publish(&job->session, sw_tags_head(job));
-  file_set set = {.folder = job->session.output};
+  if (job->format != SW_TAGS_FOLDER) return sw_infer_publish(job->session, sw_tags_head(job));
+  file_set set = {.folder = job->session->output};
   char *name = sw_path_join(set.folder, "tags");
   int status = name && !sw_make_folders(set.folder) && (set.temporary = sw_temporary_path(name)) ? 0 : -1;
   free(name);
-  if (!status) status = sw_infer_replay(&job->session, write_files, &set);
+  if (!status) status = sw_infer_replay(job->session, write_files, &set);
   int folder = status ? -1 : open(set.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder >= 0) {
     if (syncfs(folder)) status = sw_fail("cannot write %s: %s", set.folder, strerror(errno));

@@ -6,7 +6,7 @@
 #include "infer/session.h"
 #include <stdio.h>
 
-typedef enum { SW_TAGS_JSONL, SW_TAGS_CSV, SW_TAGS_FOLDER } sw_tags_format;
+typedef enum { SW_TAGS_JSONL, SW_TAGS_CSV, SW_TAGS_FOLDER, SW_TAGS_SPANS /* an object with nothing but the spans, in no line */ } sw_tags_format;
 
 typedef struct {
   size_t head;      /* of the model */
@@ -15,7 +15,7 @@ typedef struct {
 } sw_tag_layer;
 
 typedef struct {
-  sw_infer_session session;
+  sw_infer_session *session; /* borrowed */
   sw_tags_format format;
   int with_text;
   double overlap;
@@ -31,6 +31,12 @@ typedef struct {
   float score;
   uint32_t order; /* of the layer */
 } sw_tag;
+
+/* The token heads of the session's model; the caller has set session, format, with_text and overlap. Close it in any case. */
+int sw_tag_open(sw_tag_job *job);
+void sw_tag_close(sw_tag_job *job);
+/* The pipeline's steps for a context that is an sw_tag_job; it writes nowhere. */
+extern const sw_pipeline_job sw_tag_steps;
 
 /* By start, then end, then layer. */
 void sw_tags_sort(sw_tag *tags, size_t count);

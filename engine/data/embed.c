@@ -43,6 +43,22 @@ static int encode_start(const sw_tokenizer *tokenizer, const char *text, size_t 
   }
 }
 
+/* The piece of a text's tokens: as many as there is room for, between [CLS] and [SEP]. */
+static int add_piece(const sw_embedder *e, sw_embed_worker *w, const int32_t *ids, size_t count, sw_item *item, sw_pieces *pieces, uint32_t outputs) {
+  const size_t room = (size_t)e->max_length - 2;
+  item->truncated = count > room;
+  if (count > room) count = room;
+  w->ids[0] = e->special.cls;
+  if (count) memcpy(w->ids + 1, ids, count * sizeof *w->ids);
+  w->ids[count + 1] = e->special.sep;
+  return sw_pieces_add(pieces, w->ids, (int32_t)count + 2, NULL, 0, outputs);
+}
+
+int sw_embed_encode_ids(const sw_embedder *e, sw_embed_worker *w, const int32_t *ids, size_t count, sw_item *item, sw_pieces *pieces, uint32_t outputs) {
+  const int between = count > 1 && ids[0] == e->special.cls && ids[count - 1] == e->special.sep;
+  return add_piece(e, w, ids + between, count - 2 * (size_t)between, item, pieces, outputs);
+}
+
 int sw_embed_encode(const sw_embedder *e, sw_embed_worker *w, sw_item *item, sw_pieces *pieces, uint32_t outputs) {
   const char *text = item->posting.text;
   size_t bytes = item->posting.bytes;
@@ -52,20 +68,14 @@ int sw_embed_encode(const sw_embedder *e, sw_embed_worker *w, sw_item *item, sw_
     text = w->text.data;
     bytes = w->text.size;
   }
-  const size_t room = (size_t)e->max_length - 2;
-  if (encode_start(e->tokenizer, text, bytes, room, &w->encoding))
+  if (encode_start(e->tokenizer, text, bytes, (size_t)e->max_length - 2, &w->encoding))
     return sw_fail_in("row %llu (id %s)", (unsigned long long)item->posting.index + 1, item->posting.id);
-  size_t count = w->encoding.count;
-  item->truncated = count > room;
-  if (count > room) count = room;
-  w->ids[0] = e->special.cls;
-  if (count) memcpy(w->ids + 1, w->encoding.ids, count * sizeof *w->ids);
-  w->ids[count + 1] = e->special.sep;
+  const int status = add_piece(e, w, w->encoding.ids, w->encoding.count, item, pieces, outputs);
   if (w->encoding.capacity > 1 << 20) { /* one huge text is no reason to keep that much */
     sw_encoding_close(&w->encoding);
     memset(&w->encoding, 0, sizeof w->encoding);
   }
-  return sw_pieces_add(pieces, w->ids, (int32_t)count + 2, NULL, 0, outputs);
+  return status;
 }
 
 int sw_embed_run(const sw_embedder *e, sw_embed_worker *w, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items) {

@@ -29,6 +29,9 @@ void sw_embed_worker_close(sw_embed_worker *worker);
 
 /* A text's one piece: prefix and text between [CLS] and [SEP], cut at max_length tokens (item->truncated). `outputs`: of the piece. */
 int sw_embed_encode(const sw_embedder *embedder, sw_embed_worker *worker, sw_item *item, sw_pieces *pieces, uint32_t outputs);
+/* The same of a text's token ids, all within the vocabulary, without prefix; those that stand between [CLS] and [SEP] already are not put between them again. */
+int sw_embed_encode_ids(const sw_embedder *embedder, sw_embed_worker *worker, const int32_t *ids, size_t count, sw_item *item, sw_pieces *pieces,
+                        uint32_t outputs);
 /* Fills worker->vectors, and outputs where there is a head, for a batch; fails where a value is no finite number, naming the text. */
 int sw_embed_run(const sw_embedder *embedder, sw_embed_worker *worker, const sw_batch *batch, const sw_piece *const *pieces, const sw_item *items);
 

@@ -14,14 +14,6 @@
 
 enum { IN_FLIGHT = 3, SLICE_TEXTS = 64, SLICE_BYTES = 256 << 10, MIN_BATCH_TOKENS = 256 };
 
-struct sw_pieces {
-  sw_piece *items;
-  size_t count, capacity;
-  int32_t *numbers; /* ids then reads of each piece, one after the other; moves while it grows */
-  size_t numbers_count, numbers_capacity;
-  uint32_t item; /* the text that is being encoded */
-};
-
 typedef struct {
   size_t first, end; /* items */
   sw_pieces pieces;
@@ -101,6 +93,37 @@ int sw_pieces_add(sw_pieces *p, const int32_t *ids, int32_t length, const int32_
   return 0;
 }
 
+void sw_pieces_settle(sw_pieces *p, sw_item *items, size_t count) {
+  const int32_t *at = p->numbers;
+  sw_piece *piece = p->items;
+  for (size_t i = 0; i < count; i++) {
+    items[i].pieces = piece;
+    for (uint32_t k = 0; k < items[i].num_pieces; k++, piece++) {
+      piece->ids = at;
+      piece->reads = at + piece->length;
+      at += (size_t)piece->length + piece->num_reads;
+    }
+  }
+}
+
+void sw_pieces_close(sw_pieces *p) {
+  free(p->items);
+  free(p->numbers);
+  *p = (sw_pieces){0};
+}
+
+sw_batch sw_pieces_pack(const sw_piece *const *pieces, size_t count, int32_t *ids, int32_t *cu_seqlens) {
+  sw_batch batch = {.batch = (int)count, .ids = ids, .cu_seqlens = cu_seqlens};
+  for (size_t i = 0; i < count; i++) {
+    cu_seqlens[i] = (int32_t)batch.tokens;
+    memcpy(ids + batch.tokens, pieces[i]->ids, (size_t)pieces[i]->length * sizeof *ids);
+    batch.tokens += pieces[i]->length;
+    if (pieces[i]->length > batch.max_seqlen) batch.max_seqlen = pieces[i]->length;
+  }
+  cu_seqlens[count] = (int32_t)batch.tokens;
+  return batch;
+}
+
 /* The first failure counts; everyone stops. */
 static void fail(pipeline *p) {
   pthread_mutex_lock(&p->lock);
@@ -116,8 +139,7 @@ static void empty_chunk(chunk *c) {
     free(c->items[i].extra);
   }
   for (size_t i = 0; i < c->num_slices; i++) {
-    free(c->slices[i].pieces.items);
-    free(c->slices[i].pieces.numbers);
+    sw_pieces_close(&c->slices[i].pieces);
     sw_buffer_close(&c->slices[i].output);
   }
   free(c->unique), free(c->starts), free(c->results);
@@ -257,16 +279,7 @@ static int encode_slice(pipeline *p, chunk *c, slice *s, void *worker) {
     if (p->job->encode(p->job->context, worker, item, &s->pieces)) return -1;
     item->num_pieces = (uint32_t)(s->pieces.count - before);
   }
-  const int32_t *at = s->pieces.numbers;
-  sw_piece *piece = s->pieces.items;
-  for (size_t i = s->first; i < s->end; i++) {
-    c->items[i].pieces = piece;
-    for (uint32_t k = 0; k < c->items[i].num_pieces; k++, piece++) {
-      piece->ids = at;
-      piece->reads = at + piece->length;
-      at += (size_t)piece->length + piece->num_reads;
-    }
-  }
+  sw_pieces_settle(&s->pieces, c->items + s->first, s->end - s->first);
   return 0;
 }
 
@@ -345,22 +358,14 @@ typedef struct {
   pipeline *pipeline;
   void *worker; /* the job's */
   int32_t *ids, *cu_seqlens;
-  const sw_piece **pieces;
 } worker_thread;
 
 static int run_batch(worker_thread *w, const chunk *c, size_t index) {
   const pipeline *p = w->pipeline;
   const size_t first = c->starts[index], count = c->starts[index + 1] - first;
-  sw_batch batch = {.batch = (int)count, .ids = w->ids, .cu_seqlens = w->cu_seqlens};
-  for (size_t i = 0; i < count; i++) {
-    const sw_piece *piece = w->pieces[i] = c->unique[first + i];
-    w->cu_seqlens[i] = (int32_t)batch.tokens;
-    memcpy(w->ids + batch.tokens, piece->ids, (size_t)piece->length * sizeof *w->ids);
-    batch.tokens += piece->length;
-    if (piece->length > batch.max_seqlen) batch.max_seqlen = piece->length;
-  }
-  w->cu_seqlens[count] = (int32_t)batch.tokens;
-  return p->job->run(p->job->context, w->worker, &batch, w->pieces, c->items);
+  const sw_piece *const *pieces = (const sw_piece *const *)(c->unique + first);
+  const sw_batch batch = sw_pieces_pack(pieces, count, w->ids, w->cu_seqlens);
+  return p->job->run(p->job->context, w->worker, &batch, pieces, c->items);
 }
 
 static void keep_results(pipeline *p, const chunk *c) {
@@ -424,8 +429,7 @@ static void *work(void *context) {
   worker_thread w = {.pipeline = p};
   w.ids = sw_alloc_array((unsigned long)p->options.batch_tokens, sizeof *w.ids);
   w.cu_seqlens = sw_alloc_array((unsigned long)p->options.max_batch + 1, sizeof *w.cu_seqlens);
-  w.pieces = sw_alloc_array((unsigned long)p->options.max_batch, sizeof *w.pieces);
-  int status = !w.ids || !w.cu_seqlens || !w.pieces || p->job->open_worker(p->job->context, &w.worker) ? -1 : 0;
+  int status = !w.ids || !w.cu_seqlens || p->job->open_worker(p->job->context, &w.worker) ? -1 : 0;
   while (status == 0) {
     chunk_stage stage = FREE;
     size_t index = 0;
@@ -439,7 +443,7 @@ static void *work(void *context) {
   }
   if (status) fail(p);
   if (w.worker) p->job->close_worker(p->job->context, w.worker);
-  free(w.ids), free(w.cu_seqlens), free(w.pieces);
+  free(w.ids), free(w.cu_seqlens);
   return NULL;
 }
 

@@ -36,10 +36,21 @@ typedef struct {
 /* -1 where one of the values is no finite number; the message names the text. */
 int sw_item_check_finite(const float *values, size_t count, const sw_item *item);
 
-/* Where encode puts the pieces of a text. */
-typedef struct sw_pieces sw_pieces;
+/* Where encode puts the pieces of a text. Zeroed at first. */
+typedef struct {
+  sw_piece *items;
+  size_t count, capacity;
+  int32_t *numbers; /* ids then reads of each piece, one after the other; moves while it grows */
+  size_t numbers_count, numbers_capacity;
+  uint32_t item; /* the text that is being encoded */
+} sw_pieces;
 int sw_pieces_add(sw_pieces *pieces, const int32_t *ids, int32_t length, const int32_t *reads, uint32_t num_reads,
                   uint32_t outputs);
+/* After the last one was added: gives pieces their ids and reads, and texts, to which they belong in order by num_pieces, their pieces. */
+void sw_pieces_settle(sw_pieces *pieces, sw_item *items, size_t count);
+void sw_pieces_close(sw_pieces *pieces);
+/* Packs pieces [count] into a batch; ids [all their tokens] and cu_seqlens [count + 1] are the caller's. */
+sw_batch sw_pieces_pack(const sw_piece *const *pieces, size_t count, int32_t *ids, int32_t *cu_seqlens);
 
 typedef struct {
   uint64_t rows, truncated, tokens;
