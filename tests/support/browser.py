@@ -48,7 +48,7 @@ class Browser:
         if not path:
             print("skipped: no chromium here (apt-get install chromium, or tools/setup --tests)")
             sys.exit(77)
-        self.timeout, self.buffer, self.count, self.answers, self.session = timeout, b"", 0, {}, None
+        self.timeout, self.buffer, self.count, self.session = timeout, b"", 0, None
         self.errors, self.requests, self.statuses, self.loaded, self.origin = [], [], {}, 0, None
         self.profile = tempfile.mkdtemp(prefix="browser-")
         self.log = open(os.path.join(self.profile, "log"), "w+b")
@@ -96,19 +96,24 @@ class Browser:
 
     def call(self, method, seconds=None, session="page", **params):
         """The command's result. Events that come meanwhile are taken note of."""
+        end = time.monotonic() + (seconds or self.timeout)
+        self.awaited = self.send(method, params, end, session)
+        self.answer = None
+        while not self.answer: self.receive(end, method)
+        answer = self.answer
+        if "error" in answer: self.fail(f"{method}: {answer['error'].get('message')}")
+        return answer["result"]
+
+    def send(self, method, params, end, session="page"):
         self.count += 1
-        number, end = self.count, time.monotonic() + (seconds or self.timeout)
-        message = {"id": number, "method": method, "params": params}
+        message = {"id": self.count, "method": method, "params": params}
         if session and self.session: message["sessionId"] = self.session
         data = json.dumps(message).encode() + b"\0"
         while data:
             if not select.select([], [self.writes], [], max(0, end - time.monotonic()))[1]: self.fail(f"{method}: the browser does not listen")
             try: data = data[os.write(self.writes, data):]
             except BrokenPipeError: self.fail(f"{method}: the browser has ended")
-        while number not in self.answers: self.receive(end, method)
-        answer = self.answers.pop(number)
-        if "error" in answer: self.fail(f"{method}: {answer['error'].get('message')}")
-        return answer["result"]
+        return self.count
 
     def receive(self, end, what):
         """Takes what has come, or waits for it until `end`."""
@@ -117,8 +122,8 @@ class Browser:
         if not read: self.fail(f"{what}: the browser has ended")
         *messages, self.buffer = (self.buffer + read).split(b"\0")
         for message in map(json.loads, messages):
-            if "id" in message: self.answers[message["id"]] = message
-            elif message.get("sessionId") == self.session: self.event(message["method"], message["params"])
+            if message.get("id") == self.awaited: self.answer = message
+            elif "method" in message and message.get("sessionId") == self.session: self.event(message["method"], message["params"])
 
     def event(self, name, p):
         if name == "Network.requestWillBeSent":
@@ -135,8 +140,12 @@ class Browser:
             self.errors.append(f"{p['entry']['text']} ({p['entry'].get('url', '')})")
         elif name == "Page.javascriptDialogOpening":  # would stop everything
             self.errors.append(f"a dialog: {p['message']}")
-            self.count += 1
-            os.write(self.writes, json.dumps({"id": -self.count, "method": "Page.handleJavaScriptDialog", "params": {"accept": False}, "sessionId": self.session}).encode() + b"\0")
+            self.send("Page.handleJavaScriptDialog", {"accept": False}, time.monotonic() + self.timeout)
+        elif name == "Fetch.requestPaused":
+            status, headers, body = self.pretended
+            self.send(*(("Fetch.fulfillRequest", {"requestId": p["requestId"], "responseCode": status, "body": base64.b64encode(body.encode()).decode(),
+                                                  "responseHeaders": [{"name": k, "value": str(v)} for k, v in headers.items()]}) if status else
+                        ("Fetch.failRequest", {"requestId": p["requestId"], "errorReason": "ConnectionRefused"})), time.monotonic() + self.timeout)
 
     # pages
 
@@ -165,8 +174,11 @@ class Browser:
         wanted = {"prefers-color-scheme": "dark" if dark else "light"} | {k.replace("_", "-"): v for k, v in features.items()}
         self.call("Emulation.setEmulatedMedia", features=[{"name": k, "value": v} for k, v in wanted.items()])
 
-    def offline(self, offline=True):
-        self.call("Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    def pretend(self, pattern, status=0, headers={}, body=""):
+        """From now on the addresses of `pattern` ("*/search") get this answer, whatever the server would say; status 0: a refused connection. None: no more."""
+        if not pattern: return self.call("Fetch.disable")
+        self.pretended = status, headers, body
+        self.call("Fetch.enable", patterns=[{"urlPattern": pattern}])
 
     # looking and doing
 
