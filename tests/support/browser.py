@@ -43,7 +43,7 @@ class Browser:
     """One page. `errors`: the console's errors, uncaught exceptions and what the browser itself complains of (a refused request, a policy that is
     violated); `requests`: the addresses asked for, in order, data: and blob: left out; `statuses`: address → the last answer's status."""
 
-    def __init__(self, width=1280, height=900, dark=False, timeout=30):
+    def __init__(self, width=1280, height=900, dark=False, timeout=60):
         path = find()
         if not path:
             print("skipped: no chromium here (apt-get install chromium, or tools/setup --tests)")
