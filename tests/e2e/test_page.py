@@ -12,7 +12,7 @@ SECTIONS = ["tag", "classify", "multilabel"]
 rng = random.Random(8)
 TOOLS = "Python SQL Kubernetes Linux Norwegian statistics".split()
 DOINGS = ["build {} pipelines", "write {} jobs", "explain {} to people"]
-FILLERS = "we run small plants by the sea and every turbine writes a line . the water is cold in spring ; you will like it here".split()
+FILLERS = "( m / f / d ) < b > & we run small plants by the sea and every turbine writes a line . the water is cold in spring ; you will like it here".split()
 POSTING = """Data Engineer 🌊 (m/f/d)
 
 You write Kubernetes jobs by the sea. You build Python pipelines and you know SQL.
@@ -44,11 +44,11 @@ def made(*arguments):
 
 
 def make_models(path):
-    rows = list(sentences(180))
-    for name, some in (("train", rows[:160]), ("dev", rows[160:])):
+    rows = list(sentences(240))
+    for name, some in (("train", rows[:210]), ("dev", rows[210:])):
         with open(path(name + ".jsonl"), "w", encoding="utf-8") as f: f.writelines(json.dumps(row | {"id": str(i)}) + "\n" for i, row in enumerate(some))
     made("pull", tiny_bert(path("tiny"), vocabulary([row["text"] for row in rows]), positions=128), "-o", path("encoder.h5"), "--quiet")
-    made("train", "ner", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--dev", path("dev.jsonl"), "-o", path("tagger.h5"), "--epochs", 16, "--lr", 1e-2, "--batch-tokens", 256, "--quiet")
+    made("train", "ner", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--dev", path("dev.jsonl"), "-o", path("tagger.h5"), "--epochs", 20, "--lr", 1e-2, "--batch-tokens", 256, "--quiet")
     made("train", "classify", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--column", "text", "--label", "code", "-o", path("occupations.h5"), "--quiet")
     made("train", "multilabel", "--data", path("train.jsonl"), "--column", "text", "--dev", path("dev.jsonl"), "--embedding", 16, "--cells", 24, "--epochs", 20, "--lr", 3e-2, "--dropout", 0.1, "-o", path("skills.h5"), "--quiet")
 
