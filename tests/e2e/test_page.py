@@ -1,11 +1,12 @@
 """The page of `skillwatch infer serve`, used as people use it, in headless Chromium: what it shows is what the server answers, errors are told in
 words, keys and screen readers get everywhere, colours can be read, and no request leaves the server.
     test_page.py --screenshots FOLDER     also keeps pictures: light, dark, narrow"""
-import argparse, json, os, random, re, subprocess, sys, tempfile, threading, urllib.error, urllib.request
+import argparse, json, os, random, re, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from browser import Browser
-from tiny import BIN, Checks, program, tiny_bert, vocabulary
+from server import Server
+from tiny import Checks, program, tiny_bert, vocabulary
 
 check = Checks()
 SECTIONS = ["tag", "classify", "multilabel"]
@@ -53,31 +54,11 @@ def make_models(path):
     made("train", "multilabel", "--data", path("train.jsonl"), "--column", "text", "--dev", path("dev.jsonl"), "--embedding", 16, "--cells", 24, "--epochs", 20, "--lr", 3e-2, "--dropout", 0.1, "-o", path("skills.h5"), "--quiet")
 
 
-class Server:
-    def __init__(self, *arguments):
-        self.process = subprocess.Popen([os.path.join(BIN, "skillwatch-infer"), "serve", "--listen", "127.0.0.1:0", *arguments], stderr=subprocess.PIPE, text=True)
-        self.lines = []
-        for line in self.process.stderr:
-            self.lines.append(line)
-            found = re.search(r"https?://127\.0\.0\.1:\d+", line)
-            if found: break
-        else:
-            raise AssertionError(f"the server did not start: {self.lines}")
-        self.url = found[0]
-        threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True).start()
-
-    def __enter__(self): return self
-
-    def __exit__(self, *what):
-        self.process.terminate()
-        try: check(self.process.wait(20) == 0, f"the server ends well: {self.lines[-3:]}")
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-
-    def ask(self, path, body=None):
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"} if body else {})
-        with urllib.request.urlopen(request, timeout=20) as answer: return json.load(answer)
+def results(server, path, **more):
+    """What the server says of the posting."""
+    status, _, answer = server.ask(path, {"text": POSTING, **more})
+    assert status == 200, f"{path}: {status} {answer}"
+    return answer["results"][0]
 
 
 def submit(b, text=None):
@@ -98,7 +79,7 @@ def test_sections(b, server):
     submit(b, POSTING)
     check(b.text("#status").endswith(" ms.") and b.evaluate("document.getElementById('error').hidden"), f"status: {b.text('#status')}")
 
-    spans = server.ask("/tag", {"text": POSTING})["results"][0]["spans"]
+    spans = results(server, "/tag")["spans"]
     layers = {s["layer"] for s in spans}
     check(len(layers) == 2 and len(spans) >= 5 and any(a["layer"] != o["layer"] and a["start"] <= o["start"] and o["end"] <= a["end"] for a in spans for o in spans), f"the posting has skills with knowledge in them: {spans}")
     shown = b.evaluate(MARKS + ".map(m => [m.innerText, m.ariaDescription])")
@@ -115,7 +96,7 @@ def test_sections(b, server):
 
     rows = "[...document.querySelectorAll('#%s li')].map(e => [e.children[0].innerText, e.children[1].innerText])"
     for section in ("classify", "multilabel"):
-        labels = server.ask("/" + section, {"text": POSTING})["results"][0]["labels"][:5]
+        labels = results(server, "/" + section)["labels"][:5]
         shown = b.evaluate(rows % section)
         check(labels and shown == [[l["label"], "< 0.01" if 0 < l["score"] < 0.005 else f"{l['score']:.2f}"] for l in labels], f"{section}: {shown}, {labels}")
     check(not b.errors and not b.strangers(), f"errors {b.errors}, requests elsewhere {b.strangers()}")
