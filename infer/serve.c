@@ -72,6 +72,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
   if (!status && (server.openapi = sw_openapi(&server))) server.openapi_bytes = strlen(server.openapi);
   if (!status && !server.openapi) status = -1;
+  if (!status) status = sw_page_policy(sw_page, &server.page_policy);
   if (!status) status = sw_http_open(&server, &http, address, &port);
   if (!status) {
     tell(&server, &models->common, address, port, sw_clock() - started);
@@ -85,6 +86,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   sw_tokens_close(&server.tokens);
   sw_metrics_close(&server.metrics);
   free(server.openapi);
+  sw_buffer_close(&server.page_policy);
   return status;
 }
 
@@ -143,6 +145,7 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /multilabel     the same, and \"threshold\": labels that are probable enough\n"
                  "  POST /search         the same, \"k\" and \"corpus\": the nearest of --corpus\n"
                  "  POST /place          the same: where texts are on --map\n"
+                 "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /models /health/live /health/ready /metrics /openapi.json\n"
                  "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends. SIGHUP: tokens, log and\n"
                  "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"

@@ -293,6 +293,11 @@ static enum MHD_Result send_answer(request *r) {
   if (!response) return MHD_NO;
   if (x->content_type && r->bytes_out) MHD_add_response_header(response, "Content-Type", x->content_type);
   MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+  if (x->route && x->route->is_page && x->status == 200) {
+    MHD_add_response_header(response, "Content-Security-Policy", s->page_policy.data);
+    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(response, "Cache-Control", "no-cache");
+  }
   if (x->status == 401) MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
   if (x->status == 405) MHD_add_response_header(response, "Allow", x->route->is_post ? "POST" : "GET, HEAD");
   if (x->status == 429 || x->status == 503) MHD_add_response_header(response, "Retry-After", "1");

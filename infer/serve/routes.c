@@ -229,6 +229,7 @@ static int answer_ready(sw_exchange *x) {
   return sw_buffer_print(&x->head, "{\"status\":\"draining\"}");
 }
 
+static int answer_page(sw_exchange *x) { return sw_buffer_append(&x->head, sw_page, sw_page_size); }
 static int answer_openapi(sw_exchange *x) { return sw_buffer_append(&x->head, x->server->openapi, x->server->openapi_bytes); }
 static int answer_metrics(sw_exchange *x);
 
@@ -247,6 +248,7 @@ const sw_route sw_routes[] = {
      .fields = JOB_FIELDS | SW_FIELD_K | SW_FIELD_CORPUS, .finish = finish_search},
     {.path = "/place", .summary = "Where texts are on the map", .is_post = 1, .job = SW_SERVE_EMBED, .use = SW_USE_PLACE,
      .fields = JOB_FIELDS, .finish = finish_places},
+    {.path = "/", .summary = "A page to try it on", .is_open = 1, .is_page = 1, .answer = answer_page, .content_type = "text/html; charset=utf-8"},
     {.path = "/models", .summary = "The models that are served", .answer = answer_models},
     {.path = "/v1/models", .summary = "The models that are served, as OpenAI's API", .answer = answer_models},
     {.path = "/health/live", .summary = "The process runs", .is_open = 1, .answer = answer_live},

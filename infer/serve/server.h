@@ -4,6 +4,7 @@
 #include "infer/serve/batcher.h"
 #include "infer/serve/metrics.h"
 #include "infer/serve/models.h"
+#include "infer/serve/page.h"
 #include "infer/serve/request.h"
 #include "infer/serve/tokens.h"
 
@@ -28,6 +29,7 @@ typedef struct {
   atomic_size_t connections;
   char *openapi;
   size_t openapi_bytes;
+  sw_buffer page_policy;
 } sw_server;
 
 /* 0 where so many bytes more may be held; to be given back. -1: not now. */
@@ -48,6 +50,7 @@ typedef struct {
   /* GET: appends to x->head; sets x->status where it is not 200 */
   int (*answer)(sw_exchange *exchange);
   const char *content_type; /* NULL: application/json */
+  int is_page;              /* sent with the page's policy */
   const char *bytes;        /* of a static asset; `size` of them */
   size_t size;
 } sw_route;
