@@ -26,6 +26,7 @@ static const struct {
     {"eval", "score a checkpoint on labelled data"},
     {"compare", "checkpoints side by side; --gate: is the newer no worse?"},
     {"top", "which skills the tagged postings ask for, by date"},
+    {"report", "what skills rise and fall, maps and more: a page, pictures, tables"},
     {"vectors", "a file of vectors: add rows, delete them, .npy in and out"},
     {"bench", "measure speed"},
     {"devices", "which processors and GPUs can be used, and why others cannot"},

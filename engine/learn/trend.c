@@ -125,7 +125,7 @@ static double gain(const data *d, double b, double *a, double *curve) {
   return score;
 }
 
-/* The likeliest b, by Newton's method within bounds; +-STEEPEST where it has no end. */
+/* The likeliest b, by Newton's method within bounds. */
 static double likeliest(const data *d, double *a) {
   double low = -STEEPEST, high = STEEPEST, b = 0;
   for (int step = 0; step < 200; step++) {
@@ -167,8 +167,10 @@ int sw_trend_fit(const double *count, const double *total, const double *time, i
   if (out->weeks < 3 || !(last > first) || d.named <= 0 || d.named >= d.postings) return 0;
   d.centre = (first + last) / 2, d.span = (last - first) / 2;
   const double flat = log(d.named / (d.postings - d.named)), freedom = out->weeks - 2;
-  double a = flat;
-  const double b = likeliest(&d, &a), best = likelihood(&d, a, b), none = likelihood(&d, flat, 0);
+  double a = flat, b = likeliest(&d, &a), best = likelihood(&d, a, b);
+  const double none = likelihood(&d, flat, 0), steepest = copysign(STEEPEST, b), a_there = level_for(&d, steepest, a);
+  const int endless = likelihood(&d, a_there, steepest) >= best - 1e-9; /* it only gets likelier: weeks before or after some day have none, or all */
+  if (endless) a = a_there, b = steepest, best = likelihood(&d, a, b);
   double pearson = 0;
   for (int i = 0; i < n; i++) {
     const double p = share_at(a + b * time_at(&d, i)), variance = total[i] * p * (1 - p);
@@ -177,7 +179,6 @@ int sw_trend_fit(const double *count, const double *total, const double *time, i
   out->dispersion = pearson / freedom;
   const double phi = fmax(1, out->dispersion), t = sw_student_quantile(1 - level, freedom), least = best - phi * t * t / 2;
   out->p = sw_student_tail(sqrt(fmax(0, 2 * (best - none) / phi)), freedom);
-  const int endless = fabs(b) > STEEPEST - 1;
   out->slope = endless ? copysign(INFINITY, b) : b / d.span;
   out->range.low = (endless && b < 0 ? -INFINITY : edge(&d, b, -STEEPEST, least, a)) / d.span;
   out->range.high = (endless && b > 0 ? INFINITY : edge(&d, b, STEEPEST, least, a)) / d.span;

@@ -102,7 +102,7 @@ static int draw_trends(const report *r, const char *folder) {
   }
   if (!rows) return 0;
   wide = fmin(wide, 2 * reach) * 1.05;
-  const double width = 2 * EDGE + names + 10 + FIELD + 150, height = 2 * EDGE + 96 + (double)shown * 62 + (double)rows * ROW;
+  const double width = 2 * EDGE + names + 10 + FIELD + 150, height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW;
   sw_picture *p;
   if (sw_picture_open(width, height, &p)) return -1;
   double y = EDGE + 10;
@@ -146,11 +146,25 @@ static int draw_trends(const report *r, const char *folder) {
 
 /* --- over time --- */
 
-static int by_p(const void *a, const void *b) {
+static int by_total(const void *a, const void *b) {
   const report_skill *x = *(const report_skill *const *)a, *y = *(const report_skill *const *)b;
-  const double p = x->direction ? x->trend.p : 2, q = y->direction ? y->trend.p : 2;
-  if (p != q) return p < q ? -1 : 1;
   return x->skill->total != y->skill->total ? (x->skill->total < y->skill->total) - (x->skill->total > y->skill->total) : (x > y) - (x < y);
+}
+
+/* Of every layer the surest that rise and fall, in turn; where there are none the most frequent skills. */
+static size_t choose_lines(const report *r, const report_skill **order, const report_skill *lines[LINES]) {
+  size_t count = 0;
+  for (size_t rank = 1; rank <= LINES && count < LINES; rank++)
+    for (size_t l = 0; l < r->counts.layers.count; l++)
+      for (int direction = 1; direction >= -1 && count < LINES; direction -= 2) {
+        const report_skill *best[LINES];
+        if (report_pick(r, (int)l, direction, rank, best) == rank) lines[count++] = best[rank - 1];
+      }
+  if (count) return count;
+  for (size_t i = 0; i < r->num_skills; i++) order[i] = &r->skills[i];
+  if (r->num_skills) qsort(order, r->num_skills, sizeof *order, by_total);
+  for (; count < LINES && count < r->num_skills; count++) lines[count] = order[count];
+  return count;
 }
 
 static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
@@ -193,13 +207,12 @@ static int draw_time(const report *r, const char *folder) {
   double *x = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *x), *y = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *y), most = 0, bars = 0;
   sw_picture *p = NULL;
   int status = order && x && y ? 0 : -1;
-  for (size_t i = 0; i < r->num_skills && !status; i++) order[i] = &r->skills[i];
-  if (!status && r->num_skills) qsort(order, r->num_skills, sizeof *order, by_p);
-  const size_t lines = r->num_skills < LINES ? r->num_skills : LINES;
+  const report_skill *chosen[LINES];
+  const size_t lines = status ? 0 : choose_lines(r, order, chosen);
   for (int w = 0; w < r->num_weeks; w++) {
     bars = fmax(bars, r->postings[w]);
     for (size_t i = 0; i < lines && !status; i++)
-      if (r->postings[w] > 0) most = fmax(most, order[i]->named[w] / r->postings[w]);
+      if (r->postings[w] > 0) most = fmax(most, chosen[i]->named[w] / r->postings[w]);
   }
   if (!status) status = sw_picture_open(2 * EDGE + 50 + WIDE + LEGEND, 2 * EDGE + 60 + HIGH + 20 + BARS + 40, &p);
   if (!status) {
@@ -215,15 +228,15 @@ static int draw_time(const report *r, const char *folder) {
       snprintf(number, sizeof number, "%g %%", 100 * value);
       sw_picture_text(p, small_font, SW_RIGHT, f.left - 6, sw_field_y(&f, value), number);
     }
-    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, order[i], (int)i, x, y);
+    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i, x, y);
     for (size_t i = 0; i < lines && !status; i++) {
       const double at = f.top + 12 + 40 * (double)i;
       sw_picture_line(p, f.left + WIDE + 14, at, f.left + WIDE + 40, at, 2, sw_colour((int)i), 0);
       sw_picture_marker(p, (int)i, f.left + WIDE + 27, at, 5);
-      status = text_fitting(p, font, SW_LEFT, f.left + WIDE + 48, at, order[i]->skill->name, LEGEND - 60);
+      status = text_fitting(p, font, SW_LEFT, f.left + WIDE + 48, at, chosen[i]->skill->name, LEGEND - 60);
       sw_buffer layer = {0};
       if (!status)
-        status = sw_buffer_print(&layer, "%s%s", report_layer_name(r, order[i]->skill->layer), order[i]->direction > 0 ? ", rises" : order[i]->direction < 0 ? ", falls" : "") ||
+        status = sw_buffer_print(&layer, "%s%s", report_layer_name(r, chosen[i]->skill->layer), chosen[i]->direction > 0 ? ", rises" : chosen[i]->direction < 0 ? ", falls" : "") ||
                  text_fitting(p, small_font, SW_LEFT, f.left + WIDE + 48, at + 15, layer.data, LEGEND - 60);
       sw_buffer_close(&layer);
     }
@@ -248,6 +261,12 @@ static int draw_time(const report *r, const char *folder) {
 /* --- the map --- */
 
 static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
+
+/* Colours come again after eight clusters, then as rings. */
+static void draw_point(sw_picture *p, int cluster, double opacity, double x, double y, double radius) {
+  sw_picture_dot(p, sw_colour(cluster), opacity, x, y, radius);
+  if (cluster / SW_COLOURS % 2) sw_picture_dot(p, 0xffffff, 1, x, y, 0.5 * radius);
+}
 
 /* The middle of a cluster's points, by the median of each coordinate: 1 where it has any. */
 static int centre_of(const report *r, int cluster, float *scratch, float centre[2]) {
@@ -283,7 +302,9 @@ static int draw_map(const report *r, const char *folder) {
     const double radius = m->count > 50000 ? 1 : m->count > 5000 ? 1.6 : m->count > 500 ? 3 : 4.5, opacity = m->count > 5000 ? 0.45 : 0.75;
     for (size_t i = 0; i < m->count; i++) {
       const int cluster = r->points[m->id[i]].cluster;
-      sw_picture_dot(p, cluster >= 0 ? sw_colour(cluster) : clusters ? 0xaaaaaa : sw_colour(0), opacity, left + scale * (double)m->at[2 * i], middle - scale * (double)m->at[2 * i + 1], radius);
+      const double x = left + scale * (double)m->at[2 * i], y = middle - scale * (double)m->at[2 * i + 1];
+      if (cluster >= 0 || !clusters) draw_point(p, cluster >= 0 ? cluster : 0, opacity, x, y, radius);
+      else sw_picture_dot(p, 0xaaaaaa, opacity, x, y, radius);
     }
   }
   sw_box taken[MOST_NAMES];
@@ -303,7 +324,7 @@ static int draw_map(const report *r, const char *folder) {
   for (size_t k = 0; k < clusters && k < LEGEND_ROWS && !status; k++) {
     sw_buffer line = {0};
     const double y = EDGE + 50 + 20 * (double)k;
-    sw_picture_dot(p, sw_colour((int)k), 1, EDGE + WIDE + 20, y, 5.5);
+    draw_point(p, (int)k, 1, EDGE + WIDE + 20, y, 5.5);
     status = k == LEGEND_ROWS - 1 && clusters > LEGEND_ROWS ? sw_buffer_print(&line, "and %zu more", clusters - k) : sw_buffer_print(&line, "%s (%llu)", r->clusters.keys[k], (unsigned long long)r->cluster_sizes[k]);
     if (!status) status = text_fitting(p, small_font, SW_LEFT, EDGE + WIDE + 32, y, line.data, LEGEND - 40);
     sw_buffer_close(&line);

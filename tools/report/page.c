@@ -9,7 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 SW_EMBEDDED(report_html);
 SW_EMBEDDED(report_css);
@@ -268,12 +267,9 @@ static int allow(sw_buffer *out, const char *script, size_t bytes) {
 }
 
 static int fill(const report *r, const char *name, size_t bytes, sw_buffer *out) {
-  const char *known[] = {"TITLE", "CSS", "POLICY", "WORDS", "DATA", "PLOTLY", "JS", "MADE"};
+  const char *known[] = {"TITLE", "CSS", "POLICY", "WORDS", "DATA", "PLOTLY", "JS", "VERSION"};
   size_t k = 0;
   while (k < sizeof known / sizeof *known && (strlen(known[k]) != bytes || strncmp(known[k], name, bytes))) k++;
-  char made[64];
-  struct tm utc;
-  const time_t now = time(NULL);
   switch (k) {
   case 0: return escape(out, r->o->title);
   case 1: return sw_buffer_append(out, report_css, report_css_size);
@@ -282,9 +278,7 @@ static int fill(const report *r, const char *name, size_t bytes, sw_buffer *out)
   case 4: return write_data(r, out);
   case 5: return sw_buffer_append(out, report_plotly, report_plotly_size);
   case 6: return sw_buffer_append(out, report_js, report_js_size);
-  case 7:
-    strftime(made, sizeof made, "%Y-%m-%d %H:%M UTC", gmtime_r(&now, &utc));
-    return sw_buffer_print(out, "skillwatch %s, %s", SW_VERSION, made);
+  case 7: return put(out, "skillwatch " SW_VERSION);
   }
   return sw_fail("the page's template has no place '%.*s'", (int)bytes, name);
 }

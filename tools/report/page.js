@@ -21,13 +21,12 @@
   function style(more) {
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--fine"), automargin: true };
     const layout = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--text"), family: "system-ui, DejaVu Sans, sans-serif", size: 13 },
-                     margin: { l: 60, r: 20, t: 20, b: 50 }, hoverlabel: { align: "left" }, legend: { orientation: "h", y: -0.15 }, ...more };
+                     margin: { l: 60, r: 20, t: 20, b: 50 }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--fine"), activecolor: css("--accent") }, legend: { orientation: "h", y: -0.15 }, ...more };
     layout.xaxis = { ...axis, ...(more.xaxis || {}) };
     layout.yaxis = { ...axis, ...(more.yaxis || {}) };
     return layout;
   }
-  const OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud", "lasso2d", "select2d"] };
-  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), OPTIONS);
+  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   const show = (id, title) => { $(id).hidden = false; const a = make("a", title, $("nav")); a.href = "#" + id; };
   const keep = f => { drawn.push(f); f(); };
   show("words", "In short");
@@ -115,7 +114,7 @@
   }
   if (data.skills.length && data.weeks.length) {
     show("time", "Skills over time");
-    const best = data.skills.filter(s => s.d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 5);
+    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)];
     for (const s of best.length ? best : [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
     choose($("table-layer"), fillTable);
     $("table-layer").value = (layers.find(l => best[0] && best[0].l === l.i) || layers[0]).i;
@@ -151,9 +150,9 @@
   }
   const hovers = [];
   const hoverOf = p => hovers[p] ?? (hovers[p] = hover(p));
-  const show3 = (flat, n) => { // a cluster's name may not lie on another's: the largest come first, others move a little or go
+  const apart = names => { // a cluster's name may not lie on another's: the largest come first, others move a little or go
     const chart = $("map-chart"), layout = chart._fullLayout, taken = [], out = [];
-    for (const [x, y, text] of flat) {
+    for (const [x, y, text] of names) {
       const px = layout.xaxis.d2p(x), py = layout.yaxis.d2p(y), w = 7.2 * Array.from(text).length + 10, h = 20;
       for (const [dx, dy] of [[0, 0], [0, -22], [0, 22], [0, -44], [0, 44], [w / 2, 0], [-w / 2, 0], [w / 2, 22], [-w / 2, -22]]) {
         const box = [px + dx - w / 2, py + dy - h / 2, px + dx + w / 2, py + dy + h / 2];
@@ -198,7 +197,7 @@
     if (groups.has(-1) || !many) traces.push(trace(groups.get(-1) || [], many ? "no cluster" : "points", { color: many ? "#999999" : colour(0), size, opacity: matches ? 0.25 : 0.75 }));
     if (found.length) traces.push(trace(found, "found", { color: css("--text"), size: size + 5, symbol: dims === 3 ? "diamond-open" : "circle-open", line: { width: 2, color: css("--text") }, opacity: 1 }));
     const bare = { showgrid: false, zeroline: false, showticklabels: false, title: { text: "" } }, room = data.clusters.length > 0;
-    const layout = { uirevision: "map" + dims, showlegend: room, legend: { orientation: "v", x: 1.01, y: 1, itemsizing: "constant" }, margin: { l: 10, r: 10, t: 10, b: 10 }, hovermode: "closest" };
+    const layout = { uirevision: "map" + dims, showlegend: room, legend: { orientation: "v", x: 1.01, y: 1, itemsizing: "constant" }, margin: { l: 10, r: 10, t: 40, b: 10 }, hovermode: "closest" };
     if (dims === 2) layout.xaxis = { ...bare }, layout.yaxis = { ...bare, scaleanchor: "x" }, layout.dragmode = "pan";
     else { const axis = { showticklabels: false, title: { text: "" }, gridcolor: css("--line"), zeroline: false, showbackground: false, showspikes: false }; layout.scene = { xaxis: axis, yaxis: axis, zaxis: axis, uirevision: "map3" }; }
     const chart = $("map-chart");
@@ -219,7 +218,7 @@
   function nameClusters() {
     if (mapDims !== 2) return;
     const at = centresOf(2), named = data.clusters.map((c, i) => at[i] && [at[i][0], at[i][1], short(c[0], 30)]).filter(Boolean), layout = $("map-chart")._fullLayout;
-    const notes = show3(named, named.length);
+    const notes = apart(named);
     if (marked >= 0) { const m = maps[2], i = m.id.indexOf(marked); if (i >= 0) notes.push({ x: m.at[2 * i], y: m.at[2 * i + 1], text: plain(short(points.title[marked], 50)), arrowcolor: css("--text"), bgcolor: css("--back"), bordercolor: css("--text"), borderpad: 3 }); }
     if (layout) Plotly.relayout("map-chart", { annotations: notes });
   }
@@ -316,7 +315,7 @@
     if (data.labels.length) keep(() => draw("label-chart", [
       { type: "bar", name: "labelled sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
       ...(cost ? [{ type: "scatter", mode: "markers+lines", name: "cost, by the week of the bill", x: data.labels.filter(l => l[5]).map(l => l[0]), y: data.labels.filter(l => l[5]).map(l => l[5]), yaxis: "y2", line: { color: colour(1) }, marker: { size: 9, symbol: "diamond" } }] : [])],
-      { height: 380, showlegend: true, xaxis: { type: "date" }, yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
+      { height: 380, showlegend: true, xaxis: { type: "date" }, yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
     else $("label-chart").remove();
   }
 
