@@ -201,9 +201,9 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and sorted(os.listdir(at("map only"))) == ["index.html", "map.csv", "map.png"], f"a map only: {done.stderr}")
     # linked skills count once, under their taxonomy's name
     linked = [json.dumps({"id": str(i), "date": "2026-01-05", "spans": [{"text": t, "layer": "k", "skill": {"id": "1", "label": "Python", "reason": "exact", "score": 1}} for t in ("python", "Python 3")]
-                          + [{"text": "SQL skills", "layer": "k", "skill": None}, {"text": "sql", "layer": "k", "skill": None}]}) for i in range(12)]
+                          + [{"text": "Java Script", "layer": "k", "skill": None}, {"text": "javascript", "layer": "k", "skill": None}]}) for i in range(12)]
     done = report("--tags", write("linked.jsonl", *linked), "-o", at("linked"))
-    check({r["skill"]: r["postings"] for r in rows(at("linked"), "skills.csv")} == {"Python": "12", "SQL skills": "12"} and "24 of 48 tagged spans" in open(at("linked/index.html")).read(), "linked")
+    check({r["skill"]: r["postings"] for r in rows(at("linked"), "skills.csv")} == {"Python": "12", "Java Script": "12"} and "24 of 48 tagged spans" in open(at("linked/index.html")).read(), "linked")
     # what cannot be used
     check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
     check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))
