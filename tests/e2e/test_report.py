@@ -4,9 +4,10 @@ import csv, datetime, glob, json, math, os, re, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from browser import Browser
-from tiny import SAMPLES, Checks, program
+from tiny import SAMPLES, Checks, program, spare_fontconfig
 
 check = Checks()
+suppressions = spare_fontconfig()
 HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked=1"><!-- '&amp; {{DATA}}"""
 SKILLS = {"knowledge": ["Python", "SQL", "Rust", "Excel", "welding", "nursing", "Kubernetes", "machine learning", "English", "German"],
           "skill": ["communicate", "lead", "plan", "teach", "repair", "sell", "support", "analyse"]}
