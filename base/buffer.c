@@ -1,6 +1,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,4 +62,14 @@ char *sw_buffer_take(sw_buffer *buffer) {
   buffer->data = NULL;
   buffer->size = buffer->capacity = 0;
   return data;
+}
+
+int sw_buffer_base64(sw_buffer *buffer, const void *data, size_t bytes) {
+  enum { PIECE = 3 << 20 }; /* a multiple of three, so that the pieces join */
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    const size_t piece = bytes - at < PIECE ? bytes - at : PIECE;
+    if (sw_buffer_reserve(buffer, piece / 3 * 4 + 8)) return -1;
+    buffer->size += (size_t)EVP_EncodeBlock((unsigned char *)buffer->data + buffer->size, (const unsigned char *)data + at, (int)piece);
+  }
+  return 0;
 }

@@ -13,6 +13,8 @@ typedef struct {
 int sw_buffer_reserve(sw_buffer *buffer, size_t extra);
 int sw_buffer_append(sw_buffer *buffer, const void *data, size_t bytes);
 int sw_buffer_print(sw_buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Appends the bytes as base64 (RFC 4648, with padding). */
+int sw_buffer_base64(sw_buffer *buffer, const void *data, size_t bytes);
 /* Empties the buffer and keeps its memory. */
 void sw_buffer_clear(sw_buffer *buffer);
 void sw_buffer_close(sw_buffer *buffer);

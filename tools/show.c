@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "engine/model/lda.h"
+#include "engine/store/family.h"
 #include "engine/store/json.h"
 
 #include <stdio.h>
@@ -209,73 +210,10 @@ static void show_training(const sw_checkpoint *c) {
 
 /* --- families --- */
 
-/* A checkpoint or an ancestor of one. */
-typedef struct {
-  json_t *entry; /* as sw_checkpoint_entry makes it; with "paths" for those that were asked for */
-  int parent;    /* its index; -1: none is known */
-} member;
-
-typedef struct {
-  int count;
-  member *members; /* parents before children */
-} family;
-
-/* The index of the entry's checkpoint, which becomes a member where it is none yet; -1 on failure. */
-static int join(family *f, json_t *entry, int parent) {
-  const char *hash = json_string_value(key(entry, "content_sha256", "sha256"));
-  for (int i = 0; i < f->count && hash; i++)
-    if (!strcmp(text_of(f->members[i].entry, "content_sha256", ""), hash)) return i;
-  member *members = sw_realloc_array(f->members, (unsigned long)f->count + 1, sizeof *members);
-  if (!members) return -1;
-  f->members = members;
-  json_t *copy = json_copy(entry);
-  /* files of version 0.1.0 do not say who an ancestor's parent is: the one before it */
-  const char *parent_hash = parent < 0 ? "" : text_of(f->members[parent].entry, "content_sha256", "");
-  if (!copy || json_object_set_new(copy, "content_sha256", json_string(hash ? hash : "?")) ||
-      json_object_set_new(copy, "parent_sha256", json_string(parent_hash))) {
-    json_decref(copy);
-    return sw_fail("out of memory");
-  }
-  members[f->count] = (member){copy, parent};
-  return f->count++;
-}
-
-static int add_family(family *f, const sw_checkpoint *c, const char *path) {
-  size_t i;
-  json_t *ancestor, *entry = sw_checkpoint_entry(c);
-  int at = -1;
-  if (!entry) return -1;
-  json_array_foreach(c->lineage, i, ancestor) {
-    at = join(f, ancestor, at);
-    if (at < 0) break;
-  }
-  if (i == json_array_size(c->lineage)) at = join(f, entry, at);
-  json_decref(entry);
-  if (at < 0) return -1;
-  json_t *paths = json_object_get(f->members[at].entry, "paths");
-  if (!paths && !json_object_set_new(f->members[at].entry, "paths", json_array())) paths = json_object_get(f->members[at].entry, "paths");
-  return json_array_append_new(paths, json_string(path)) ? sw_fail("out of memory") : 0;
-}
-
-static void close_family(family *f) {
-  for (int i = 0; i < f->count; i++) json_decref(f->members[i].entry);
-  free(f->members);
-}
-
-/* The first two of the numbers that people judge by. */
 static void print_scores(const json_t *metrics) {
-  static const struct {
-    const char *name, *title;
-  } scores[] = {{"f1", "F1"}, {"accuracy", "accuracy"}, {"accuracy@1", "accuracy@1"}, {"mrr", "MRR"}, {"spearman", "Spearman"}, {"perplexity", "perplexity"}, {"loss", "loss"}};
-  const json_t *micro = json_object_get(metrics, "micro");
-  int left = 2;
-  for (size_t i = 0; i < sizeof scores / sizeof *scores && left; i++) {
-    const json_t *value = json_object_get(metrics, scores[i].name);
-    if (!json_is_number(value)) value = json_object_get(micro, scores[i].name);
-    if (!json_is_number(value)) continue;
-    printf("  %s %.4f", scores[i].title, json_number_value(value));
-    left--;
-  }
+  sw_family_score scores[SW_FAMILY_SCORES];
+  const int count = sw_family_scores(metrics, scores);
+  for (int i = 0; i < count; i++) printf("  %s %.4f", scores[i].name, scores[i].value);
 }
 
 static void print_member(const json_t *entry) {
@@ -296,7 +234,7 @@ static void print_member(const json_t *entry) {
 }
 
 /* A line each; an only child stands below its parent, several are set in. */
-static void draw(const family *f, int at, const char *lead, const char *margin) {
+static void draw(const sw_family *f, int at, const char *lead, const char *margin) {
   for (;; lead = margin) {
     int children = 0, child = -1;
     printf("%s", lead);
@@ -323,7 +261,7 @@ static void draw(const family *f, int at, const char *lead, const char *margin) 
   }
 }
 
-static int show_family(const family *f, int as_json) {
+static int show_family(const sw_family *f, int as_json) {
   if (!as_json) {
     for (int i = 0; i < f->count; i++)
       if (f->members[i].parent < 0) draw(f, i, "", "");
@@ -430,7 +368,7 @@ static int body(int argc, char **argv) {
     sw_list_close(&operands);
     return status > 0 ? SW_EXIT_DONE : sw_exit_message(SW_EXIT_USAGE);
   }
-  family relatives = {0};
+  sw_family relatives = {0};
   for (int i = 0; i < operands.count; i++) {
     sw_checkpoint c;
     struct stat info;
@@ -441,7 +379,7 @@ static int body(int argc, char **argv) {
     }
     if (i && !as_json && !lineage) putchar('\n');
     if (lineage) {
-      if (add_family(&relatives, &c, path)) status = sw_exit_message(SW_EXIT_FAILED);
+      if (sw_family_add(&relatives, &c, path)) status = sw_exit_message(SW_EXIT_FAILED);
     } else if (as_json) {
       if (show_json(&c, path, (long long)info.st_size)) status = sw_exit_message(SW_EXIT_FAILED);
     } else {
@@ -450,7 +388,7 @@ static int body(int argc, char **argv) {
     sw_checkpoint_close(&c);
   }
   if (lineage && show_family(&relatives, as_json)) status = sw_exit_message(SW_EXIT_FAILED);
-  close_family(&relatives);
+  sw_family_close(&relatives);
   sw_list_close(&operands);
   return status;
 }

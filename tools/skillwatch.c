@@ -29,6 +29,7 @@ static const struct {
     {"cycle", "the whole week: fetch, label, train, compare, promote, tag, embed, map, cluster, as one safe command"},
     {"rollback", "back to an earlier promoted checkpoint"},
     {"top", "which skills the tagged postings ask for, by date"},
+    {"report", "what skills rise and fall, maps and more: a page, pictures, tables"},
     {"vectors", "a file of vectors: add rows, delete them, .npy in and out"},
     {"bench", "measure speed"},
     {"devices", "which processors and GPUs can be used, and why others cannot"},

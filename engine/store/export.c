@@ -1,14 +1,12 @@
 /* A checkpoint as a folder that transformers and sentence-transformers load. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/folder.h"
 #include "engine/store/encoder.h"
 #include "engine/store/huggingface.h"
 #include "engine/store/json.h"
 #include "engine/store/safetensors.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -307,30 +305,6 @@ int sw_export_head(const sw_checkpoint *c, const char *name, const sw_head **out
   return status;
 }
 
-static int is_empty_folder(const char *folder) {
-  DIR *dir = opendir(folder);
-  int entries = 0;
-  for (struct dirent *entry; dir && (entry = readdir(dir));)
-    entries += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
-  if (dir) closedir(dir);
-  return dir && !entries;
-}
-
-/* The first entry that no export writes; "" where there is none. What --force replaces must be a former export, not somebody's folder. */
-static void find_stranger(const char *folder, char name[256]) {
-  static const char *const ours[] = {".", "..", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json",
-                                     "special_tokens_map.json", "model.safetensors", "modules.json", "sentence_bert_config.json",
-                                     "config_sentence_transformers.json", "1_Pooling", "2_Normalize"};
-  DIR *dir = opendir(folder);
-  name[0] = 0;
-  for (struct dirent *entry; dir && !name[0] && (entry = readdir(dir));) {
-    size_t i = 0;
-    while (i < sizeof ours / sizeof *ours && strcmp(entry->d_name, ours[i])) i++;
-    if (i == sizeof ours / sizeof *ours) snprintf(name, 256, "%s", entry->d_name);
-  }
-  if (dir) closedir(dir);
-}
-
 static int write_all(const sw_checkpoint *c, const sw_head *head, const char *folder) {
   return write_config(c, head, folder) || write_tokenizer_config(c, folder) || write_tokenizer_json(c, folder) ||
                  write_vocab(c, folder) || write_sentence_files(c, folder) || write_weights(c, head, folder)
@@ -338,57 +312,15 @@ static int write_all(const sw_checkpoint *c, const sw_head *head, const char *fo
              : 0;
 }
 
-/* Puts `temporary` where `folder` is; an older folder of that name is moved away first and removed when the new one is
- * in its place. */
-static int publish(const char *temporary, const char *folder) {
-  char *old = NULL;
-  int status = -1;
-  if (rmdir(folder) == 0 || errno == ENOENT) { /* absent or empty */
-    status = rename(temporary, folder);
-  } else if ((old = sw_temporary_path(folder)) && rename(folder, old) == 0) {
-    status = rename(temporary, folder);
-    if (status) {
-      int saved = errno;
-      if (rename(old, folder)) status = -2;
-      errno = saved;
-    } else {
-      sw_remove_folder(old);
-    }
-  }
-  if (status == -2)
-    sw_fail("cannot put the new folder at %s: %s; the former one is now %s", folder, strerror(errno), old);
-  else if (status)
-    sw_fail("cannot write %s: %s", folder, strerror(errno));
-  free(old);
-  return status ? -1 : 0;
-}
-
-int sw_export_folder(const sw_checkpoint *c, const sw_head *head, const char *folder_as_given, int force) {
+int sw_export_folder(const sw_checkpoint *c, const sw_head *head, const char *folder, int force) {
+  static const char *const ours[] = {"config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "model.safetensors",
+                                     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling", "2_Normalize", NULL};
   if (!sw_encoder_is_known(c->config))
     return sw_fail("only BERT and DistilBERT checkpoints can be exported, this one is of kind %s", c->kind);
   if (!c->vocab_size) return sw_fail("the checkpoint holds no vocabulary, so transformers could not use it");
-  char *folder = sw_strdup(folder_as_given), *temporary = NULL;
-  if (!folder) return -1;
-  for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/';) folder[--n] = 0;
-  int status = -1;
-  char stranger[256];
-  find_stranger(folder, stranger);
-  if (sw_exists(folder) && !sw_is_folder(folder))
-    sw_fail("cannot write the folder %s: a file of that name exists", folder);
-  else if (sw_exists(folder) && !is_empty_folder(folder) && !force)
-    sw_fail("the folder %s exists and is not empty; choose another, or replace it with --force", folder);
-  else if (stranger[0])
-    sw_fail("the folder %s holds %s, which no export wrote: it is not replaced, choose another", folder, stranger);
-  else if ((temporary = sw_temporary_path(folder)) && mkdir(temporary, 0777))
-    sw_fail("cannot write the folder %s: %s", folder, strerror(errno));
-  else if (temporary) {
-    int descriptor = open(temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    sw_temporary_lock(descriptor);
-    status = write_all(c, head, temporary) || publish(temporary, folder) ? -1 : 0;
-    if (status) sw_remove_folder(temporary);
-    if (descriptor >= 0) close(descriptor);
-  }
-  free(temporary);
-  free(folder);
-  return status;
+  sw_output_folder out;
+  if (sw_output_folder_open(&out, folder, ours, "export", force)) return -1;
+  if (!write_all(c, head, out.temporary)) return sw_output_folder_commit(&out);
+  sw_output_folder_abandon(&out);
+  return -1;
 }

@@ -271,12 +271,6 @@ static int prepare(push *p) {
              : found;
 }
 
-static int append_base64(sw_buffer *b, const void *data, size_t bytes) {
-  if (bytes > MAX_REGULAR || sw_buffer_reserve(b, bytes / 3 * 4 + 8)) return -1;
-  b->size += (size_t)EVP_EncodeBlock((unsigned char *)b->data + b->size, data, (int)bytes);
-  return 0;
-}
-
 /* SHA-1 of "blob <bytes>\0" and the content. */
 static int git_name(const char *data, size_t bytes, char hex[41]) {
   unsigned char digest[EVP_MAX_MD_SIZE];
@@ -297,7 +291,7 @@ static json_t *describe(const file *f) {
   FILE *input = fopen(f->path, "rbe");
   const size_t got = input ? fread(begin, 1, sizeof begin, input) : 0;
   if (input) fclose(input);
-  json_t *row = input && !append_base64(&sample, begin, got)
+  json_t *row = input && !sw_buffer_base64(&sample, begin, got)
                     ? json_pack("{s:s, s:s, s:I}", "path", f->name, "sample", sample.data ? sample.data : "", "size",
                                 (json_int_t)f->bytes)
                     : NULL;
@@ -731,7 +725,7 @@ static int add_line(sw_buffer *b, const char *key, json_t *value) {
 static int add_content(sw_buffer *b, const file *f) {
   sw_buffer content = {0}, base64 = {0};
   int status = sw_file_read(f->path, MAX_REGULAR, &content) ||
-               append_base64(&base64, content.data ? content.data : "", content.size) ||
+               sw_buffer_base64(&base64, content.data ? content.data : "", content.size) ||
                add_line(b, "file",
                         json_pack("{s:s, s:s, s:s}", "path", f->name, "encoding", "base64", "content",
                                   base64.data ? base64.data : ""));

@@ -3,15 +3,12 @@ the same in every run, bad input gets one line."""
 import json, os, random, struct, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from tiny import SAMPLES, Checks, program, samples_base
+from tiny import SAMPLES, Checks, program, samples_base, spare_fontconfig
 
 import numpy as np
 
 check = Checks()
-# fontconfig, which cairo finds its fonts with, keeps patterns where the leak checker of a sanitizer build does not see them
-suppressions = tempfile.NamedTemporaryFile("w", suffix=".txt")
-print("leak:libfontconfig", file=suppressions, flush=True)
-os.environ["LSAN_OPTIONS"] = f"suppressions={suppressions.name}:print_suppressions=0"
+suppressions = spare_fontconfig()
 
 
 def compare(*args, **options): return program("compare", *args, "--no-speed", "-q", **options)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The statistics of skillwatch compare against scipy, numpy and plain Python: McNemar's exact test, calibration error, bootstrap sums on the
-same draws (with a Philox of its own), intervals and p-values, CKA and cosines; and the same bits for any number of threads."""
+same draws (with a Philox of its own), intervals and p-values, CKA and cosines, trends of shares with their tests, intervals and rates; and the same bits for any number of threads."""
 import json, math, os, subprocess, sys
 
 TOOL = os.path.join(os.environ.get("SW_TESTS_BIN", "."), "tool-statistics")
 try:
     import numpy as np
-    from scipy.stats import binomtest
+    from scipy.optimize import brentq
+    from scipy.special import expit, xlogy
+    from scipy.stats import binomtest, f as f_distribution, false_discovery_control, t as student
 except ImportError as e:
     print(f"skipped: {e}; set SW_PYTHON to a Python that has scipy")
     sys.exit(77)
@@ -118,10 +120,74 @@ def drift(rng):
     check(json.loads(ask({"cka": flat})[0])[0] == 0, "equal rows: 0")
 
 
+def trends(rng):
+    """Against iteratively reweighted least squares in plain numpy, which is how R's glm and statsmodels fit it, and scipy's distributions."""
+    def deviance(y, n, p): return 2 * float((xlogy(y, y / n) - xlogy(y, p) + xlogy(n - y, (n - y) / n) - xlogy(n - y, 1 - p)).sum())
+    def best_level(y, n, t, b): return brentq(lambda a: float((n * expit(a + b * t)).sum() - y.sum()), -60 - 200 * abs(b), 60 + 200 * abs(b), xtol=1e-14)
+    cases = []
+    for weeks in (3, 4, 8, 13, 52):
+        for slope, scatter, low in ((0, 0, -1), (0.1, 0, -2), (-0.2, 0.5, 0), (0.02, 1, -3), (0.3, 0, -4)):
+            t = np.sort(rng.choice(60, weeks, replace=False)).astype(float)
+            n = rng.integers(1, 200, weeks)
+            p = expit(low + slope * (t - t.mean()) / 3 + scatter * rng.standard_normal(weeks))
+            y = rng.binomial(n, p)
+            if 0 < y.sum() < n.sum(): cases.append((y, n, t))
+    fitted = 0
+    for (y, n, t), line in zip(cases, ask(*({"trend": {"count": y.tolist(), "total": n.tolist(), "time": t.tolist()}, "level": 0.95} for y, n, t in cases))):
+        weeks, slope, low, high, p, phi, first, last = json.loads(line)
+        x, beta = np.c_[np.ones(len(t)), t - t.mean()], np.array([np.log(y.sum() / (n.sum() - y.sum())), 0.0])
+        separated = True
+        for _ in range(100):
+            mu = expit(x @ beta)
+            w = n * mu * (1 - mu)
+            information = x.T @ (x * w[:, None])
+            if np.linalg.cond(information) > 1e12: break  # the weeks are separated: below
+            beta = beta + np.linalg.solve(information, x.T @ (y - n * mu))
+        else: separated = False
+        if separated: continue
+        fitted += 1
+        mu, freedom = expit(x @ beta), len(t) - 2
+        wanted_phi = float(((y - n * mu) ** 2 / (n * mu * (1 - mu))).sum() / freedom)
+        used, least = max(1, wanted_phi), deviance(y, n, mu)
+        near(slope, beta[1], 1e-7 + 1e-10 / max(abs(beta[1]), 1e-9), f"slope, {len(t)} weeks")
+        check(abs(phi - wanted_phi) <= 1e-6 * max(wanted_phi, 1e-3), f"dispersion {phi}, wanted {wanted_phi}")
+        near(first, mu[0], 1e-7, "first share"), near(last, mu[-1], 1e-7, "last share")
+        statistic = max(0, (deviance(y, n, np.full(len(t), y.sum() / n.sum())) - least) / used)
+        check(abs(p - f_distribution.sf(statistic, 1, freedom)) <= 1e-6 * max(p, 1e-12) + 1e-9, f"p {p}, scipy {f_distribution.sf(statistic, 1, freedom)}")
+        check(weeks == len(t), "weeks")
+        limit = least + used * f_distribution.ppf(0.95, 1, freedom)
+        for end in (low, high):  # on the interval's ends the test is just passed
+            if end is not None:
+                a = best_level(y, n, t - t.mean(), end)
+                check(abs(deviance(y, n, expit(a + end * (t - t.mean()))) - limit) < 1e-5 * max(1, limit), f"interval's end {end}: {deviance(y, n, expit(a + end * (t - t.mean())))}, wanted {limit}")
+        check((low is None or low < slope) and (high is None or high > slope), "the interval holds the slope")
+        check((p < 0.05) == ((low is not None and low > 0) or (high is not None and high < 0)), f"interval {low}..{high} and p {p} say the same")
+    check(fitted >= 15, f"{fitted} trends fitted")
+    one = lambda count, total, level=0.95: json.loads(ask({"trend": {"count": count, "total": total, "time": list(range(len(count)))}, "level": level})[0])
+    late = one([0, 0, 0, 9], [10, 10, 10, 10])
+    check(late[1] is None and late[2] > 0 and late[3] is None and late[4] < 0.05, f"named in the last week only: it rises, without a bound: {late}")
+    early = one([9, 0, 0, 0], [10, 10, 10, 10])
+    check(early[1] is None and early[2] is None and abs(early[3] + late[2]) < 1e-9 and abs(early[4] - late[4]) < 1e-12, f"the mirror image: {early}")
+    check(one([0, 0, 0], [5, 5, 5]) is None and one([5, 5, 5], [5, 5, 5]) is None, "in none or in all: no trend")
+    check(one([1, 2], [5, 5]) is None and one([1, 0, 2, 0], [5, 0, 5, 0]) is None, "two weeks: no trend")
+    check(one([1, 0, 2, 3], [5, 0, 5, 5])[0] == 3, "weeks without postings do not count")
+    for count, total, level in ((0, 10, 0.95), (10, 10, 0.95), (3, 10, 0.95), (1, 1, 0.9), (500, 20000, 0.99), (0, 0, 0.95)):
+        got = json.loads(ask({"wilson": [count, total, level]})[0])
+        wanted = binomtest(count, total).proportion_ci(level, "wilson") if total else (0, 1)
+        check(np.allclose(got, wanted, atol=1e-12), f"Wilson {count} of {total}: {got}, scipy {tuple(wanted)}")
+    for x in (0.0, 1e-3, 0.5, 1.0, 2.0, 5.0, 40.0, 1e4):
+        for freedom in (1, 2, 3, 6, 30, 1000):
+            tail, back = json.loads(ask({"student": [x, freedom]})[0])
+            near(tail, 2 * student.sf(x, freedom), 1e-9, f"Student's tail of {x}, {freedom}")
+            if 0 < tail < 1: near(back, x, 1e-6, f"and back: {x}, {freedom}")
+    for p in (rng.random(50) ** 3, np.array([0.04]), np.array([0.01, 0.01, 1, 0.5]), np.zeros(3)):
+        check(np.allclose(json.loads(ask({"discovery": p.tolist()})[0]), false_discovery_control(p), atol=1e-15), f"false discovery rates of {len(p)}")
+
+
 def main():
     seed = int(os.environ.get("SW_TEST_SEED", "20261122"))
     rng = np.random.default_rng(seed)
-    for part in (mcnemar, calibration, bootstrap, drift): part(rng)
+    for part in (mcnemar, calibration, bootstrap, drift, trends): part(rng)
     print(f"seed {seed}: {checks} checks, {failures} failed")
     sys.exit(1 if failures or checks < 100 else 0)
 

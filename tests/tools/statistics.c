@@ -4,14 +4,19 @@
  *   {"calibration": [[probability, right], ...]}
  *   {"bootstrap": {"counts": [[...], ...], "resamples", "seed", "stream", "threads"}}   the sums
  *   {"interval": [values], "level"}   [low, high, p]
+ *   {"trend": {"count", "total", "time"}, "level"}   [weeks, slope, low, high, p, dispersion, first, last], null for no bound; or null
+ *   {"wilson": [count, total, level]}   {"student": [t, freedom]}   [tail, the t of that tail]
+ *   {"discovery": [p]}   q
  *   {"cka": {"x": [[...], ...], "y", "threads"}}   [cka, cosine of the first rows or null] */
 #include "base/error.h"
 #include "base/options.h"
 #include "engine/learn/calibration.h"
 #include "engine/learn/drift.h"
 #include "engine/learn/significance.h"
+#include "engine/learn/trend.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -83,6 +88,37 @@ static json_t *cka(const json_t *request) {
   return out;
 }
 
+static double *list_of(const json_t *list) {
+  double *out = sw_alloc_array(json_array_size(list) + 1, sizeof *out);
+  for (size_t i = 0; out && i < json_array_size(list); i++) out[i] = at(list, i);
+  return out;
+}
+
+static json_t *or_null(double x) {
+  return isfinite(x) ? json_real(x) : json_null();
+}
+
+static json_t *trend(const json_t *request, double level) {
+  const json_t *list = json_object_get(request, "count");
+  double *count = list_of(list), *total = list_of(json_object_get(request, "total")), *time = list_of(json_object_get(request, "time"));
+  sw_trend t;
+  json_t *out = json_null();
+  if (count && total && time && sw_trend_fit(count, total, time, (int)json_array_size(list), level, &t))
+    out = json_pack("[i,o,o,o,f,f,f,f]", t.weeks, or_null(t.slope), or_null(t.range.low), or_null(t.range.high), t.p, t.dispersion, t.first, t.last);
+  free(count), free(total), free(time);
+  return out;
+}
+
+static json_t *discovery(const json_t *list) {
+  const size_t count = json_array_size(list);
+  double *p = list_of(list);
+  if (!p || sw_false_discovery(p, count, p)) return NULL;
+  json_t *out = json_array();
+  for (size_t i = 0; i < count; i++) json_array_append_new(out, json_real(p[i]));
+  free(p);
+  return out;
+}
+
 static json_t *answer(const json_t *request) {
   const json_t *value;
   if ((value = json_object_get(request, "mcnemar")))
@@ -91,6 +127,16 @@ static json_t *answer(const json_t *request) {
   if ((value = json_object_get(request, "bootstrap"))) return bootstrap(value);
   if ((value = json_object_get(request, "interval"))) return interval(value, number(request, "level"));
   if ((value = json_object_get(request, "cka"))) return cka(value);
+  if ((value = json_object_get(request, "trend"))) return trend(value, number(request, "level"));
+  if ((value = json_object_get(request, "wilson"))) {
+    const sw_interval range = sw_wilson(at(value, 0), at(value, 1), at(value, 2));
+    return json_pack("[f,f]", range.low, range.high);
+  }
+  if ((value = json_object_get(request, "student"))) {
+    const double tail = sw_student_tail(at(value, 0), at(value, 1));
+    return json_pack("[f,f]", tail, sw_student_quantile(tail, at(value, 1)));
+  }
+  if ((value = json_object_get(request, "discovery"))) return discovery(value);
   sw_fail("an unknown request");
   return NULL;
 }

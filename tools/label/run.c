@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int sw_label_is_picked(const sw_label_options *o, uint64_t number) {
@@ -311,11 +312,16 @@ static void tell_labels(const sw_label_run *r) {
 }
 
 static int tell_json(const sw_label_run *r) {
+  char date[16];
+  struct tm utc;
+  const time_t now = time(NULL);
+  strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&now, &utc)); /* of the bill: skillwatch report draws costs by week */
   json_t *all = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f}", "sentences", (json_int_t)r->sentences, "questions", (json_int_t)r->to_ask, "labelled",
                           (json_int_t)r->labelled, "set_aside", (json_int_t)r->unlabelled, "rejected", (json_int_t)r->rows_rejected, "spans", (json_int_t)r->spans, "dropped",
                           (json_int_t)r->dropped, "requests", (json_int_t)r->asked.requests, "retries", (json_int_t)r->asked.retries, "answers",
                           (json_int_t)r->book.answered, "cached", (json_int_t)r->book.cached, "tokens_in", (json_int_t)r->book.tokens_in, "tokens_out",
                           (json_int_t)r->book.tokens_out, "cost", spent(r));
+  if (all) json_object_set_new(all, "date", json_string(date));
   if (all && r->o->dry_run) {
     json_object_set_new(all, "expected_tokens_in", json_real(r->tokens_in));
     json_object_set_new(all, "expected_tokens_out", json_real(r->tokens_out));

@@ -163,7 +163,48 @@ void sw_picture_text_upwards(sw_picture *p, sw_font font, sw_align align, double
   text(p, font, align, x, y, -M_PI / 2, words);
 }
 
+void sw_picture_text_rimmed(sw_picture *p, sw_font font, sw_align align, double x, double y, const char *words) {
+  const sw_font rim = {font.size, font.bold, 0xffffff};
+  for (int i = 0; i < 16; i++) text(p, rim, align, x + 1.6 * cos(i * M_PI / 8), y + 1.6 * sin(i * M_PI / 8), 0, words);
+  text(p, font, align, x, y, 0, words);
+}
+
 /* --- shapes --- */
+
+static void set_opacity(cairo_t *c, int colour, double opacity) {
+  cairo_set_source_rgba(c, (colour >> 16 & 255) / 255.0, (colour >> 8 & 255) / 255.0, (colour & 255) / 255.0, opacity);
+}
+
+void sw_picture_dot(sw_picture *p, int colour, double opacity, double x, double y, double radius) {
+  set_opacity(p->cairo, colour, opacity);
+  cairo_new_path(p->cairo);
+  cairo_arc(p->cairo, x, y, radius, 0, 2 * M_PI);
+  cairo_fill(p->cairo);
+}
+
+void sw_picture_area(sw_picture *p, int colour, double opacity, const double *x, const double *y, size_t count) {
+  set_opacity(p->cairo, colour, opacity);
+  cairo_new_path(p->cairo);
+  for (size_t i = 0; i < count; i++) cairo_line_to(p->cairo, x[i], y[i]);
+  cairo_close_path(p->cairo);
+  cairo_fill(p->cairo);
+}
+
+int sw_box_place(sw_box field, const sw_box *taken, size_t count, double x, double y, double width, double height, sw_box *out) {
+  enum { RINGS = 12, TURNS = 16 };
+  for (int ring = 0; ring <= RINGS; ring++)
+    for (int turn = 0; turn < (ring ? TURNS : 1); turn++) {
+      const double far = ring * height / 4, angle = M_PI / 2 + turn * 2 * M_PI / TURNS, cx = x + 2 * far * cos(angle), cy = y + far * sin(angle);
+      const sw_box box = {cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2};
+      int fits = box.left >= field.left && box.right <= field.right && box.top >= field.top && box.bottom <= field.bottom;
+      for (size_t i = 0; i < count && fits; i++)
+        fits = box.left >= taken[i].right || taken[i].left >= box.right || box.top >= taken[i].bottom || taken[i].top >= box.bottom;
+      if (!fits) continue;
+      *out = box;
+      return 1;
+    }
+  return 0;
+}
 
 void sw_picture_line(sw_picture *p, double x0, double y0, double x1, double y1, double width, int colour, int dashed) {
   const double dash[] = {4, 3};

@@ -3,6 +3,7 @@
  * sw_picture_write. */
 #ifndef SW_PICTURE_H
 #define SW_PICTURE_H
+#include <stddef.h>
 
 typedef struct sw_picture sw_picture;
 /* A white page. Fails beyond 16,000 points on a side. */
@@ -38,6 +39,21 @@ void sw_picture_line(sw_picture *picture, double x0, double y0, double x1, doubl
                      int dashed);
 /* Shape and colour number i, so that nothing is told by colour alone. */
 void sw_picture_marker(sw_picture *picture, int i, double x, double y, double radius);
+
+/* A disc, `opacity` 0..1. */
+void sw_picture_dot(sw_picture *picture, int colour, double opacity, double x, double y, double radius);
+/* What the points x, y [count] go round. */
+void sw_picture_area(sw_picture *picture, int colour, double opacity, const double *x, const double *y, size_t count);
+/* The text with a white rim, for busy ground. */
+void sw_picture_text_rimmed(sw_picture *picture, sw_font font, sw_align align, double x, double y, const char *text);
+
+/* Places that are taken, so that labels do not overlap. */
+typedef struct {
+  double left, top, right, bottom;
+} sw_box;
+/* Finds a place for a label of width x height near its middle x, y, within `field` and off the `count` boxes that are taken: 1 with *out, 0
+ * where there is none nearer than three of its heights. */
+int sw_box_place(sw_box field, const sw_box *taken, size_t count, double x, double y, double width, double height, sw_box *out);
 
 typedef struct {
   double low, high, step; /* ticks at the multiples of step */

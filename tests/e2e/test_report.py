@@ -1,0 +1,226 @@
+"""skillwatch report: its tables are what Python counts from the same tags, its page works in a browser and asks nobody for anything, hostile texts
+stay texts, and what cannot be used is refused with one clear line or set aside."""
+import csv, datetime, glob, json, math, os, re, sys, tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+from browser import Browser
+from tiny import SAMPLES, Checks, program, spare_fontconfig
+
+check = Checks()
+suppressions = spare_fontconfig()
+HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked=1"><!-- '&amp; {{DATA}}"""
+SKILLS = {"knowledge": ["Python", "SQL", "Rust", "Excel", "welding", "nursing", "Kubernetes", "machine learning", "English", "German"],
+          "skill": ["communicate", "lead", "plan", "teach", "repair", "sell", "support", "analyse"]}
+
+
+def rows(*path):
+    with open(os.path.join(*path), newline="", encoding="utf-8") as f: return list(csv.DictReader(f))
+
+
+def write_csv(path, head, body):
+    with open(path, "w", newline="", encoding="utf-8") as f: csv.writer(f).writerows([head, *body])
+    return path
+
+
+def tag_samples():
+    """A posting a row, tagged by looking for words; one skill that rises for sure, one that falls, one that is in every posting and hostile."""
+    out, folders = [], sorted(glob.glob(os.path.join(SAMPLES, "job-postings/*")), key=lambda p: p.split("/")[-1].split("-")[::-1])
+    for week, folder in enumerate(folders):
+        date = os.path.basename(folder)
+        for n, path in enumerate(sorted(glob.glob(folder + "/*.txt"))):
+            with open(path, encoding="utf-8") as f: text = f.read()
+            spans = [{"text": text[m.start():m.end()], "label": layer, "layer": layer} for layer, words in SKILLS.items() for w in words
+                     for m in re.finditer(rf"\b{re.escape(w)}\b", text, re.I)]
+            if n < 2 * week: spans.append({"text": "Rising\tthing", "label": "K", "layer": "knowledge"})
+            if n >= 2 * week: spans.append({"text": "Falling thing", "label": "K", "layer": "knowledge"})
+            if n % 3: spans.append({"text": HOSTILE, "label": "K", "layer": "knowledge"})
+            spans += [{"text": "- !", "label": "K", "layer": "knowledge"}]
+            out.append({"id": f"{date}/{os.path.basename(path)[:-4]}", "date": date, "spans": spans})
+    return out
+
+
+def monday(date):
+    day = datetime.datetime.strptime(date, "%d-%m-%Y").date()
+    return (day - datetime.timedelta(days=day.weekday())).isoformat()
+
+
+def wilson(y, n, z=1.959963984540054):
+    middle, half = (y + z * z / 2) / (n + z * z), z / (n + z * z) * math.sqrt(y * (n - y) / n + z * z / 4)
+    return max(0, middle - half), min(1, middle + half)
+
+
+def count(tags):
+    postings, named = {}, {}
+    for posting in tags:
+        week = monday(posting["date"])
+        postings[week] = postings.get(week, 0) + 1
+        for layer, name in {(s["layer"], " ".join(s["text"].split()).casefold()) for s in posting["spans"] if any(map(str.isalnum, s["text"]))}:
+            of = named.setdefault((layer, name), {})
+            of[week] = of.get(week, 0) + 1
+    return postings, named
+
+
+def tables(tags, folder):
+    postings, named = count(tags)
+    check([(r["week"], int(r["postings"])) for r in rows(folder, "weeks.csv")] == sorted(postings.items()), "weeks.csv")
+    skills = {(r["layer"], r["skill"].casefold()): r for r in rows(folder, "skills.csv")}
+    wanted = {k: v for k, v in named.items() if sum(v.values()) >= 5}
+    check(skills.keys() == wanted.keys() and len(wanted) > 8, f"skills.csv: {skills.keys() ^ wanted.keys()}")
+    for key, r in skills.items(): check(int(r["postings"]) == sum(wanted[key].values()) and abs(float(r["share"]) - int(r["postings"]) / len(tags)) < 1e-9, f"{key}: {r}")
+    by_week = rows(folder, "skills-by-week.csv")
+    check(len(by_week) == len(wanted) * len(postings), "every skill and week")
+    for r in by_week:
+        y, n = wanted[r["layer"], r["skill"].casefold()].get(r["week"], 0), postings[r["week"]]
+        got = [float(r[k]) for k in ("named", "postings", "share", "low", "high")]
+        check(max(abs(a - b) for a, b in zip(got, (y, n, y / n, *wilson(y, n)))) < 1e-9, f"{r}: wanted {y} of {n}")
+    rise, fall = skills["knowledge", "rising thing"], skills["knowledge", "falling thing"]
+    check(rise["direction"] == "rises" and fall["direction"] == "falls" and float(rise["q"]) < 0.01, f"directions: {rise}, {fall}")
+    check(abs(float(rise["slope"]) + float(fall["slope"])) < 1e-6, "mirror images")  # a posting has the one or the other
+    check(float(rise["slope_low"]) > 0 and float(rise["slope_low"]) < float(rise["slope"]) < float(rise["slope_high"]), f"the interval: {rise}")
+    for layer in SKILLS:  # q is Benjamini and Hochberg's over the layer
+        p = sorted((float(r["p"]), float(r["q"])) for k, r in skills.items() if k[0] == layer and r["p"])
+        q = [min(x[0] * len(p) / (j + 1) for j, x in enumerate(p) if j >= i) for i in range(len(p))]
+        check(len(p) > 2 and all(abs(a[1] - min(1, b)) < 1e-8 for a, b in zip(p, q)), f"false discovery rates of {layer}")
+    return skills
+
+
+def page(folder, points):
+    with Browser(1200, 900) as b:
+        b.open_file(os.path.join(folder, "index.html"))
+        b.wait("document.documentElement.dataset.ready === '1'", 60)
+        check(b.evaluate("document.title") == "Report " + HOSTILE and b.evaluate("typeof window.hacked") == "undefined", "hostile texts are texts")
+        words = b.text("#words")
+        check("Rising thing" in words and "Falling thing" in words and "8 weeks with postings" in words and HOSTILE in b.text("#skill-table"), f"words: {words[:300]}")
+        check(b.evaluate("document.querySelectorAll('#words img, #words script, table img').length") == 0, "no element of theirs")
+        b.wait("document.querySelectorAll('#trend-chart .xerror').length > 2 && document.querySelectorAll('#time-chart .lines').length > 1")
+        # the map: hover
+        b.wait("document.querySelector('#map-chart .gl-canvas') && document.querySelector('#map-chart')._fullData.length > 1")
+        b.wait("document.querySelectorAll('#map-chart .annotation').length > 1")
+        check(b.text("#map-count").startswith(f"{points} of {points} points"), f"points: {b.text('#map-count')}")
+        b.evaluate("document.querySelector('#map-chart').scrollIntoView({block: 'center', behavior: 'instant'})")
+        x, y = b.evaluate("""(c => { const t = c._fullData[0], l = c._fullLayout, r = c.getBoundingClientRect();
+            return [r.left + l._size.l + l.xaxis.d2p(t.x[0]), r.top + l._size.t + l.yaxis.d2p(t.y[0])] })(document.querySelector('#map-chart'))""")
+        b.mouse("mouseMoved", x - 3, y), b.mouse("mouseMoved", x, y)
+        label = b.wait("(t => t && t.textContent)(document.querySelector('#map-chart .hoverlayer .hovertext'))")
+        check("Title" in label and HOSTILE[:20] in label and "week" in label, f"hover: {label}")
+        # search
+        b.type("#map-search", "title 127")
+        b.wait("/, 1 found/.test(document.querySelector('#map-count').textContent)")
+        check(b.evaluate("document.querySelectorAll('#found button').length") == 1, "one is found")
+        b.click("#found button")
+        b.wait("[...document.querySelectorAll('#map-chart .annotation')].some(a => a.textContent.includes('Title 127 '))")
+        b.type("#map-search", "no such title")
+        b.wait("/, 0 found/.test(document.querySelector('#map-count').textContent)")
+        b.type("#map-search", "")
+        b.wait("!/found/.test(document.querySelector('#map-count').textContent)")
+        # the sliders, by keyboard
+        b.evaluate("document.querySelector('#to').focus()")
+        b.press("Home")
+        b.wait(f"document.querySelector('#map-count').textContent.startsWith('{points // 8} of')")
+        b.press("ArrowRight")
+        b.wait(f"document.querySelector('#map-count').textContent.startsWith('{points // 4} of')")
+        check(b.evaluate("document.querySelector('#to').getAttribute('aria-valuetext')").startswith("week of 2026-01-12"), "the slider says its week")
+        b.press("End")
+        # three dimensions
+        b.click("#dims button[data-dims='3']")
+        b.wait("document.querySelector('#map-chart')._fullLayout.scene && document.querySelector('#map-chart')._fullData[0].type === 'scatter3d'")
+        b.click("#dims button[data-dims='2']")
+        # the table
+        b.type("#skill-search", "falling")
+        b.wait("document.querySelectorAll('#skill-table tbody tr').length === 1")
+        b.type("#skill-search", "")
+        lines = b.evaluate("document.querySelector('#time-chart').data.length")
+        b.click("#clear")
+        b.wait(f"document.querySelector('#time-chart').data.length < {lines}")
+        b.click("#skill-table th:first-child button")
+        b.wait("document.querySelector('#skill-table th').getAttribute('aria-sort') === 'ascending'")
+        nameless = [n for n in b.accessible() if n["role"] in ("textbox", "searchbox", "slider", "combobox", "button", "checkbox", "link") and not n["name"].strip()]
+        check(not nameless, f"controls without a name: {nameless[:3]}")
+        b.dark()
+        b.wait("getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")
+        b.resize(360, 800)
+        b.wait("document.documentElement.scrollWidth <= 362")
+        check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    at = lambda name: os.path.join(tmp, name)
+    report = lambda *a: program("report", *a)
+    def write(name, *lines):
+        with open(at(name), "w", encoding="utf-8") as f: f.writelines(l + "\n" for l in lines)
+        return at(name)
+    tags = tag_samples()
+    ids = [t["id"] for t in tags]
+    lines = [json.dumps(t) for t in tags]
+    undated = json.dumps({"id": "u", "date": "", "spans": [{"text": "Python", "layer": "knowledge"}]})
+    write("tags.jsonl", *lines[:60], "{broken", lines[3], json.dumps({"id": 3}))
+    write("more.jsonl", *lines[60:])
+    n = len(ids)
+    map2 = write_csv(at("map.csv"), ["id", "x", "y"], [[d, (i * 37) % 101, (i * 53) % 89] for i, d in enumerate(ids)])
+    map3 = write_csv(at("map3.csv"), ["id", "x", "y", "z"], [[d, i % 11, i % 7, i % 5] for i, d in enumerate(ids)])
+    clusters = write_csv(at("clusters.csv"), ["id", "cluster", "name", "distance"], [[d, i % 3, ["software", HOSTILE, "care"][i % 3], 1] for i, d in enumerate(ids)])
+    titles = write_csv(at("titles.csv"), ["id", "title"], [[d, f"Title {i} {HOSTILE}"] for i, d in enumerate(ids)])
+    top = write_csv(at("top.csv"), ["id", "date", "rank", "label", "probability"], [[d, "", r, f"Job {(i + r) % 4} {HOSTILE}", 0.5] for i, d in enumerate(ids) for r in (1, 2)])
+    write("labels.jsonl", *(json.dumps({"text": "Know Rust", "spans": [{"start": 5, "end": 9, "label": "K"}], "source": f"{d}#1"}) for d in ids[:40]))
+    write("bill.json", json.dumps({"cost": 1.25, "tokens_in": 1000, "tokens_out": 50, "date": "2026-01-07"}))
+    everything = ["--map", map2, "--map-3d", map3, "--clusters", clusters, "--titles", titles, "--occupations", top, "--labels", at("labels.jsonl"), "--labels", at("bill.json"),
+                  "--title", "Report " + HOSTILE, "--min-postings", 5]
+    done = report("--tags", at("tags.jsonl"), "--tags", at("more.jsonl"), *everything, "-o", at("out"))
+    check(done.returncode == 0 and done.stdout == "" and f"{n} postings in 8 weeks, 3 rows set aside" in done.stderr, done.stderr)
+    if done.returncode == 0:
+        tables(tags, at("out"))
+        check([json.loads(l)["line"] for l in open(at("out/rejected.jsonl"))] == [61, 62, 63], "what was set aside")
+        check([(r["id"], float(r["x"]), r["cluster"], r["first_week"]) for r in rows(at("out"), "map.csv")][:2] == [(ids[0], 0, "software", "2026-01-05"), (ids[1], 37, HOSTILE, "2026-01-05")], "map.csv")
+        check(len(rows(at("out"), "map-3d.csv")) == n, "map-3d.csv")
+        check({r["occupation"]: int(r["postings"]) for r in rows(at("out"), "occupations.csv")} == {f"Job {k} {HOSTILE}": n // 4 for k in range(4)}, "occupations.csv: the best of each posting")
+        costs = rows(at("out"), "labels.csv")
+        check(costs[-1]["week"] == "" and costs[-1]["sentences"] == "40" and costs[0]["cost"] == "1.25" and costs[0]["sentences"] == "16", f"labels.csv: {costs}")
+        with open(at("out/index.html"), encoding="utf-8") as f: html = f.read()
+        data = html[html.index('id="data">') + 10:]
+        data = data[:data.index("</script>")]
+        check("<" not in data and HOSTILE not in html and json.loads(data)["skills"], "no tag of a posting's in the page")
+        check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "trends.png", "skills-over-time.png")), "pictures")
+        page(at("out"), n)
+    # the same bits again, in place of the old one only with --force
+    before = {f: open(os.path.join(at("out"), f), "rb").read() for f in os.listdir(at("out"))}
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("out")), "--force", "an older report stays")
+    done = report("--tags", at("tags.jsonl"), "--tags", at("more.jsonl"), *everything, "-o", at("out") + "/", "--force", "--quiet")
+    check(done.returncode == 0 and done.stderr == "" and {f: open(os.path.join(at("out"), f), "rb").read() for f in os.listdir(at("out"))} == before, "the same bits")
+    os.makedirs(at("mine"))
+    write("mine/thesis.txt", "mine")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("mine"), "--force"), "thesis.txt", "somebody's folder")
+    check(os.listdir(at("mine")) == ["thesis.txt"], "and nothing in it was touched")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", tmp, "--force"), "lies in the folder", "inputs within the output")
+    # few weeks and no dates
+    done = report("--tags", write("two.jsonl", *lines[:32], undated), "-o", at("two"))
+    html = open(at("two/index.html"), encoding="utf-8").read() if done.returncode == 0 else ""
+    check("Fewer than three weeks: no trend can be tested." in html and "1 posting has no date" in html, f"few weeks: {done.stderr}")
+    check(all(r["p"] == "" and r["direction"] == "" for r in rows(at("two"), "skills.csv")) and not os.path.exists(at("two/trends.png")), "no test of two weeks")
+    done = report("--tags", write("undated.jsonl", undated), "-o", at("undated"), "--min-postings", 1)
+    check(done.returncode == 0 and rows(at("undated"), "skills.csv")[0]["skill"] == "Python" and rows(at("undated"), "weeks.csv") == [], f"undated only: {done.stderr}")
+    done = report("--map", map2, "-o", at("map only"))
+    check(done.returncode == 0 and sorted(os.listdir(at("map only"))) == ["index.html", "map.csv", "map.png"], f"a map only: {done.stderr}")
+    # linked skills count once, under their taxonomy's name
+    linked = [json.dumps({"id": str(i), "date": "2026-01-05", "spans": [{"text": t, "layer": "k", "skill": {"id": "1", "label": "Python", "reason": "exact", "score": 1}} for t in ("python", "Python 3")]
+                          + [{"text": "Java Script", "layer": "k", "skill": None}, {"text": "javascript", "layer": "k", "skill": None}]}) for i in range(12)]
+    done = report("--tags", write("linked.jsonl", *linked), "-o", at("linked"))
+    check({r["skill"]: r["postings"] for r in rows(at("linked"), "skills.csv")} == {"Python": "12", "Java Script": "12"} and "24 of 48 tagged spans" in open(at("linked/index.html")).read(), "linked")
+    # what cannot be used
+    check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
+    check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))
+    check.refused(report("--clusters", clusters, "--tags", at("tags.jsonl"), "-o", at("x")), "--map", "clusters without a map", (2,))
+    check.refused(report("--tags", at("none.jsonl"), "-o", at("x")), "none.jsonl", "a missing file", (1,))
+    check.refused(report("--tags", write("empty.jsonl"), "-o", at("x")), "is empty", "empty tags", (1,))
+    check.refused(report("--tags", map2, "-o", at("x")), "none of", "tags that are none", (1,))
+    check.refused(report("--map", titles, "-o", at("x")), "no column 'x'", "a foreign map", (1,))
+    check.refused(report("--map", at("tags.jsonl"), "-o", at("x")), "tags.jsonl", "a map that is none", (1,))
+    check.refused(report("--map-3d", map2, "-o", at("x")), "no column 'z'", "a flat map as --map-3d", (1,))
+    other = write_csv(at("other.csv"), ["id", "cluster", "name", "title"], [["x1", 0, "a", "b"]])
+    check.refused(report("--map", map2, "--clusters", other, "-o", at("x")), "no id of", "clusters of another map", (1,))
+    check.refused(report("--map", map2, "--titles", other, "-o", at("x")), "no id of", "titles of another map", (1,))
+    check.refused(report("--checkpoint", map2, "-o", at("x")), "map.csv", "a checkpoint that is none", (1,))
+    check.refused(report("--labels", at("tags.jsonl"), "--labels", map2, "-o", at("x")), "labelled sentence", "labels that are none", (1,))
+    far = [json.dumps({"id": str(i), "date": d, "spans": []}) for i, d in enumerate(("2026-01-05", "9999-01-05"))]
+    check.refused(report("--tags", write("far.jsonl", *far), "-o", at("x")), "correct those", "a wrong year", (1,))
+    check(not os.path.exists(at("x")) and not [f for f in os.listdir(tmp) if ".tmp-" in f], "nothing is left behind")
+check.close()

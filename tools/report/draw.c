@@ -1,0 +1,341 @@
+/* The report's pictures: rising and falling skills, skills over time, the map. Each can be read by itself: title, axes with units, legend. */
+#include "base/error.h"
+#include "tools/picture/picture.h"
+#include "tools/report/report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const sw_font title_font = {17, 1, SW_BLACK}, section_font = {13, 1, SW_BLACK}, font = {12, 0, SW_BLACK}, small_font = {11, 0, SW_GREY};
+enum { EDGE = 22, ROW = 22, MOST_NAME = 230, FIELD = 520, EACH_WAY = 10, MOST_LAYERS = 8, LINES = 6, MOST_WEEK_TICKS = 9 };
+static const int RISING = 0x009e73, FALLING = 0xd55e00;
+
+static int write_picture(sw_picture *p, const char *folder, const char *name) {
+  char *path = sw_path_join(folder, name);
+  const int status = path ? sw_picture_write(p, path) : -1;
+  free(path);
+  return status;
+}
+
+static int text_fitting(sw_picture *p, sw_font style, sw_align align, double x, double y, const char *words, double width) {
+  char *fitting = sw_text_fit(style, words, width);
+  if (!fitting) return -1;
+  sw_picture_text(p, style, align, x, y, fitting);
+  free(fitting);
+  return 0;
+}
+
+/* --- rising and falling --- */
+
+typedef struct {
+  const report_skill *rows[2 * EACH_WAY];
+  size_t count;
+} trend_layer;
+
+/* The slope, or where it has no end the end of its interval that there is. */
+static double middle_of(const sw_trend *t) { return isfinite(t->slope) ? t->slope : isfinite(t->range.low) ? t->range.low : isfinite(t->range.high) ? t->range.high : 0; }
+
+static int by_slope(const void *a, const void *b) {
+  const double x = middle_of(&(*(const report_skill *const *)a)->trend), y = middle_of(&(*(const report_skill *const *)b)->trend);
+  return (x < y) - (x > y);
+}
+
+static void choose(const report *r, int layer, trend_layer *out) {
+  out->count = report_pick(r, layer, 1, EACH_WAY, out->rows);
+  out->count += report_pick(r, layer, -1, EACH_WAY, out->rows + out->count);
+  if (out->count < EACH_WAY) { /* with those that come next, so that the picture shows what was looked at */
+    const report_skill *all[3 * EACH_WAY];
+    const size_t tested = report_pick(r, layer, 0, 3 * EACH_WAY, all);
+    for (size_t i = 0; i < tested && out->count < EACH_WAY; i++)
+      if (!all[i]->direction) out->rows[out->count++] = all[i];
+  }
+  if (out->count) qsort(out->rows, out->count, sizeof *out->rows, by_slope);
+}
+
+static void draw_trend(sw_picture *p, const sw_field *f, const report_skill *s, double y) {
+  const int colour = s->direction > 0 ? RISING : s->direction < 0 ? FALLING : SW_GREY;
+  const double low = fmax(s->trend.range.low, f->x.low), high = fmin(s->trend.range.high, f->x.high), x = sw_field_x(f, fmin(fmax(middle_of(&s->trend), f->x.low), f->x.high));
+  sw_picture_line(p, sw_field_x(f, low), y, sw_field_x(f, high), y, 2.2, colour, 0);
+  /* an interval that goes on beyond the field has no bar at that end */
+  if (low == s->trend.range.low) sw_picture_line(p, sw_field_x(f, low), y - 4, sw_field_x(f, low), y + 4, 2.2, colour, 0);
+  if (high == s->trend.range.high) sw_picture_line(p, sw_field_x(f, high), y - 4, sw_field_x(f, high), y + 4, 2.2, colour, 0);
+  sw_picture_dot(p, colour, 1, x, y, 5.5);
+  if (!s->direction) sw_picture_dot(p, 0xffffff, 1, x, y, 3.2);
+}
+
+/* Odds multiplied by so much a week. */
+static void draw_odds_axis(sw_picture *p, const sw_field *f) {
+  static const double ticks[] = {0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.4, 2, 3, 5, 10, 20};
+  const double bottom = f->top + f->height;
+  const size_t count = sizeof ticks / sizeof *ticks, one = 9;
+  double from = sw_field_x(f, 0), to = from;
+  for (size_t k = 0; k < count; k++) { /* from 1 outwards, so that what is left out for want of room is the same on both sides */
+    const size_t i = k % 2 ? one + (k + 1) / 2 : one - k / 2;
+    const double at = log(ticks[i]), x = sw_field_x(f, at);
+    char number[16];
+    if (at < f->x.low || at > f->x.high) continue;
+    snprintf(number, sizeof number, "×%g", ticks[i]);
+    const double half = sw_text_width(small_font, number) / 2 + 5;
+    if (i != one && x + half > from && x - half < to) continue;
+    from = fmin(from, x - half), to = fmax(to, x + half);
+    sw_picture_line(p, x, f->top, x, bottom + 4, i == one ? 1.4 : 0.6, i == one ? SW_GREY : SW_LIGHT, 0);
+    sw_picture_text(p, small_font, SW_CENTRE, x, bottom + 14, number);
+  }
+}
+
+static int draw_trends(const report *r, const char *folder) {
+  trend_layer layers[MOST_LAYERS] = {{{NULL}, 0}};
+  size_t rows = 0, shown = 0;
+  double names = 0, reach = 0.02, wide = 0.02;
+  for (size_t l = 0; l < r->counts.layers.count && l < MOST_LAYERS; l++) {
+    choose(r, (int)l, &layers[l]);
+    rows += layers[l].count, shown += layers[l].count > 0;
+    for (size_t i = 0; i < layers[l].count; i++) {
+      const sw_trend *t = &layers[l].rows[i]->trend;
+      names = fmax(names, fmin(MOST_NAME, sw_text_width(font, layers[l].rows[i]->skill->name)));
+      reach = fmax(reach, fabs(middle_of(t)));
+      if (isfinite(t->range.low)) wide = fmax(wide, -t->range.low);
+      if (isfinite(t->range.high)) wide = fmax(wide, t->range.high);
+    }
+  }
+  if (!rows) return 0;
+  wide = fmin(wide, 2 * reach) * 1.05;
+  const double width = 2 * EDGE + names + 10 + FIELD + 150, height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW;
+  sw_picture *p;
+  if (sw_picture_open(width, height, &p)) return -1;
+  double y = EDGE + 10;
+  sw_picture_text(p, title_font, SW_LEFT, EDGE, y, "Rising and falling skills");
+  y += 22;
+  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, "Change a week of the odds that a posting names the skill, with 95 % intervals; on the right the fitted share in the first and last week", width - 2 * EDGE);
+  y += 22;
+  static const struct {
+    const char *text;
+    int colour;
+  } legend[] = {{"rises", RISING}, {"falls", FALLING}, {"cannot be told from chance", SW_GREY}};
+  double x = EDGE + 6;
+  for (size_t i = 0; i < 3; i++) {
+    sw_picture_dot(p, legend[i].colour, 1, x, y, 5.5);
+    if (i == 2) sw_picture_dot(p, 0xffffff, 1, x, y, 3.2);
+    sw_picture_text(p, small_font, SW_LEFT, x + 11, y, legend[i].text);
+    x += 11 + sw_text_width(small_font, legend[i].text) + 22;
+  }
+  y += 18;
+  for (size_t l = 0; l < MOST_LAYERS && !status; l++) {
+    if (!layers[l].count) continue;
+    y += 12;
+    status = text_fitting(p, section_font, SW_LEFT, EDGE, y, report_layer_name(r, (int)l), width - 2 * EDGE);
+    sw_field f = {.left = EDGE + names + 10, .top = y + 12, .width = FIELD, .height = ROW * (double)layers[l].count, .x = {-wide, wide, 1}, .y = {0, 1, 1}};
+    draw_odds_axis(p, &f);
+    for (size_t i = 0; i < layers[l].count && !status; i++) {
+      const report_skill *s = layers[l].rows[i];
+      const double middle = f.top + ROW * ((double)i + 0.5);
+      char shares[48];
+      status = text_fitting(p, font, SW_RIGHT, f.left - 10, middle, s->skill->name, MOST_NAME);
+      draw_trend(p, &f, s, middle);
+      snprintf(shares, sizeof shares, "%.1f %% to %.1f %%", 100 * s->trend.first, 100 * s->trend.last);
+      sw_picture_text(p, small_font, SW_LEFT, f.left + FIELD + 12, middle, shares);
+    }
+    y = f.top + f.height + 38;
+  }
+  if (!status) status = write_picture(p, folder, "trends.png");
+  sw_picture_close(p);
+  return status;
+}
+
+/* --- over time --- */
+
+static int by_total(const void *a, const void *b) {
+  const report_skill *x = *(const report_skill *const *)a, *y = *(const report_skill *const *)b;
+  return x->skill->total != y->skill->total ? (x->skill->total < y->skill->total) - (x->skill->total > y->skill->total) : (x > y) - (x < y);
+}
+
+/* Of every layer the surest that rise and fall, in turn; where there are none the most frequent skills. */
+static size_t choose_lines(const report *r, const report_skill **order, const report_skill *lines[LINES]) {
+  size_t count = 0;
+  for (size_t rank = 1; rank <= LINES && count < LINES; rank++)
+    for (size_t l = 0; l < r->counts.layers.count; l++)
+      for (int direction = 1; direction >= -1 && count < LINES; direction -= 2) {
+        const report_skill *best[LINES];
+        if (report_pick(r, (int)l, direction, rank, best) == rank) lines[count++] = best[rank - 1];
+      }
+  if (count) return count;
+  for (size_t i = 0; i < r->num_skills; i++) order[i] = &r->skills[i];
+  if (r->num_skills) qsort(order, r->num_skills, sizeof *order, by_total);
+  for (; count < LINES && count < r->num_skills; count++) lines[count] = order[count];
+  return count;
+}
+
+static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
+  size_t n = 0;
+  const size_t all = r->weeks_with_postings;
+  for (int w = 0; w < r->num_weeks; w++) {
+    if (!(r->postings[w] > 0)) continue;
+    const sw_interval range = sw_wilson(s->named[w], r->postings[w], 0.95);
+    x[n] = x[2 * all - 1 - n] = sw_field_x(f, w);
+    y[n] = sw_field_y(f, fmin(range.high, f->y.high)), y[2 * all - 1 - n] = sw_field_y(f, range.low);
+    n++;
+  }
+  sw_picture_area(p, sw_colour(number), 0.1, x, y, 2 * n);
+  double before_x = 0, before_y = 0;
+  for (int pass = 0; pass < 2; pass++) {
+    size_t k = 0;
+    for (int w = 0; w < r->num_weeks; w++) {
+      if (!(r->postings[w] > 0)) continue;
+      const double at_x = sw_field_x(f, w), at_y = sw_field_y(f, fmin(s->named[w] / r->postings[w], f->y.high));
+      if (pass) sw_picture_marker(p, number, at_x, at_y, 5);
+      else if (k) sw_picture_line(p, before_x, before_y, at_x, at_y, 2, sw_colour(number), 0);
+      before_x = at_x, before_y = at_y, k++;
+    }
+  }
+}
+
+static void draw_weeks(sw_picture *p, const sw_field *f, const report *r) {
+  const int step = (r->num_weeks + MOST_WEEK_TICKS - 1) / MOST_WEEK_TICKS;
+  char date[16];
+  for (int w = 0; w < r->num_weeks; w += step > 0 ? step : 1) {
+    const double x = sw_field_x(f, w), bottom = f->top + f->height;
+    sw_picture_line(p, x, bottom, x, bottom + 5, 0.8, SW_GREY, 0);
+    sw_picture_text(p, small_font, SW_CENTRE, x, bottom + 15, report_week_text(r->first_week + w, date));
+  }
+}
+
+static int draw_time(const report *r, const char *folder) {
+  enum { WIDE = 700, HIGH = 330, BARS = 80, LEGEND = 250 };
+  const report_skill **order = sw_alloc_array(r->num_skills + 1, sizeof *order);
+  double *x = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *x), *y = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *y), most = 0, bars = 0;
+  sw_picture *p = NULL;
+  int status = order && x && y ? 0 : -1;
+  const report_skill *chosen[LINES];
+  const size_t lines = status ? 0 : choose_lines(r, order, chosen);
+  for (int w = 0; w < r->num_weeks; w++) {
+    bars = fmax(bars, r->postings[w]);
+    for (size_t i = 0; i < lines && !status; i++)
+      if (r->postings[w] > 0) most = fmax(most, chosen[i]->named[w] / r->postings[w]);
+  }
+  if (!status) status = sw_picture_open(2 * EDGE + 50 + WIDE + LEGEND, 2 * EDGE + 60 + HIGH + 20 + BARS + 40, &p);
+  if (!status) {
+    sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 10, "Skills over time");
+    sw_picture_text(p, small_font, SW_LEFT, EDGE, EDGE + 32, "Share of a week's postings that name the skill, with 95 % Wilson intervals; below, the week's postings");
+    const double last = r->num_weeks > 1 ? r->num_weeks - 1 : 1;
+    sw_field f = {EDGE + 50, EDGE + 60, WIDE, HIGH, {-0.5, last + 0.5, 1}, sw_axis_make(0, fmin(1, 1.15 * most + 0.005), 5)};
+    f.y.low = 0;
+    for (int i = 0; i * f.y.step <= f.y.high + f.y.step / 2; i++) {
+      char number[16];
+      const double value = i * f.y.step;
+      sw_picture_line(p, f.left, sw_field_y(&f, value), f.left + WIDE, sw_field_y(&f, value), 0.6, SW_LIGHT, 0);
+      snprintf(number, sizeof number, "%g %%", 100 * value);
+      sw_picture_text(p, small_font, SW_RIGHT, f.left - 6, sw_field_y(&f, value), number);
+    }
+    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i, x, y);
+    for (size_t i = 0; i < lines && !status; i++) {
+      const double at = f.top + 12 + 40 * (double)i;
+      sw_picture_line(p, f.left + WIDE + 14, at, f.left + WIDE + 40, at, 2, sw_colour((int)i), 0);
+      sw_picture_marker(p, (int)i, f.left + WIDE + 27, at, 5);
+      status = text_fitting(p, font, SW_LEFT, f.left + WIDE + 48, at, chosen[i]->skill->name, LEGEND - 60);
+      sw_buffer layer = {0};
+      if (!status)
+        status = sw_buffer_print(&layer, "%s%s", report_layer_name(r, chosen[i]->skill->layer), chosen[i]->direction > 0 ? ", rises" : chosen[i]->direction < 0 ? ", falls" : "") ||
+                 text_fitting(p, small_font, SW_LEFT, f.left + WIDE + 48, at + 15, layer.data, LEGEND - 60);
+      sw_buffer_close(&layer);
+    }
+    sw_field b = {f.left, f.top + HIGH + 20, WIDE, BARS, f.x, sw_axis_make(0, fmax(bars, 1), 2)};
+    for (int i = 0; i * b.y.step <= b.y.high + b.y.step / 2; i++) {
+      char number[16];
+      sw_picture_line(p, b.left, sw_field_y(&b, i * b.y.step), b.left + WIDE, sw_field_y(&b, i * b.y.step), 0.6, SW_LIGHT, 0);
+      snprintf(number, sizeof number, "%g", i * b.y.step);
+      sw_picture_text(p, small_font, SW_RIGHT, b.left - 6, sw_field_y(&b, i * b.y.step), number);
+    }
+    for (int w = 0; w < r->num_weeks; w++)
+      if (r->postings[w] > 0)
+        sw_picture_line(p, sw_field_x(&b, w), sw_field_y(&b, 0), sw_field_x(&b, w), sw_field_y(&b, r->postings[w]), fmax(1, 0.6 * WIDE / (last + 1)), 0x9aa4b0, 0);
+    draw_weeks(p, &b, r);
+    if (!status) status = write_picture(p, folder, "skills-over-time.png");
+  }
+  sw_picture_close(p);
+  free(order), free(x), free(y);
+  return status;
+}
+
+/* --- the map --- */
+
+static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
+
+/* Colours come again after eight clusters, then as rings. */
+static void draw_point(sw_picture *p, int cluster, double opacity, double x, double y, double radius) {
+  sw_picture_dot(p, sw_colour(cluster), opacity, x, y, radius);
+  if (cluster / SW_COLOURS % 2) sw_picture_dot(p, 0xffffff, 1, x, y, 0.5 * radius);
+}
+
+/* The middle of a cluster's points, by the median of each coordinate: 1 where it has any. */
+static int centre_of(const report *r, int cluster, float *scratch, float centre[2]) {
+  const report_map *m = &r->maps[0];
+  for (int c = 0; c < 2; c++) {
+    size_t n = 0;
+    for (size_t i = 0; i < m->count; i++)
+      if (r->points[m->id[i]].cluster == cluster) scratch[n++] = m->at[2 * i + (size_t)c];
+    if (!n) return 0;
+    qsort(scratch, n, sizeof *scratch, by_value);
+    centre[c] = scratch[n / 2];
+  }
+  return 1;
+}
+
+static int draw_map(const report *r, const char *folder) {
+  enum { WIDE = 860, HIGH = 640, MOST_NAMES = 40, LEGEND_ROWS = 28, LEGEND = 240 };
+  const report_map *m = &r->maps[0];
+  const size_t clusters = r->clusters.count;
+  float *scratch = sw_alloc_array(m->count + 1, sizeof *scratch), low[2] = {m->at[0], m->at[1]}, high[2] = {m->at[0], m->at[1]};
+  sw_picture *p = NULL;
+  int status = scratch ? sw_picture_open(2 * EDGE + WIDE + (clusters ? LEGEND : 0), 2 * EDGE + 36 + HIGH, &p) : -1;
+  for (size_t i = 0; i < m->count; i++)
+    for (int c = 0; c < 2; c++) low[c] = fminf(low[c], m->at[2 * i + (size_t)c]), high[c] = fmaxf(high[c], m->at[2 * i + (size_t)c]);
+  /* one scale for both axes: distances on a map mean something */
+  const double scale = fmin((WIDE - 40) / fmax((double)high[0] - (double)low[0], 1e-9), (HIGH - 40) / fmax((double)high[1] - (double)low[1], 1e-9));
+  const double left = EDGE + WIDE / 2.0 - scale * ((double)low[0] + (double)high[0]) / 2, middle = EDGE + 36 + HIGH / 2.0 + scale * ((double)low[1] + (double)high[1]) / 2;
+  if (!status) {
+    char count[64];
+    sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 8, "Map");
+    snprintf(count, sizeof count, "%zu points%s", m->count, clusters ? ", coloured by cluster" : "");
+    sw_picture_text(p, small_font, SW_LEFT, EDGE + 50, EDGE + 9, count);
+    const double radius = m->count > 50000 ? 1 : m->count > 5000 ? 1.6 : m->count > 500 ? 3 : 4.5, opacity = m->count > 5000 ? 0.45 : 0.75;
+    for (size_t i = 0; i < m->count; i++) {
+      const int cluster = r->points[m->id[i]].cluster;
+      const double x = left + scale * (double)m->at[2 * i], y = middle - scale * (double)m->at[2 * i + 1];
+      if (cluster >= 0 || !clusters) draw_point(p, cluster >= 0 ? cluster : 0, opacity, x, y, radius);
+      else sw_picture_dot(p, 0xaaaaaa, opacity, x, y, radius);
+    }
+  }
+  sw_box taken[MOST_NAMES];
+  const sw_box field = {EDGE, EDGE + 36, EDGE + WIDE, EDGE + 36 + HIGH};
+  size_t placed = 0;
+  for (size_t k = 0; k < clusters && k < MOST_NAMES && !status; k++) { /* the largest first */
+    float centre[2];
+    if (!centre_of(r, (int)k, scratch, centre)) continue;
+    char *name = sw_text_fit(section_font, r->clusters.keys[k], 220);
+    if (!name) status = -1;
+    else if (sw_box_place(field, taken, placed, left + scale * (double)centre[0], middle - scale * (double)centre[1], sw_text_width(section_font, name) + 8, sw_line_height(section_font), &taken[placed])) {
+      sw_picture_text_rimmed(p, section_font, SW_CENTRE, (taken[placed].left + taken[placed].right) / 2, (taken[placed].top + taken[placed].bottom) / 2, name);
+      placed++;
+    }
+    free(name);
+  }
+  for (size_t k = 0; k < clusters && k < LEGEND_ROWS && !status; k++) {
+    sw_buffer line = {0};
+    const double y = EDGE + 50 + 20 * (double)k;
+    draw_point(p, (int)k, 1, EDGE + WIDE + 20, y, 5.5);
+    status = k == LEGEND_ROWS - 1 && clusters > LEGEND_ROWS ? sw_buffer_print(&line, "and %zu more", clusters - k) : sw_buffer_print(&line, "%s (%llu)", r->clusters.keys[k], (unsigned long long)r->cluster_sizes[k]);
+    if (!status) status = text_fitting(p, small_font, SW_LEFT, EDGE + WIDE + 32, y, line.data, LEGEND - 40);
+    sw_buffer_close(&line);
+  }
+  if (!status) status = write_picture(p, folder, "map.png");
+  sw_picture_close(p);
+  free(scratch);
+  return status;
+}
+
+int report_write_pictures(const report *r, const char *folder) {
+  if (r->num_skills && r->num_weeks && (draw_trends(r, folder) || draw_time(r, folder))) return -1;
+  return r->maps[0].count ? draw_map(r, folder) : 0;
+}
