@@ -111,7 +111,7 @@ class Place:
         self.config = {
             "postings": "job-postings", "base": "base.h5", "fetch": {"source": "board.json"},
             "label": {"model": "scripted", "base-url": world.chat.url, "price-in": 1, "price-out": 2} | world.data.label,
-            "train": {"threads": 1, "checkpoint-every": 5} | world.data.train, "compare": {"data": ["test.jsonl"], "margin": 0.3},
+            "train": {"threads": 1, "checkpoint-every": 20} | world.data.train, "compare": {"data": ["test.jsonl"], "margin": 0.3, "resamples": 200},
             "tag": {}, "link": {"taxonomy": os.path.join(SAMPLES, "taxonomy.csv"), "exact-only": True}, "embed": {}, "map": {"n-neighbors": 4, "epochs": 30}, "cluster": {"clusters": "2..3"}}
         with open(self.path("board.json"), "w") as f:
             json.dump({"name": "board", "url": world.board.url + "/jobs", "params": {"offset": "{offset}", "limit": "{limit}"}, "paging": {"by": "offset", "size": 10},
@@ -211,7 +211,7 @@ def test_weeks(world, place):
     check(command[command.index("--base") + 1] == "models/" + history[1]["to"], f"trained from the promoted checkpoint: {command}")
     check([command[i + 1] for i, w in enumerate(command) if w == "--replay"] == [f"state/{r}/label/labels.jsonl:0.15" for r in runs[:2]], f"earlier labels: {command}")
     check(place.record(runs[1], "tag")["command"][-2:] == ["-o", "state/2026-W03/tag/tags.jsonl"] and "job-postings/12-01-2026" in place.record(runs[1], "tag")["command"], "this week's postings are tagged")
-    check(len(lines_of(place.path("state/2026-W03/tag/tags.jsonl"))) == 8, "all of them")
+    check(len(lines_of(place.path("state/2026-W03/tag/tags.jsonl"))) == world.data.per_folder, "all of them")
     check("--fit-on" not in place.record(runs[0], "map")["command"] and all("state/2026-W02/map/map.h5" in place.record(r, "map")["command"] for r in runs[1:]), "placed on the first map")
     for r in runs: check(place.record(r, "label")["result"]["cost"] > 0, "the bill is in the record")
     asked = len(world.chat.log)

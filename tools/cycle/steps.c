@@ -87,6 +87,21 @@ static int make_label(cycle *c, plan *p) {
   return status ? -1 : 0;
 }
 
+/* bill.json, in a line, for reports: {"date", "cost", "tokens_in", "tokens_out"}. */
+static int after_label(cycle *c, json_t *record) {
+  const json_t *told = json_object_get(record, "result"), *cost = json_object_get(told, "cost"), *in = json_object_get(told, "tokens_in"), *out = json_object_get(told, "tokens_out");
+  json_t *bill = cost && in && out ? json_pack("{s:s, s:O, s:O, s:O}", "date", sw_json_string(c->info, "date"), "cost", cost, "tokens_in", in, "tokens_out", out) : NULL;
+  char *text = bill ? sw_json_canonical(bill) : NULL, *folder = cycle_path(c, NULL, "label");
+  sw_buffer line = {0};
+  int status = !folder ? -1 : !text ? sw_fail("skillwatch label told no bill") : sw_buffer_print(&line, "%s\n", text);
+  if (!status) status = sw_file_write(folder, "bill.json", line.data, line.size);
+  sw_buffer_close(&line);
+  json_decref(bill);
+  free(folder);
+  free(text);
+  return status;
+}
+
 /* Labels of earlier runs, as --replay, the same part each. */
 static int add_earlier(const cycle *c, plan *p) {
   const double part = cycle_number(c, "train", "earlier", 0.3);
@@ -284,7 +299,7 @@ static int make_push(cycle *c, plan *p) {
 
 const step cycle_steps[] = {
     {.name = "fetch", .verb = "fetch", .own = "source", .set = "output date json quiet dry-run finish", .required = "source", .make = make_fetch, .printed = ""},
-    {.name = "label", .verb = "label", .set = "output json resume dry-run audit of export format checkpoint", .required = "model", .make = make_label, .printed = ""},
+    {.name = "label", .verb = "label", .set = "output json resume dry-run audit of export format checkpoint", .required = "model", .make = make_label, .after = after_label, .printed = ""},
     {.name = "train", .verb = "train", .task = "ner", .own = "earlier earlier_weeks", .set = "base output resume force", .needs = {"label"}, .make = make_train},
     {.name = "compare", .verb = "compare", .set = "gate speed output json", .required = "data", .needs = {"train"}, .make = make_compare, .gate = 1},
     {.name = "promote", .key = "train", .own = "ungated", .needs = {"train"}, .make = cycle_make_promote, .gate = 1},

@@ -71,23 +71,6 @@ static void count(sw_book *b, const uint64_t counters[SW_JOURNAL_COUNTERS]) {
   b->cached += counters[3];
 }
 
-/* What an earlier run set aside is asked again. */
-static int replay(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
-  sw_book *b = context;
-  char key[65] = "";
-  if (bytes <= KEY) return sw_fail("%s holds a record that is no answer; remove it", b->journal.path);
-  memcpy(key, payload, KEY);
-  count(b, counters);
-  const char kind = ((const char *)payload)[KEY];
-  return kind == COST ? 0 : set(b, key, kind == ANSWER ? b->journal.at : BEFORE);
-}
-
-int sw_book_open(const char *output, const char *cache, int resume, sw_book *b) {
-  *b = (sw_book){.journal = {.file = -1}, .cache = cache};
-  if (!output) return 0;
-  return sw_journal_open(output, "skillwatch label, answers by key, 1", resume, &b->journal, NULL) || sw_journal_replay(&b->journal, replay, b) ? -1 : 0;
-}
-
 static int append(sw_book *b, const char key[65], char kind, const char *text, size_t bytes, const uint64_t counters[SW_JOURNAL_COUNTERS]) {
   sw_buffer record = {0};
   int status = sw_buffer_append(&record, key, KEY) || sw_buffer_append(&record, &kind, 1) || sw_buffer_append(&record, text, bytes) ||
@@ -139,6 +122,27 @@ int sw_book_is_cached(const sw_book *b, const char key[65]) {
   const int is = path && sw_exists(path);
   free(path);
   return is;
+}
+
+/* What an earlier run set aside is asked again. */
+static int replay(void *context, const uint64_t counters[SW_JOURNAL_COUNTERS], const void *payload, size_t bytes) {
+  sw_book *b = context;
+  char key[65] = "";
+  if (bytes <= KEY) return sw_fail("%s holds a record that is no answer; remove it", b->journal.path);
+  memcpy(key, payload, KEY);
+  count(b, counters);
+  const char kind = ((const char *)payload)[KEY];
+  if (kind == ANSWER && counters[0] && b->cache && !sw_book_is_cached(b, key)) { /* a kill came between journal and cache */
+    const sw_reply reply = {.text = (char *)payload + KEY + 1, .bytes = bytes - KEY - 1, .tokens_in = counters[1], .tokens_out = counters[2]};
+    if (save(b, key, &reply)) return -1;
+  }
+  return kind == COST ? 0 : set(b, key, kind == ANSWER ? b->journal.at : BEFORE);
+}
+
+int sw_book_open(const char *output, const char *cache, int resume, sw_book *b) {
+  *b = (sw_book){.journal = {.file = -1}, .cache = cache};
+  if (!output) return 0;
+  return sw_journal_open(output, "skillwatch label, answers by key, 1", resume, &b->journal, NULL) || sw_journal_replay(&b->journal, replay, b) ? -1 : 0;
 }
 
 int sw_book_fetch(sw_book *b, const char key[65]) {
