@@ -146,7 +146,7 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /search         the same, \"k\" and \"corpus\": the nearest of --corpus\n"
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
-                 "  GET  /models /health/live /health/ready /metrics /openapi.json\n"
+                 "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
                  "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends. SIGHUP: tokens, log and\n"
                  "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"
                  "only this machine, unless --listen says otherwise; then --tokens or --public is needed.",

@@ -93,6 +93,7 @@ static const struct {
     {"/multilabel", LABELS},
     {"/search", RESULTS(OBJECT("\"hits\"", "\"hits\":" ARRAY(OBJECT("\"id\",\"score\"", "\"id\":" STRING ",\"score\":" NUMBER))))},
     {"/place", RESULTS(OBJECT("\"x\",\"y\"", "\"x\":" NUMBER ",\"y\":" NUMBER ",\"z\":" NUMBER))},
+    {"/map", OBJECT("\"rows\",\"components\",\"x\",\"y\"", "\"rows\":" COUNT ",\"components\":" COUNT ",\"x\":" ARRAY(NUMBER) ",\"y\":" ARRAY(NUMBER))},
     {"/models", LIST(OBJECT(MODEL_KEYS ",\"kind\",\"hash\",\"jobs\",\"dimensions\",\"labels\"",
                             MODEL ",\"kind\":" STRING ",\"hash\":" STRING ",\"jobs\":" ARRAY(STRING) ",\"dimensions\":" COUNT ",\"labels\":" ARRAY(STRING)), "", "")},
     {"/v1/models", LIST(OBJECT(MODEL_KEYS, MODEL), "", "")},
@@ -141,7 +142,7 @@ static int can_be_asked(sw_server *s, const sw_route *r) {
   const int some = json_array_size(names) > 0;
   json_decref(names);
   json_decref(dimensions);
-  return !r->is_post || some;
+  return (!r->is_post && r->use == SW_USE_PLAIN) || some;
 }
 
 char *sw_openapi(sw_server *s) {

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAP_POINTS = 20000 };
+
 static int quote(sw_buffer *out, const char *text) { return sw_json_quote(out, text, strlen(text)); }
 static sw_exchange *of(sw_call *call) { return (sw_exchange *)call; }
 
@@ -229,6 +231,25 @@ static int answer_ready(sw_exchange *x) {
   return sw_buffer_print(&x->head, "{\"status\":\"draining\"}");
 }
 
+/* The map's points, enough of them for a picture: every n-th where there are more. */
+static int answer_map(sw_exchange *x) {
+  static const char *const axes[] = {"x", "y"};
+  x->served = sw_models_take_map(&x->server->models, &x->fault);
+  if (!x->served) {
+    sw_route_refuse(x);
+    return 0;
+  }
+  const sw_served_map *map = x->served->map;
+  const int64_t rows = map->old.rows, step = 1 + (rows - 1) / MAP_POINTS;
+  int failed = sw_buffer_print(&x->head, "{\"rows\":%lld,\"components\":%d", (long long)rows, map->umap.components);
+  for (int axis = 0; axis < 2 && !failed; axis++) {
+    failed = sw_buffer_print(&x->head, ",\"%s\":[", axes[axis]);
+    for (int64_t i = 0; i < rows && !failed; i += step) failed = sw_buffer_print(&x->head, i ? ",%.6g" : "%.6g", (double)map->coordinates[i * map->umap.components + axis]);
+    failed = failed || sw_buffer_append(&x->head, "]", 1);
+  }
+  return failed || sw_buffer_append(&x->head, "}", 1) ? -1 : 0;
+}
+
 static int answer_page(sw_exchange *x) { return sw_buffer_append(&x->head, sw_page, sw_page_size); }
 static int answer_openapi(sw_exchange *x) { return sw_buffer_append(&x->head, x->server->openapi, x->server->openapi_bytes); }
 static int answer_metrics(sw_exchange *x);
@@ -249,6 +270,7 @@ const sw_route sw_routes[] = {
     {.path = "/place", .summary = "Where texts are on the map", .is_post = 1, .job = SW_SERVE_EMBED, .use = SW_USE_PLACE,
      .fields = JOB_FIELDS, .finish = finish_places},
     {.path = "/", .summary = "A page to try it on", .is_open = 1, .is_page = 1, .answer = answer_page, .content_type = "text/html; charset=utf-8"},
+    {.path = "/map", .summary = "The map's points, 20,000 at most", .job = SW_SERVE_EMBED, .use = SW_USE_PLACE, .answer = answer_map},
     {.path = "/models", .summary = "The models that are served", .answer = answer_models},
     {.path = "/v1/models", .summary = "The models that are served, as OpenAI's API", .answer = answer_models},
     {.path = "/health/live", .summary = "The process runs", .is_open = 1, .answer = answer_live},
@@ -280,6 +302,9 @@ static int print_model(const sw_served *s, int with_labels, sw_buffer *out) {
   if (sw_buffer_print(out, ",\"kind\":") || quote(out, c->kind) || sw_buffer_print(out, ",\"hash\":\"%s\",\"jobs\":[", c->content_sha256)) return -1;
   for (int job = 0; job < SW_SERVE_JOBS; job++)
     if (sw_served_can(s, (sw_serve_job)job) && print_label(out, sw_serve_job_names[job])) return -1;
+  size_t corpora = 0;
+  for (size_t i = 0; i < s->num_corpora; i++) corpora += s->corpora[i] != NULL;
+  if ((corpora && print_label(out, "search")) || (s->map && print_label(out, "place"))) return -1;
   if (sw_buffer_print(out, "],\"dimensions\":%d,\"labels\":[", s->session.model->config.hidden_size)) return -1;
   for (int job = 0; job < SW_SERVE_JOBS; job++)
     if (sw_served_labels(s, (sw_serve_job)job, print_label, out)) return -1;

@@ -3,13 +3,15 @@ words, keys and screen readers get everywhere, colours can be read, and no reque
     test_page.py --screenshots FOLDER     also keeps pictures: light, dark, narrow"""
 import argparse, json, os, random, re, sys, tempfile
 
+import h5py, numpy as np
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from browser import Browser
 from server import Server
 from tiny import Checks, program, tiny_bert, vocabulary
 
 check = Checks()
-SECTIONS = ["tag", "classify", "multilabel"]
+SECTIONS = ["tag", "classify", "multilabel", "search", "place"]
 rng = random.Random(8)
 TOOLS = "Python SQL Kubernetes Linux Norwegian statistics".split()
 DOINGS = ["build {} pipelines", "write {} jobs", "explain {} to people"]
@@ -52,6 +54,8 @@ def make_models(path):
     made("train", "ner", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--dev", path("dev.jsonl"), "-o", path("tagger.h5"), "--epochs", 20, "--lr", 1e-2, "--batch-tokens", 256, "--quiet")
     made("train", "classify", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--column", "text", "--label", "code", "-o", path("occupations.h5"), "--quiet")
     made("train", "multilabel", "--data", path("train.jsonl"), "--column", "text", "--dev", path("dev.jsonl"), "--embedding", 16, "--cells", 24, "--epochs", 20, "--lr", 3e-2, "--dropout", 0.1, "-o", path("skills.h5"), "--quiet")
+    made("infer", "embed", "-m", path("encoder.h5"), path("train.jsonl"), "--column", "text", "-o", path("vectors.h5"), "--quiet")
+    made("infer", "map", path("vectors.h5"), "-o", path("map.h5"), "--seed", 1, "--quiet")
 
 
 def results(server, path, **more):
@@ -72,7 +76,7 @@ def submit(b, text=None):
 MARKS = "[...document.querySelectorAll('#text mark[tabindex]')]"
 
 
-def test_sections(b, server):
+def test_sections(b, server, map_path):
     b.open(server.url + "/")
     b.wait("connected && Object.keys(offers)")
     check(b.focus() == "#posting" and b.evaluate("document.getElementById('results').hidden"), "at first there is a field, and nothing else")
@@ -99,8 +103,23 @@ def test_sections(b, server):
         labels = results(server, "/" + section)["labels"][:5]
         shown = b.evaluate(rows % section)
         check(labels and shown == [[l["label"], "< 0.01" if 0 < l["score"] < 0.005 else f"{l['score']:.2f}"] for l in labels], f"{section}: {shown}, {labels}")
+    hits = results(server, "/search", k=5)["hits"]
+    shown = b.evaluate("[...document.querySelectorAll('#search li')].map(e => [e.querySelector('strong').innerText, e.querySelector('.value').innerText])")
+    check(len(hits) == 5 and shown == [[h["id"], f"{h['score']:.2f}"] for h in hits], f"nearest: {shown}, {hits}")
+    place, (status, _, points) = results(server, "/place"), server.ask("/map")
+    check(status == 200 and points["rows"] == len(points["x"]) == len(points["y"]) == 210, "the map has all points")
+    with h5py.File(map_path) as f: wanted = f["coordinates"][()]
+    check(np.allclose(np.array([points["x"], points["y"]]).T, wanted, rtol=1e-5, atol=1e-6), "and they are the file's")
+    check(b.text("#place p") == f"This posting lies at x {place['x']:.2f}, y {place['y']:.2f}, among 210 points.", b.text("#place p"))
+    b.wait("document.getElementById('canvas').width > 300")
+    colours = "(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, seen = {}; for (let i = 0; i < d.length; i += 4) if (d[i + 3] == 255) seen[[d[i], d[i + 1], d[i + 2]]] = 1 + (seen[[d[i], d[i + 1], d[i + 2]]] || 0); return seen })(document.getElementById('canvas'))"
+    drawn = b.evaluate("new Promise(r => requestAnimationFrame(() => r(" + colours + ")))")
+    check(drawn.get("213,94,0", 0) > 50, f"the ring is drawn: {sorted(drawn.values())[-5:]}")
+    b.evaluate("document.getElementById('k').value = '10'")
+    submit(b)
+    check(b.evaluate("document.querySelectorAll('#search li').length") == 10, "lists are as long as wanted")
     check(not b.errors and not b.strangers(), f"errors {b.errors}, requests elsewhere {b.strangers()}")
-    check({r[len(server.url):] for r in b.requests} == {"/", "/models", *("/" + s for s in SECTIONS)}, f"requests: {b.requests}")
+    check({r[len(server.url):] for r in b.requests} == {"/", "/models", *("/" + s for s in SECTIONS), "/map"}, f"requests: {b.requests}")
 
 
 def test_hands_and_keys(b, server):
@@ -174,11 +193,11 @@ def test_errors(b, server):
     says = '{"error": {"message": "%s", "type": "t", "param": null, "code": null}}'
     cases = [("*/tag", 429, {"Retry-After": 3}, says % "busy", "The server is busy. Try again in 3 seconds."),
              ("*/tag", 503, {}, says % "it is stopping", "The server is starting or stopping. Try again in a moment. The server says: it is stopping"),
-             ("*/multilabel", 504, {}, says % "30 s are over", "The server took too long. The server says: 30 s are over"),
+             ("*/search", 504, {}, says % "30 s are over", "The server took too long. The server says: 30 s are over"),
              ("*/classify", 413, {}, "not JSON", "This text is too long for the server."),
              ("*/classify", 500, {}, "", "The server refused with status 500."),
              ("*/multilabel", 200, {}, '{"results": [', "The server's answer to multilabel broke off. Try again."),
-             ("*/tag", 0, {}, "", "The server cannot be reached. Is it running, and are you online?")]
+             ("*/place", 0, {}, "", "The server cannot be reached. Is it running, and are you online?")]
     for pattern, status, headers, body, wanted in cases:
         b.pretend(pattern, status, headers | {"Content-Type": "application/json"}, body)
         submit(b)
@@ -245,7 +264,8 @@ def test_access(b, server, pictures):
     check(len(controls) > 10 and all(n["name"] for n in controls), f"controls without a name: {[n for n in controls if not n['name']]}")
     check([n["name"] for n in tree if n["role"] == "textbox"] == ["Job posting"], "the field has its label")
     check(next(n for n in tree if n["role"] == "slider")["name"] == "Lowest score", "the slider has its label")
-    check([n["name"] for n in tree if n["role"] == "region"] == ["Skills in the posting", "Occupations", "Predicted skills"], "regions have names")
+    check([n["name"] for n in tree if n["role"] == "region"] == ["Skills in the posting", "Occupations", "Predicted skills", "Nearest postings", "Place on the map"], "regions have names")
+    check([n["name"].split(" at ")[0] for n in tree if n["role"] == "image"] == ["This posting lies"], f"the map says where the posting lies: {[n for n in tree if n['role'] == 'image']}")
     check([n["level"] for n in tree if n["role"] == "heading"][:2] == [1, 2] and any(n["role"] == "status" and n.get("live") == "polite" for n in tree) and any(n["role"] == "main" for n in tree),
           "headings, a status that is read out, and a main part")
     check(b.evaluate("document.documentElement.lang") == "en" and b.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id).every((id, i, all) => all.indexOf(id) == i)"), "language, and every id once")
@@ -273,8 +293,8 @@ def main():
     with Browser() as b, tempfile.TemporaryDirectory() as folder:
         path = lambda name: os.path.join(folder, name)
         make_models(path)
-        with Server(*(a for name in ("tagger", "occupations", "skills", "encoder") for a in ("-m", path(name + ".h5")))) as server:
-            test_sections(b, server)
+        with Server(*(a for name in ("tagger", "occupations", "skills", "encoder") for a in ("-m", path(name + ".h5"))), "--corpus", path("vectors.h5"), "--map", path("map.h5")) as server:
+            test_sections(b, server, path("map.h5"))
             test_hands_and_keys(b, server)
             test_hostile(b, server)
             test_errors(b, server)
