@@ -64,10 +64,14 @@
                text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.b[0] === null ? "without end" : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
     const steps = [0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10].filter(f => Math.abs(Math.log(f)) <= far);
-    const spread = steps.filter((f, i) => i === 0 || Math.log(f) - Math.log(steps[i - 1]) > 0.02);
+    const spread = [1], room = far * 130 / Math.max(300, $("trend-chart").clientWidth - 250); // ticks from 1 outwards, as far apart as their texts need
+    for (const side of [steps.filter(f => f > 1), steps.filter(f => f < 1).reverse()]) {
+      let last = 0;
+      for (const f of side) if (Math.abs(Math.log(f) - last) > room) spread.push(f), last = Math.log(f);
+    }
     $("trend-chart").style.height = Math.max(240, 110 + 26 * chosen.length) + "px";
     draw("trend-chart", traces, { xaxis: { title: { text: "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
-      yaxis: { tickvals: names, ticktext: chosen.map(s => plain(short(s.n, 34))), range: [-0.7, chosen.length - 0.3], showgrid: false }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } });
+      yaxis: { tickvals: names, ticktext: chosen.map(s => plain(short(s.n, 34))), range: [-0.7, chosen.length - 0.3], showgrid: false, zeroline: false }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } });
   }
   if (data.skills.some(s => s.b)) {
     show("trends", "Rising and falling");
@@ -96,7 +100,7 @@
       traces.push({ type: "scatter", mode: "lines+markers", name, legendgroup: "s" + k, x, y: share, line: { color: colour(k), width: 2, dash: DASHES[Math.floor(k / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[k % 6], size: 7, color: colour(k) },
                     text: weeks.map((i, j) => `${name}<br>week of ${data.weeks[i]}: ${s.c[i]} of ${data.postings[i]}, ${percent(share[j])} (${percent(range[j][0])} to ${percent(range[j][1])})`), hovertemplate: "%{text}<extra></extra>" });
     }
-    draw("time-chart", traces, { height: 460, xaxis: dateAxis(data.weeks), yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
+    draw("time-chart", traces, { height: 460, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
@@ -121,8 +125,9 @@
   }
   if (data.skills.length && data.weeks.length) {
     show("time", "Skills over time");
-    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)];
-    for (const s of best.length ? best : [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
+    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)].sort((a, b) => a.b[3] - b.b[3]);
+    for (const s of [...best, ...data.skills.filter(s => s.b && !s.d).sort((a, b) => a.b[3] - b.b[3])].slice(0, 5)) charted.add(s);
+    if (!charted.size) for (const s of [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
     choose($("table-layer"), fillTable);
     $("table-layer").value = (layers.find(l => best[0] && best[0].l === l.i) || layers[0]).i;
     $("skill-search").addEventListener("input", fillTable);
@@ -160,12 +165,14 @@
   const apart = names => { // a cluster's name may not lie on another's: the largest come first, others move a little or go
     const chart = $("map-chart"), layout = chart._fullLayout, taken = [], out = [];
     for (const [x, y, text] of names) {
-      const px = layout.xaxis.d2p(x), py = layout.yaxis.d2p(y), w = 7.2 * Array.from(text).length + 10, h = 20;
+      const w = 7.2 * Array.from(text).length + 10, h = 20, at = [layout.xaxis.d2p(x), layout.yaxis.d2p(y)];
+      if (at[0] < 0 || at[1] < 0 || at[0] > layout.xaxis._length || at[1] > layout.yaxis._length) continue;
+      const px = Math.min(Math.max(at[0], w / 2), layout.xaxis._length - w / 2), py = Math.min(Math.max(at[1], h / 2), layout.yaxis._length - h / 2);
       for (const [dx, dy] of [[0, 0], [0, -22], [0, 22], [0, -44], [0, 44], [w / 2, 0], [-w / 2, 0], [w / 2, 22], [-w / 2, -22]]) {
         const box = [px + dx - w / 2, py + dy - h / 2, px + dx + w / 2, py + dy + h / 2];
         if (box[0] < 0 || box[1] < 0 || box[2] > layout.xaxis._length || box[3] > layout.yaxis._length || taken.some(t => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3])) continue;
         taken.push(box);
-        out.push({ x, y, xshift: dx, yshift: -dy, text: plain(text), showarrow: false, captureevents: false, font: { size: 13, color: css("--text") }, bgcolor: css("--card"), opacity: 0.88, borderpad: 2 });
+        out.push({ x, y, xshift: px + dx - at[0], yshift: at[1] - py - dy, text: plain(text), showarrow: false, captureevents: false, font: { size: 13, color: css("--text") }, bgcolor: css("--card"), opacity: 0.8, borderpad: 1 });
         break;
       }
     }
