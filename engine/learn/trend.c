@@ -38,7 +38,7 @@ double sw_student_tail(double t, double freedom) {
   return 1 - front * beta_fraction(y, 0.5, a) / 0.5;
 }
 
-/* `tail` falls from 1 at 0. */
+/* The x > 0 at which `tail`, which falls, is `wanted`. */
 static double invert(double (*tail)(double, double), double wanted, double freedom) {
   double low = 0, high = 1;
   while (tail(high, freedom) > wanted && high < 1e300) high *= 2;
@@ -154,21 +154,28 @@ static double edge(const data *d, double inside, double outside, double least, d
   return (inside + outside) / 2;
 }
 
-int sw_trend_fit(const double *count, const double *total, const double *time, int n, double level, sw_trend *out) {
-  data d = {count, total, time, n, 0, 0, 0, 0};
+/* 0 where there is nothing to fit. */
+static int prepare(const double *count, const double *total, const double *time, int n, data *d, int *weeks) {
   double first = INFINITY, last = -INFINITY;
-  *out = (sw_trend){0};
+  *d = (data){count, total, time, n, 0, 0, 0, 0};
+  *weeks = 0;
   for (int i = 0; i < n; i++) {
     if (!(total[i] > 0)) continue;
-    out->weeks++;
-    d.named += count[i], d.postings += total[i];
+    ++*weeks;
+    d->named += count[i], d->postings += total[i];
     first = fmin(first, time[i]), last = fmax(last, time[i]);
   }
-  if (out->weeks < 3 || !(last > first) || d.named <= 0 || d.named >= d.postings) return 0;
-  d.centre = (first + last) / 2, d.span = (last - first) / 2;
-  const double flat = log(d.named / (d.postings - d.named)), freedom = out->weeks - 2;
+  d->centre = (first + last) / 2, d->span = (last - first) / 2;
+  return *weeks >= 3 && last > first && d->named > 0 && d->named < d->postings;
+}
+
+int sw_trend_fit(const double *count, const double *total, const double *time, int n, sw_trend *out) {
+  data d;
+  *out = (sw_trend){0};
+  if (!prepare(count, total, time, n, &d, &out->weeks)) return 0;
+  const double flat = log(d.named / (d.postings - d.named));
   double a = flat, b = likeliest(&d, &a), best = likelihood(&d, a, b);
-  const double none = likelihood(&d, flat, 0), steepest = copysign(STEEPEST, b), a_there = level_for(&d, steepest, a);
+  const double steepest = copysign(STEEPEST, b), a_there = level_for(&d, steepest, a);
   const int endless = likelihood(&d, a_there, steepest) >= best - 1e-9; /* it only gets likelier: weeks before or after some day have none, or all */
   if (endless) a = a_there, b = steepest, best = likelihood(&d, a, b);
   double pearson = 0;
@@ -176,14 +183,52 @@ int sw_trend_fit(const double *count, const double *total, const double *time, i
     const double p = share_at(a + b * time_at(&d, i)), variance = total[i] * p * (1 - p);
     if (variance > 0) pearson += (count[i] - total[i] * p) * (count[i] - total[i] * p) / variance;
   }
-  out->dispersion = pearson / freedom;
-  const double phi = fmax(1, out->dispersion), t = sw_student_quantile(1 - level, freedom), least = best - phi * t * t / 2;
-  out->p = sw_student_tail(sqrt(fmax(0, 2 * (best - none) / phi)), freedom);
   out->slope = endless ? copysign(INFINITY, b) : b / d.span;
-  out->range.low = (endless && b < 0 ? -INFINITY : edge(&d, b, -STEEPEST, least, a)) / d.span;
-  out->range.high = (endless && b > 0 ? INFINITY : edge(&d, b, STEEPEST, least, a)) / d.span;
+  out->ratio = fmax(0, 2 * (best - likelihood(&d, flat, 0)));
+  out->dispersion = pearson / (out->weeks - 2);
   out->first = share_at(a - b), out->last = share_at(a + b);
   return 1;
+}
+
+void sw_trend_test(const double *count, const double *total, const double *time, int n, sw_dispersion_prior prior, double level, sw_trend *trend) {
+  data d;
+  int weeks;
+  if (!prepare(count, total, time, n, &d, &weeks)) return;
+  const double own = weeks - 2, freedom = own + prior.freedom, phi = fmax(1, (prior.freedom * prior.dispersion + own * trend->dispersion) / freedom);
+  const double t = sw_student_quantile(1 - level, freedom), b = isinf(trend->slope) ? copysign(STEEPEST, trend->slope) : trend->slope * d.span, a = level_for(&d, b, 0);
+  const double least = likelihood(&d, a, b) - phi * t * t / 2;
+  trend->p = sw_student_tail(sqrt(trend->ratio / phi), freedom);
+  trend->range.low = (isinf(trend->slope) && b < 0 ? -INFINITY : edge(&d, b, -STEEPEST, least, a)) / d.span;
+  trend->range.high = (isinf(trend->slope) && b > 0 ? INFINITY : edge(&d, b, STEEPEST, least, a)) / d.span;
+}
+
+/* --- what dispersions have in common --- */
+
+/* Of the digamma (order 0) and trigamma (1) function of x > 0: recurrence to where the asymptotic series holds (Abramowitz and Stegun, 6.3.18 and 6.4.12). */
+static double polygamma(int order, double x) {
+  double sum = 0;
+  for (; x < 20; x++) sum += order ? 1 / (x * x) : -1 / x;
+  const double y = 1 / (x * x);
+  if (order) return sum + 1 / x + y / 2 + y / x * (1.0 / 6 - y * (1.0 / 30 - y * (1.0 / 42 - y / 30)));
+  return sum + log(x) - 0.5 / x - y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y / 240)));
+}
+
+static double trigamma(double x, double unused) { return polygamma(1, x); }
+
+sw_dispersion_prior sw_trend_prior(const double *dispersions, size_t count, double freedom) {
+  enum { FEWEST = 10, MOST_WEIGHT = 4 };
+  if (count < FEWEST) return (sw_dispersion_prior){0, 1};
+  double mean = 0, spread = 0;
+  const double half = freedom / 2, shift = polygamma(0, half) - log(half), least = 1e-5; /* a perfect fit has no logarithm */
+  for (size_t i = 0; i < count; i++) mean += (log(fmax(dispersions[i], least)) - shift) / (double)count;
+  for (size_t i = 0; i < count; i++) {
+    const double off = log(fmax(dispersions[i], least)) - shift - mean;
+    spread += off * off / (double)(count - 1);
+  }
+  const double more = spread - polygamma(1, half); /* than chance alone makes */
+  const double own = more > 0 ? 2 * invert(trigamma, more, 0) : INFINITY;
+  const double common = isinf(own) ? exp(mean) : exp(mean + polygamma(0, own / 2) - log(own / 2));
+  return (sw_dispersion_prior){fmin(own, MOST_WEIGHT * freedom), common};
 }
 
 /* --- many tests --- */

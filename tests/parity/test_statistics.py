@@ -7,7 +7,7 @@ TOOL = os.path.join(os.environ.get("SW_TESTS_BIN", "."), "tool-statistics")
 try:
     import numpy as np
     from scipy.optimize import brentq
-    from scipy.special import expit, xlogy
+    from scipy.special import digamma, expit, polygamma, xlogy
     from scipy.stats import binomtest, f as f_distribution, false_discovery_control, t as student
 except ImportError as e:
     print(f"skipped: {e}; set SW_PYTHON to a Python that has scipy")
@@ -133,7 +133,9 @@ def trends(rng):
             y = rng.binomial(n, p)
             if 0 < y.sum() < n.sum(): cases.append((y, n, t))
     fitted = 0
-    for (y, n, t), line in zip(cases, ask(*({"trend": {"count": y.tolist(), "total": n.tolist(), "time": t.tolist()}, "level": 0.95} for y, n, t in cases))):
+    priors = [(0, 1), (7.5, 1.3), (20, 0.8)]
+    questions = ({"trend": {"count": y.tolist(), "total": n.tolist(), "time": t.tolist(), "prior": priors[i % 3]}, "level": 0.95} for i, (y, n, t) in enumerate(cases))
+    for i, ((y, n, t), line) in enumerate(zip(cases, ask(*questions))):
         weeks, slope, low, high, p, phi, first, last = json.loads(line)
         x, beta = np.c_[np.ones(len(t)), t - t.mean()], np.array([np.log(y.sum() / (n.sum() - y.sum())), 0.0])
         separated = True
@@ -148,7 +150,9 @@ def trends(rng):
         fitted += 1
         mu, freedom = expit(x @ beta), len(t) - 2
         wanted_phi = float(((y - n * mu) ** 2 / (n * mu * (1 - mu))).sum() / freedom)
-        used, least = max(1, wanted_phi), deviance(y, n, mu)
+        d0, s0 = priors[i % 3]
+        used, least = max(1, (d0 * s0 + freedom * wanted_phi) / (d0 + freedom)), deviance(y, n, mu)
+        freedom += d0
         near(slope, beta[1], 1e-7 + 1e-10 / max(abs(beta[1]), 1e-9), f"slope, {len(t)} weeks")
         check(abs(phi - wanted_phi) <= 1e-6 * max(wanted_phi, 1e-3), f"dispersion {phi}, wanted {wanted_phi}")
         near(first, mu[0], 1e-7, "first share"), near(last, mu[-1], 1e-7, "last share")
@@ -180,6 +184,17 @@ def trends(rng):
             tail, back = json.loads(ask({"student": [x, freedom]})[0])
             near(tail, 2 * student.sf(x, freedom), 1e-9, f"Student's tail of {x}, {freedom}")
             if 0 < tail < 1: near(back, x, 1e-6, f"and back: {x}, {freedom}")
+    for own, scale, freedom, count in ((8, 1.5, 6, 400), (3, 1, 11, 80), (None, 1.2, 6, 300), (5, 2, 1, 500), (None, 1, 3, 9)):
+        true = scale * own / rng.chisquare(own, count) if own else np.full(count, scale)
+        phi = true * rng.chisquare(freedom, count) / freedom
+        if count == 80: phi[3] = 0
+        got = json.loads(ask({"prior": phi.tolist(), "freedom": freedom})[0])
+        e = np.log(np.maximum(phi, 1e-5)) - digamma(freedom / 2) + np.log(freedom / 2)
+        more = e.var(ddof=1) - polygamma(1, freedom / 2)
+        d0 = 2 * brentq(lambda x: polygamma(1, x) - more, 1e-6, 1e9) if more > 0 else np.inf
+        s0 = np.exp(e.mean() + digamma(d0 / 2) - np.log(d0 / 2)) if more > 0 else np.exp(e.mean())
+        wanted = (min(d0, 4 * freedom), s0) if count >= 10 else (0, 1)
+        check(np.allclose(got, wanted, rtol=1e-6), f"what dispersions have in common: {got}, wanted {wanted}")
     for p in (rng.random(50) ** 3, np.array([0.04]), np.array([0.01, 0.01, 1, 0.5]), np.zeros(3)):
         check(np.allclose(json.loads(ask({"discovery": p.tolist()})[0]), false_discovery_control(p), atol=1e-15), f"false discovery rates of {len(p)}")
 

@@ -4,9 +4,10 @@
  *   {"calibration": [[probability, right], ...]}
  *   {"bootstrap": {"counts": [[...], ...], "resamples", "seed", "stream", "threads"}}   the sums
  *   {"interval": [values], "level"}   [low, high, p]
- *   {"trend": {"count", "total", "time"}, "level"}   [weeks, slope, low, high, p, dispersion, first, last], null for no bound; or null
+ *   {"trend": {"count", "total", "time", "prior": [freedom, dispersion]}, "level"}   [weeks, slope, low, high, p, dispersion, first, last], null for no bound; or null
  *   {"wilson": [count, total, level]}   {"student": [t, freedom]}   [tail, the t of that tail]
  *   {"discovery": [p]}   q
+ *   {"prior": [dispersions], "freedom"}   [freedom, dispersion]
  *   {"cka": {"x": [[...], ...], "y", "threads"}}   [cka, cosine of the first rows or null] */
 #include "base/error.h"
 #include "base/options.h"
@@ -103,8 +104,11 @@ static json_t *trend(const json_t *request, double level) {
   double *count = list_of(list), *total = list_of(json_object_get(request, "total")), *time = list_of(json_object_get(request, "time"));
   sw_trend t;
   json_t *out = json_null();
-  if (count && total && time && sw_trend_fit(count, total, time, (int)json_array_size(list), level, &t))
+  const json_t *of = json_object_get(request, "prior");
+  if (count && total && time && sw_trend_fit(count, total, time, (int)json_array_size(list), &t)) {
+    sw_trend_test(count, total, time, (int)json_array_size(list), (sw_dispersion_prior){at(of, 0), at(of, 1)}, level, &t);
     out = json_pack("[i,o,o,o,f,f,f,f]", t.weeks, or_null(t.slope), or_null(t.range.low), or_null(t.range.high), t.p, t.dispersion, t.first, t.last);
+  }
   free(count), free(total), free(time);
   return out;
 }
@@ -137,6 +141,12 @@ static json_t *answer(const json_t *request) {
     return json_pack("[f,f]", tail, sw_student_quantile(tail, at(value, 1)));
   }
   if ((value = json_object_get(request, "discovery"))) return discovery(value);
+  if ((value = json_object_get(request, "prior"))) {
+    double *list = list_of(value);
+    const sw_dispersion_prior prior = sw_trend_prior(list, json_array_size(value), number(request, "freedom"));
+    free(list);
+    return json_pack("[f,f]", prior.freedom, prior.dispersion);
+  }
   sw_fail("an unknown request");
   return NULL;
 }

@@ -70,7 +70,7 @@ static int write_layer(const report *r, int layer, sw_buffer *out) {
   }
   if (!skills) return 0;
   if (put(out, "<section class=\"layer\"><h3>") || escape(out, report_layer_name(r, layer)) || put(out, "</h3>\n")) return -1;
-  if (tested && sw_buffer_print(out, "<p>%zu skill%s tested; in %zu of them weeks scatter more than chance, which widens their intervals.</p>\n", tested,
+  if (tested && sw_buffer_print(out, "<p>%zu skill%s tested; in %zu of them weeks scatter more than chance, which the intervals take into account.</p>\n", tested,
                                 tested == 1 ? " was" : "s were", scattered))
     return -1;
   if (tested && !rising && !falling && put(out, "<p>None rises or falls by more than chance explains.</p>\n")) return -1;

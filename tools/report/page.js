@@ -26,7 +26,14 @@
     layout.yaxis = { ...axis, ...(more.yaxis || {}) };
     return layout;
   }
-  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+  let mapButtons = []; // by name, so that none that would send anything anywhere is among them
+  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtons: [mapButtons] });
+  // few weeks have a tick each, at their Mondays
+  const dateAxis = weeks => ({ type: "date", ...(weeks.length <= 14 ? { tick0: "2024-01-01", dtick: 7 * 864e5, tickformat: "%b %-d\n%Y" } : {}) });
+  const around = dates => { // a day on either side, so that one date alone has an axis, too
+    const times = dates.map(d => Date.parse(d)), day = 864e5, room = Math.max(day, 0.05 * (Math.max(...times) - Math.min(...times)));
+    return { range: [new Date(Math.min(...times) - room).toISOString(), new Date(Math.max(...times) + room).toISOString()] };
+  };
   const show = (id, title) => { $(id).hidden = false; const a = make("a", title, $("nav")); a.href = "#" + id; };
   const keep = f => { drawn.push(f); f(); };
   show("words", "In short");
@@ -57,10 +64,14 @@
                text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.b[0] === null ? "without end" : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
     const steps = [0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10].filter(f => Math.abs(Math.log(f)) <= far);
-    const spread = steps.filter((f, i) => i === 0 || Math.log(f) - Math.log(steps[i - 1]) > 0.02);
+    const spread = [1], room = far * 130 / Math.max(300, $("trend-chart").clientWidth - 250); // ticks from 1 outwards, as far apart as their texts need
+    for (const side of [steps.filter(f => f > 1), steps.filter(f => f < 1).reverse()]) {
+      let last = 0;
+      for (const f of side) if (Math.abs(Math.log(f) - last) > room) spread.push(f), last = Math.log(f);
+    }
     $("trend-chart").style.height = Math.max(240, 110 + 26 * chosen.length) + "px";
     draw("trend-chart", traces, { xaxis: { title: { text: "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
-      yaxis: { tickvals: names, ticktext: chosen.map(s => plain(short(s.n, 34))), range: [-0.7, chosen.length - 0.3], showgrid: false }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } });
+      yaxis: { tickvals: names, ticktext: chosen.map(s => plain(short(s.n, 34))), range: [-0.7, chosen.length - 0.3], showgrid: false, zeroline: false }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } });
   }
   if (data.skills.some(s => s.b)) {
     show("trends", "Rising and falling");
@@ -89,7 +100,7 @@
       traces.push({ type: "scatter", mode: "lines+markers", name, legendgroup: "s" + k, x, y: share, line: { color: colour(k), width: 2, dash: DASHES[Math.floor(k / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[k % 6], size: 7, color: colour(k) },
                     text: weeks.map((i, j) => `${name}<br>week of ${data.weeks[i]}: ${s.c[i]} of ${data.postings[i]}, ${percent(share[j])} (${percent(range[j][0])} to ${percent(range[j][1])})`), hovertemplate: "%{text}<extra></extra>" });
     }
-    draw("time-chart", traces, { height: 460, xaxis: { type: "date" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
+    draw("time-chart", traces, { height: 460, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
@@ -114,8 +125,9 @@
   }
   if (data.skills.length && data.weeks.length) {
     show("time", "Skills over time");
-    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)];
-    for (const s of best.length ? best : [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
+    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)].sort((a, b) => a.b[3] - b.b[3]);
+    for (const s of [...best, ...data.skills.filter(s => s.b && !s.d).sort((a, b) => a.b[3] - b.b[3])].slice(0, 5)) charted.add(s);
+    if (!charted.size) for (const s of [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
     choose($("table-layer"), fillTable);
     $("table-layer").value = (layers.find(l => best[0] && best[0].l === l.i) || layers[0]).i;
     $("skill-search").addEventListener("input", fillTable);
@@ -153,12 +165,14 @@
   const apart = names => { // a cluster's name may not lie on another's: the largest come first, others move a little or go
     const chart = $("map-chart"), layout = chart._fullLayout, taken = [], out = [];
     for (const [x, y, text] of names) {
-      const px = layout.xaxis.d2p(x), py = layout.yaxis.d2p(y), w = 7.2 * Array.from(text).length + 10, h = 20;
+      const w = 7.2 * Array.from(text).length + 10, h = 20, at = [layout.xaxis.d2p(x), layout.yaxis.d2p(y)];
+      if (at[0] < 0 || at[1] < 0 || at[0] > layout.xaxis._length || at[1] > layout.yaxis._length) continue;
+      const px = Math.min(Math.max(at[0], w / 2), layout.xaxis._length - w / 2), py = Math.min(Math.max(at[1], h / 2), layout.yaxis._length - h / 2);
       for (const [dx, dy] of [[0, 0], [0, -22], [0, 22], [0, -44], [0, 44], [w / 2, 0], [-w / 2, 0], [w / 2, 22], [-w / 2, -22]]) {
         const box = [px + dx - w / 2, py + dy - h / 2, px + dx + w / 2, py + dy + h / 2];
         if (box[0] < 0 || box[1] < 0 || box[2] > layout.xaxis._length || box[3] > layout.yaxis._length || taken.some(t => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3])) continue;
         taken.push(box);
-        out.push({ x, y, xshift: dx, yshift: -dy, text: plain(text), showarrow: false, captureevents: false, font: { size: 13, color: css("--text") }, bgcolor: css("--card"), opacity: 0.88, borderpad: 2 });
+        out.push({ x, y, xshift: px + dx - at[0], yshift: at[1] - py - dy, text: plain(text), showarrow: false, captureevents: false, font: { size: 13, color: css("--text") }, bgcolor: css("--card"), opacity: 0.8, borderpad: 1 });
         break;
       }
     }
@@ -196,7 +210,8 @@
       traces.push(trace(groups.get(c) || [], plain(short(clusterName(c), 36)), { color: colour(c), size, symbol: (dims === 3 ? SYMBOLS_3D : SYMBOLS)[Math.floor(c / COLOURS.length) % 6], opacity: matches ? 0.25 : 0.75 }));
     if (groups.has(-1) || !many) traces.push(trace(groups.get(-1) || [], many ? "no cluster" : "points", { color: many ? "#999999" : colour(0), size, opacity: matches ? 0.25 : 0.75 }));
     if (found.length) traces.push(trace(found, "found", { color: css("--text"), size: size + 5, symbol: dims === 3 ? "diamond-open" : "circle-open", line: { width: 2, color: css("--text") }, opacity: 1 }));
-    const bare = { showgrid: false, zeroline: false, showticklabels: false, title: { text: "" } }, room = data.clusters.length > 0;
+    mapButtons = dims === 3 ? ["toImage", "zoom3d", "pan3d", "orbitRotation", "resetCameraDefault3d"] : ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
+    const bare = { showgrid: false, showline: false, zeroline: false, showticklabels: false, title: { text: "" } }, room = data.clusters.length > 0;
     const layout = { uirevision: "map" + dims, showlegend: room, legend: { orientation: "v", x: 1.01, y: 1, itemsizing: "constant" }, margin: { l: 10, r: 10, t: 40, b: 10 }, hovermode: "closest" };
     if (dims === 2) layout.xaxis = { ...bare }, layout.yaxis = { ...bare, scaleanchor: "x" }, layout.dragmode = "pan";
     else { const axis = { showticklabels: false, title: { text: "" }, gridcolor: css("--line"), zeroline: false, showbackground: false, showspikes: false }; layout.scene = { xaxis: axis, yaxis: axis, zaxis: axis, uirevision: "map3" }; }
@@ -271,7 +286,7 @@
       const order = data.topics.map((t, k) => k).sort((a, b) => (data.topics[b][1] || 0) - (data.topics[a][1] || 0)).slice(0, 12);
       keep(() => draw("topic-chart", order.map((k, i) => ({ type: "scatter", mode: "lines+markers", name: plain(`${k + 1}: ${words(k)}`), x: data.topicWeeks.map(w => w[0]), y: data.topicWeeks.map(w => w[k + 1]),
         line: { color: colour(i), dash: DASHES[Math.floor(i / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[i % 6], size: 7 }, hovertemplate: "%{fullData.name}<br>week of %{x}: %{y:.1%}<extra></extra>" })),
-        { height: 460, xaxis: { type: "date" }, yaxis: { title: { text: "mean share of a posting" }, tickformat: ".0%", rangemode: "tozero" } }));
+        { height: 460, xaxis: dateAxis(data.topicWeeks), yaxis: { title: { text: "mean share of a posting" }, tickformat: ".0%", rangemode: "tozero" } }));
     } else if (data.topics.some(t => t[1] !== null)) {
       const order = data.topics.map((t, k) => k).sort((a, b) => data.topics[a][1] - data.topics[b][1]);
       keep(() => draw("topic-chart", [{ type: "bar", orientation: "h", x: order.map(k => data.topics[k][1]), y: order.map(k => plain(`${k + 1}: ${words(k)}`)), marker: { color: colour(0) }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" }],
@@ -286,7 +301,7 @@
     $("occupation-note").textContent = `The most probable occupation of each posting, with 95 % Wilson intervals` + (data.allOccupations > list.length ? `; the ${list.length} most frequent of ${data.allOccupations}` : "") + ".";
     keep(() => draw("occupation-chart", [{ type: "bar", orientation: "h", x: list.map(o => o[2]), y: names, marker: { color: colour(0) }, error_x: { type: "data", symmetric: false, array: list.map(o => o[4] - o[2]), arrayminus: list.map(o => o[2] - o[3]), color: css("--text") },
       text: list.map(o => `${plain(o[0])}<br>${o[1]} postings, ${percent(o[2])}`), hovertemplate: "%{text}<extra></extra>", textposition: "none" }],
-      { height: Math.max(220, 80 + 25 * list.length), xaxis: { tickformat: ".0%", title: { text: "share of postings" } }, yaxis: { tickvals: names, ticktext: list.map(o => plain(short(o[0], 44))), showgrid: false } }));
+      { height: Math.max(220, 80 + 25 * list.length), xaxis: { tickformat: ".0%", title: { text: "share of postings" } }, yaxis: { tickvals: names, ticktext: list.map(o => plain(short(o[0], 44))), showgrid: false, zeroline: false } }));
   }
 
   // Quality
@@ -303,7 +318,7 @@
       const of = data.quality.filter(q => q[6] && q[1] + ", " + q[6][0] === name);
       return { type: "scatter", mode: "lines+markers", name: plain(name), x: of.map(q => q[0]), y: of.map(q => q[6][1]), line: { color: colour(k) }, marker: { size: 9, symbol: SYMBOLS[k % 6] },
                text: of.map(q => `${plain(q[2].slice(0, 12))}${q[4] ? "<br>" + plain(short(q[4].split("/").pop(), 50)) : ""}<br>parent ${plain(q[3].slice(0, 12)) || "none"}`), hovertemplate: "%{text}<br>%{x}: %{y:.4f}<extra></extra>" };
-    }), { height: 380, xaxis: { type: "date" }, yaxis: { title: { text: "score" } }, showlegend: true }));
+    }), { height: 380, xaxis: { type: "date", ...around(data.quality.filter(q => q[6]).map(q => q[0])) }, yaxis: { title: { text: "score" }, rangemode: "tozero" }, showlegend: true }));
     else $("quality-chart").remove();
   }
 
@@ -315,7 +330,7 @@
     if (data.labels.length) keep(() => draw("label-chart", [
       { type: "bar", name: "labelled sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
       ...(cost ? [{ type: "scatter", mode: "markers+lines", name: "cost, by the week of the bill", x: data.labels.filter(l => l[5]).map(l => l[0]), y: data.labels.filter(l => l[5]).map(l => l[5]), yaxis: "y2", line: { color: colour(1) }, marker: { size: 9, symbol: "diamond" } }] : [])],
-      { height: 380, showlegend: true, xaxis: { type: "date" }, yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
+      { height: 380, showlegend: true, xaxis: dateAxis(data.labels), yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
     else $("label-chart").remove();
   }
 

@@ -90,11 +90,16 @@ static int by_layer_and_total(const void *a, const void *b) {
 static int test(report *r) {
   double *time = sw_alloc_array((size_t)r->num_weeks + 1, sizeof *time), *p = sw_alloc_array(r->num_skills + 1, sizeof *p);
   int status = time && p ? 0 : -1;
+  size_t frequent = 0;
   for (int w = 0; w < r->num_weeks && !status; w++) time[w] = w;
   for (size_t i = 0; i < r->num_skills && !status; i++) {
     report_skill *s = &r->skills[i];
-    s->tested = sw_trend_fit(s->named, r->postings, time, r->num_weeks, 0.95, &s->trend);
+    s->tested = sw_trend_fit(s->named, r->postings, time, r->num_weeks, &s->trend);
+    if (s->tested && s->skill->total >= s->trend.weeks) p[frequent++] = s->trend.dispersion;
   }
+  const sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
+  for (size_t i = 0; i < r->num_skills && !status; i++)
+    if (r->skills[i].tested) sw_trend_test(r->skills[i].named, r->postings, time, r->num_weeks, prior, 0.95, &r->skills[i].trend);
   for (size_t i = 0; i < r->num_skills && !status;) { /* one layer after the other */
     const size_t from = i;
     size_t tests = 0;
