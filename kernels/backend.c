@@ -4,6 +4,7 @@
 #include "kernels/module.h"
 
 #include <ctype.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,22 +76,29 @@ static enum isa best_isa(void) {
   return BASELINE;
 }
 
+#ifdef SW_HAVE_AMX
+/* AVX-512 for everything but matrix products, attention forward and neighbours. */
+static sw_operators amx;
+static pthread_once_t amx_made = PTHREAD_ONCE_INIT; /* a device may be opened while another computes */
+static void make_amx(void) {
+  amx = sw_operators_avx512;
+  amx.attention_workspace = sw_attention_workspace_amx; /* as large as the AVX-512 backward needs, too */
+  amx.attention_forward = sw_attention_forward_amx;
+  amx.linear_weight_bytes = sw_linear_weight_bytes_amx;
+  amx.linear_prepare = sw_linear_prepare_amx;
+  amx.linear_workspace = sw_linear_workspace_amx;
+  amx.linear_forward = sw_linear_forward_amx;
+  amx.linear_backward_input = sw_linear_backward_input_amx;
+  amx.linear_backward_weight = sw_linear_backward_weight_amx;
+  amx.neighbours_workspace = sw_neighbours_workspace_amx;
+  amx.neighbours = sw_neighbours_amx;
+}
+#endif
+
 static const sw_operators *operators_of(enum isa isa) {
 #ifdef SW_HAVE_AMX
-  static sw_operators amx;
-  if (isa == AMX) { /* AVX-512 for everything but matrix products, attention forward and neighbours; the same bytes are written however many threads come here */
-    sw_operators table = sw_operators_avx512;
-    table.attention_workspace = sw_attention_workspace_amx; /* as large as the AVX-512 backward needs, too */
-    table.attention_forward = sw_attention_forward_amx;
-    table.linear_weight_bytes = sw_linear_weight_bytes_amx;
-    table.linear_prepare = sw_linear_prepare_amx;
-    table.linear_workspace = sw_linear_workspace_amx;
-    table.linear_forward = sw_linear_forward_amx;
-    table.linear_backward_input = sw_linear_backward_input_amx;
-    table.linear_backward_weight = sw_linear_backward_weight_amx;
-    table.neighbours_workspace = sw_neighbours_workspace_amx;
-    table.neighbours = sw_neighbours_amx;
-    amx = table;
+  if (isa == AMX) {
+    pthread_once(&amx_made, make_amx);
     return &amx;
   }
 #endif

@@ -183,7 +183,7 @@ static void log_request(const request *r, double now) {
   struct timespec clock;
   struct tm date;
   char address[INET6_ADDRSTRLEN] = "?", stamp[32];
-  if (!h->log) return;
+  if (!h->server->options->access_log) return;
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
   const struct sockaddr *from = info ? info->client_addr : NULL;
   if (from && from->sa_family == AF_INET) inet_ntop(AF_INET, &((const struct sockaddr_in *)from)->sin_addr, address, sizeof address);

@@ -4,7 +4,7 @@ and what goes wrong: slow, half-closed, huge, malformed and too many requests, o
 By hand, with AddressSanitizer and ThreadSanitizer (the latter: cmake -S . -B build/tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSW_CUDA=OFF
 -DCMAKE_C_FLAGS=-fsanitize=thread -DCMAKE_EXE_LINKER_FLAGS=-fsanitize=thread, and TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1):
   SW_BIN=build/debug/bin python tests/e2e/test_serve.py        SW_TEST_CONNECTIONS=10000: so many at a time (needs ulimit -n 21000)"""
-import base64, http.client, json, os, random, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import base64, http.client, json, os, random, re, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from server import Server, exchange, read_answer
@@ -22,7 +22,8 @@ os.environ["LSAN_OPTIONS"] = f"suppressions={suppressions.name}:print_suppressio
 check = Checks()
 rng = random.Random(8)
 CONNECTIONS = int(os.environ.get("SW_TEST_CONNECTIONS", "300"))
-POSTINGS = [json.loads(l)["text"] for l in open(os.path.join(SAMPLES, "labels/train.jsonl"), encoding="utf-8")]
+LABELLED = sorted(open(os.path.join(SAMPLES, "labels/train.jsonl"), encoding="utf-8"), key=lambda l: '"spans": []' in l)  # with spans first
+POSTINGS = [json.loads(l)["text"] for l in LABELLED]
 TEXTS = POSTINGS[:40] + ["Zebra-crossing (QA)!", "naïve café ☕ 日本", "x", " ", " ".join(POSTINGS[:30])]
 
 
@@ -266,11 +267,12 @@ def test_connections(models):
         check(server.stop() == 0, f"it ends: {server.errors()}")
 
 
-LONG = [" ".join(POSTINGS[:40]) + str(i) for i in range(3000)]  # work for a while
+with open(os.path.join(BIN, "skillwatch-infer"), "rb") as f: SANITIZED = re.search(b"__[at]san_init", f.read()) is not None
+LONG = [" ".join(POSTINGS[:4 if SANITIZED else 40]) + str(i) for i in range(3000)]  # work for a while
 
 
 def test_queue(models):
-    with Server("-m", models["ner"], "--queue", 2, "--timeout", 60, "--threads", 1) as server:
+    with Server("-m", models["ner"], "--queue", 2, "--timeout", 300, "--threads", 1) as server:
         answers = together(lambda i: server.ask("/tag", {"texts": LONG[:300]}), 12)
         statuses = sorted(a[0] if isinstance(a, tuple) else str(a) for a in answers)
         check(set(statuses) == {200, 429} and statuses.count(200) >= 2, f"a full queue: {statuses}")
@@ -310,7 +312,7 @@ def test_drain(models):
     for t in threads: t.join()
     server.stop()
     check(status == 0 and "every request is answered" in server.errors(), f"exit {status}: {server.errors()}")
-    check(len(answered) > 16 and any(when > told for _, when in answered) and not lost, f"{len(answered)} answered, {len(lost)} lost: {lost[:3]}")
+    check(len(answered) >= 16 and any(when > told for _, when in answered) and not lost, f"{len(answered)} answered, {len(lost)} lost: {lost[:3]}")
 
 
 def test_reload(models, folder):
@@ -444,9 +446,10 @@ def test_usage(models, folder):
 def make_models(folder):
     path = lambda n: os.path.join(folder, n)
     base = samples_base(folder)
+    with open(path("few.jsonl"), "w", encoding="utf-8") as f: f.writelines(LABELLED[:40])
     with open(path("length.csv"), "w", encoding="utf-8") as f:
         f.write("text,label,a,b\n" + "".join(f'"{t}",{"long" if len(t) > 60 else "short"},{int("a" in t)},{int("data" in t)}\n' for t in (p.replace('"', "") for p in POSTINGS)))
-    for what, args in (("ner", ["ner", "--base", base, "--data", os.path.join(SAMPLES, "labels/train.jsonl"), "--epochs", 10, "--lr", "5e-3", "--batch-tokens", 300, "-o", path("ner.h5")]),
+    for what, args in (("ner", ["ner", "--base", base, "--data", path("few.jsonl"), "--epochs", 20, "--lr", "5e-3", "--batch-tokens", 200, "-o", path("ner.h5")]),
                        ("classify", ["classify", "--base", base, "--data", path("length.csv"), "--column", "text", "--label", "label", "-o", path("classes.h5")]),
                        ("multilabel", ["multilabel", "--data", path("length.csv"), "--column", "text", "--labels", "a,b", "--embedding", 16, "--cells", 24, "--epochs", 2,
                                        "-o", path("gru.h5")])):
