@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, CLIENT_CLOSED = 499 };
+enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -31,6 +31,7 @@ typedef struct client {
   client_phase phase;
   double until; /* when it is cut */
   int begun;    /* a request has begun */
+  int used;     /* one was answered before */
   int cut;
   struct client *before, *after;
 } client;
@@ -68,8 +69,18 @@ static void set_phase(sw_http *h, client *c, client_phase phase, double seconds)
   pthread_mutex_lock(&h->lock);
   c->phase = phase;
   c->until = sw_clock() + seconds;
-  if (phase == RECEIVING) c->begun = 0;
+  if (phase == RECEIVING) {
+    c->begun = 0;
+    c->used = 1;
+  }
   pthread_mutex_unlock(&h->lock);
+}
+
+static int was_cut(sw_http *h, const client *c) {
+  pthread_mutex_lock(&h->lock);
+  const int cut = c->cut;
+  pthread_mutex_unlock(&h->lock);
+  return cut;
 }
 
 static void on_connection(void *context, struct MHD_Connection *connection, void **own, enum MHD_ConnectionNotificationCode code) {
@@ -127,7 +138,7 @@ static void cut_slow(sw_http *h) {
   for (client *c = h->clients; c; c = c->after) {
     if (c->cut || c->phase == COMPUTING || c->until > now || c->socket == MHD_INVALID_SOCKET) continue;
     c->cut = 1;
-    if (c->phase == RECEIVING && !h->is_tls)
+    if (c->phase == RECEIVING && (c->begun || !c->used) && !h->is_tls) /* one that rests between requests just ends */
       say_error(c->socket, "408 Request Timeout", "", "invalid_request_error", "the request took too long to come");
     shutdown(c->socket, SHUT_RDWR); /* libmicrohttpd sees the end, and closes it */
   }
@@ -244,9 +255,22 @@ static void free_answer(void *context) {
   free(a);
 }
 
+/* libmicrohttpd gives all pieces to one system call, which takes 1024 at most: neighbours are put together until there are few enough. */
+static int join_slices(sw_call *c) {
+  const size_t together = c->num_slices / MOST_PIECES + 1;
+  for (size_t i = 0; i < c->num_slices; i++) {
+    sw_buffer *to = &c->slices[i - i % together].output, *from = &c->slices[i].output;
+    if (to == from) continue;
+    if (from->size && sw_buffer_append(to, from->data, from->size)) return -1;
+    sw_buffer_close(from);
+  }
+  return 0;
+}
+
 static struct MHD_Response *make_response(sw_exchange *x, uint64_t *bytes) {
   sw_call *c = &x->call;
   const size_t slices = x->tail.size ? c->num_slices : 0;
+  if (slices && join_slices(c)) return NULL;
   answer_body *a = calloc(1, sizeof *a + (slices + 2) * sizeof *a->pieces);
   if (!a) return NULL;
   size_t count = 0;
@@ -449,7 +473,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
   if (!r) return;
   const double now = sw_clock();
   sw_exchange *x = &r->exchange;
-  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->status = r->client && r->client->cut && !r->answered ? 408 : CLIENT_CLOSED;
+  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->status = r->client && !r->answered && was_cut(h, r->client) ? 408 : CLIENT_CLOSED;
   sw_metrics_request(&h->server->metrics, x->route_index, x->status, now - (r->received > 0 ? r->received : r->began), x->call.count, x->call.tokens);
   log_request(r, now);
   if (r->client) set_phase(h, r->client, RECEIVING, h->server->options->receive_timeout);
