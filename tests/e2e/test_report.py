@@ -200,6 +200,12 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and rows(at("undated"), "skills.csv")[0]["skill"] == "Python" and rows(at("undated"), "weeks.csv") == [], f"undated only: {done.stderr}")
     done = report("--map", map2, "-o", at("map only"))
     check(done.returncode == 0 and sorted(os.listdir(at("map only"))) == ["index.html", "map.csv", "map.png"], f"a map only: {done.stderr}")
+    # a map of skills: titles by another key, and the weeks of the postings that name them
+    skill_map = write_csv(at("skills.csv"), ["id", "x", "y"], [[i, i, i] for i in range(3)])
+    write("skills.jsonl", *(json.dumps({"id": str(i), "text": t}) for i, t in enumerate(("rising  THING", "falling thing", "no such skill"))))
+    done = report("--tags", at("tags.jsonl"), "--tags", at("more.jsonl"), "--map", skill_map, "--titles", at("skills.jsonl"), "-o", at("skills"))
+    check(done.returncode == 0 and [(r["title"], r["first_week"], r["last_week"]) for r in rows(at("skills"), "map.csv")] ==
+          [("rising THING", "2026-01-12", "2026-02-23"), ("falling thing", "2026-01-05", "2026-02-23"), ("no such skill", "", "")] and "3 rows set aside" in done.stderr, f"a map of skills: {done.stderr}")
     # linked skills count once, under their taxonomy's name
     linked = [json.dumps({"id": str(i), "date": "2026-01-05", "spans": [{"text": t, "layer": "k", "skill": {"id": "1", "label": "Python", "reason": "exact", "score": 1}} for t in ("python", "Python 3")]
                           + [{"text": "Java Script", "layer": "k", "skill": None}, {"text": "javascript", "layer": "k", "skill": None}]}) for i in range(12)]
