@@ -3,7 +3,7 @@ stay texts, and what cannot be used is refused with one clear line or set aside.
 import csv, datetime, glob, json, math, os, re, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
-from browser import Browser
+from browser import Browser, find
 from tiny import SAMPLES, Checks, program, spare_fontconfig
 
 check = Checks()
@@ -180,7 +180,7 @@ with tempfile.TemporaryDirectory() as tmp:
         data = data[:data.index("</script>")]
         check("<" not in data and HOSTILE not in html and json.loads(data)["skills"], "no tag of a posting's in the page")
         check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "trends.png", "skills-over-time.png")), "pictures")
-        page(at("out"), n)
+        if find(): page(at("out"), n)
     # the same bits again, in place of the old one only with --force
     before = {f: open(os.path.join(at("out"), f), "rb").read() for f in os.listdir(at("out"))}
     check.refused(report("--tags", at("tags.jsonl"), "-o", at("out")), "--force", "an older report stays")
@@ -229,4 +229,7 @@ with tempfile.TemporaryDirectory() as tmp:
     far = [json.dumps({"id": str(i), "date": d, "spans": []}) for i, d in enumerate(("2026-01-05", "9999-01-05"))]
     check.refused(report("--tags", write("far.jsonl", *far), "-o", at("x")), "correct those", "a wrong year", (1,))
     check(not os.path.exists(at("x")) and not [f for f in os.listdir(tmp) if ".tmp-" in f], "nothing is left behind")
+if not check.failed and not find():
+    print(f"{check.count} checks, 0 failed; skipped: the page, as there is no chromium here (apt-get install chromium, or tools/setup --tests)")
+    sys.exit(77)
 check.close()
