@@ -223,6 +223,8 @@ with tempfile.TemporaryDirectory() as tmp:
     check.refused(report("--map-3d", map2, "-o", at("x")), "no column 'z'", "a flat map as --map-3d", (1,))
     other = write_csv(at("other.csv"), ["id", "cluster", "name", "title"], [["x1", 0, "a", "b"]])
     check.refused(report("--map", map2, "--clusters", other, "-o", at("x")), "no id of", "clusters of another map", (1,))
+    many = write_csv(at("many.csv"), ["id", "x", "y", "cluster", "name"], [[i, 0, 0, i, ""] for i in range(1200)])
+    check.refused(report("--map", many, "--clusters", many, "-o", at("x")), "1200 clusters", "a cluster a point", (1,))
     check.refused(report("--map", map2, "--titles", other, "-o", at("x")), "no id of", "titles of another map", (1,))
     check.refused(report("--checkpoint", map2, "-o", at("x")), "map.csv", "a checkpoint that is none", (1,))
     check.refused(report("--labels", at("tags.jsonl"), "--labels", map2, "-o", at("x")), "labelled sentence", "labels that are none", (1,))

@@ -144,7 +144,9 @@ static int by_size(const void *a, const void *b) {
 
 /* The largest is number 0; the names are what is before the line break in their keys. */
 static int sort_clusters(report *r) {
+  enum { MOST_CLUSTERS = 1000 }; /* as infer cluster */
   const size_t count = r->clusters.count;
+  if (count > MOST_CLUSTERS) return sw_fail("%s has %zu clusters, and %d are the most that can be shown: is 'cluster' the right column?", r->o->clusters, count, (int)MOST_CLUSTERS);
   sw_table sorted = {0};
   int *order = sw_alloc_array(count + 1, sizeof *order), *place = sw_alloc_array(count + 1, sizeof *place), status = 0;
   uint64_t *sizes = sw_alloc_array(count + 1, sizeof *sizes);
