@@ -63,6 +63,8 @@ typedef struct {
   double scores[2];
 } report_quality;
 
+enum { LABELLED, LABEL_SPANS, BILL_TOKENS_IN, BILL_TOKENS_OUT, BILL_COST, LABEL_COLUMNS };
+
 typedef struct report {
   const report_options *o;
   sw_rejects rejects;
@@ -94,11 +96,9 @@ typedef struct report {
   json_t *family;            /* entries of checkpoints, borrowed by `quality` */
   report_quality *quality;
   size_t num_quality;
-  report_weekly labels;      /* enum report_label; the week of the posting, and that of the bill */
-  double label_sums[8];
+  report_weekly labels;      /* [LABEL_COLUMNS]: the week of the posting, and that of the bill */
+  double label_sums[LABEL_COLUMNS]; /* over all, also those without a date */
 } report;
-
-enum { LABELLED, LABEL_SPANS, BILL_TOKENS_IN, BILL_TOKENS_OUT, BILL_COST, LABEL_COLUMNS };
 
 /* Each reads its inputs, where they were given. */
 int report_read_tags(report *r);

@@ -1,6 +1,9 @@
 /* Maps, and what is known of their points: clusters, titles, dates. */
 #include "base/error.h"
+#include "engine/data/csv.h"
 #include "engine/data/postings.h"
+#include "engine/data/rows.h"
+#include "engine/store/json.h"
 #include "engine/store/vectors.h"
 #include "tools/report/inputs.h"
 
@@ -141,7 +144,9 @@ static int by_size(const void *a, const void *b) {
 
 /* The largest is number 0; the names are what is before the line break in their keys. */
 static int sort_clusters(report *r) {
+  enum { MOST_CLUSTERS = 1000 }; /* as infer cluster */
   const size_t count = r->clusters.count;
+  if (count > MOST_CLUSTERS) return sw_fail("%s has %zu clusters, and %d are the most that can be shown: is 'cluster' the right column?", r->o->clusters, count, (int)MOST_CLUSTERS);
   sw_table sorted = {0};
   int *order = sw_alloc_array(count + 1, sizeof *order), *place = sw_alloc_array(count + 1, sizeof *place), status = 0;
   uint64_t *sizes = sw_alloc_array(count + 1, sizeof *sizes);
@@ -183,37 +188,57 @@ static int read_clusters(report *r) {
 
 /* --- titles --- */
 
-/* 1: this column is not there. */
-static int read_title_column(report *r, const char *column, size_t *matched) {
-  sw_postings_options reading = {.column = column, .id_column = r->o->id_column, .column_option = "column", .id_option = "id-column", .rejects = &r->rejects};
+/* 1 where the table has a column, or its first row of JSON a key, of that name. */
+static int has_column(const char *path, const char *name) {
+  sw_csv csv;
+  sw_window window;
+  sw_rows rows;
+  const char *text;
+  size_t bytes;
+  uint64_t line;
+  int has = 0;
+  if (report_is_table(path)) {
+    if (sw_csv_open(&csv, path, 0, 0)) return -1;
+    has = sw_csv_column(&csv, name) >= 0;
+    sw_csv_close(&csv);
+    return has;
+  }
+  if (sw_window_open(&window, path, 0) || sw_rows_open(&rows, window, path, 0)) return -1;
+  const int more = sw_rows_next(&rows, &text, &bytes, &line);
+  json_error_t error;
+  json_t *row = NULL;
+  if (more == SW_ROW && sw_json_row(text, bytes, 0, &row, &error)) has = -1;
+  if (row) has = json_is_string(json_object_get(row, name));
+  json_decref(row);
+  sw_rows_close(&rows);
+  return more < 0 ? -1 : has;
+}
+
+static int read_titles(report *r) {
+  const char *path = r->o->titles, *column = r->o->column;
+  if (!path) return 0;
+  const int has_title = column ? 0 : has_column(path, "title");
+  if (has_title < 0) return -1;
+  sw_postings_options reading = {.column = has_title ? "title" : column, .id_column = r->o->id_column, .column_option = "column", .id_option = "id-column", .rejects = &r->rejects};
   sw_postings *postings;
   sw_posting posting;
-  if (sw_postings_open(&r->o->titles, 1, &reading, &postings)) return -1;
-  int more, status = 0, any = 0;
+  size_t matched = 0;
+  if (sw_postings_open(&path, 1, &reading, &postings)) return -1;
+  int more = 0, status = 0;
   while (!status && (more = sw_postings_next(postings, &posting)) > 0) {
     const int64_t at = sw_table_find(&r->ids, posting.id);
-    any = 1;
     if (at >= 0) {
       report_point *point = &r->points[at];
       free(point->title);
       if (!(point->title = sw_tidy_text(posting.text, 0))) status = -1;
       const int week = report_week_of(posting.date);
       if (week != NO_WEEK) point->first_week = point->last_week = week;
-      ++*matched;
+      matched++;
     }
     sw_posting_close(&posting);
   }
-  if (!status && more < 0) status = !any && !r->o->column && column ? 1 : -1;
-  if (sw_postings_close(postings) && !status) status = -1;
-  return status;
-}
-
-static int read_titles(report *r) {
-  size_t matched = 0;
-  if (!r->o->titles) return 0;
-  int status = read_title_column(r, r->o->column ? r->o->column : "title", &matched);
-  if (status > 0) status = read_title_column(r, NULL, &matched);
-  return status || check_match(r, r->o->titles, matched) ? -1 : 0;
+  if (sw_postings_close(postings) || more < 0) status = -1;
+  return status || check_match(r, path, matched) ? -1 : 0;
 }
 
 int report_read_maps(report *r) {
