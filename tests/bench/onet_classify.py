@@ -1,13 +1,13 @@
 """O*NET's occupations and their major groups (23 of them, the first two digits of the code) by a sentence of a description: `skillwatch train classify`,
 --method logistic on the encoder as it is and --method fine-tune, on the same split.
 
-usage: onet_classify.py DATA_FOLDER CHECKPOINT [--epochs 10] [--lr 2e-4] [--batch-size 32] [-C 30] [--seed 0] [--threads 0] [--labels occupations,groups]
+usage: onet_classify.py DATA_FOLDER CHECKPOINT [--epochs 15] [--lr 3e-4] [--batch-size 32] [-C 30] [--seed 0] [--threads 0] [--labels occupations,groups]
 The last sentence of every description that has several is held back; titles and the other sentences are learned from. Fine-tuning is scored after its
 last epoch, not its best one, as nothing is held back to choose by. Prints a row a method. Any Python will do."""
 import argparse, csv, json, os, re, subprocess, sys, tempfile
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument("data"), ap.add_argument("checkpoint"), ap.add_argument("--epochs", type=int, default=10), ap.add_argument("--lr", type=float, default=2e-4)
+ap.add_argument("data"), ap.add_argument("checkpoint"), ap.add_argument("--epochs", type=int, default=15), ap.add_argument("--lr", type=float, default=3e-4)
 ap.add_argument("--batch-size", type=int, default=32), ap.add_argument("-C", type=float, default=30), ap.add_argument("--seed", type=int, default=0)
 ap.add_argument("--threads", type=int, default=0), ap.add_argument("--labels", default="occupations,groups")
 ap.add_argument("--bin", default=os.environ.get("SW_BIN", "build/release/bin"))

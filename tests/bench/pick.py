@@ -1,6 +1,7 @@
 """What `skillwatch label --pick` brings: F1 of taggers that learned from picked sentences, by each rule of --pick-by, and from sentences drawn by chance.
 
-usage: pick.py DATA_FOLDER CHECKPOINT [--start 150] [--pool 1000] [--pick 150] [--epochs 5] [--lr 1e-4] [--seeds 0,1,2] [--rules chance,mean,max,sum,margin] [--threads 0]
+usage: pick.py DATA_FOLDER CHECKPOINT [--start 150] [--pool 1000] [--pick 150] [--epochs 5] [--lr 1e-4] [--seeds 0,1,2] [--threads 0]
+               [--rules chance,mean,max,sum,margin] [--sets skillspan,gpt-4o]
 DATA_FOLDER has skillspan/ and in-demand/; CHECKPOINT is the base (skillwatch pull). For each seed:
   skillspan  a tagger learns the knowledge tags of --start sentences of SkillSpan, drawn by chance; it picks --pick of another --pool; the base learns both
              together; F1 on every third of SkillSpan's dev sentences. The labels of picked sentences are SkillSpan's.
@@ -13,6 +14,7 @@ ap.add_argument("data"), ap.add_argument("checkpoint")
 ap.add_argument("--start", type=int, default=150), ap.add_argument("--pool", type=int, default=1000), ap.add_argument("--pick", type=int, default=150)
 ap.add_argument("--epochs", type=int, default=5), ap.add_argument("--lr", type=float, default=1e-4), ap.add_argument("--seeds", default="0,1,2")
 ap.add_argument("--rules", default="chance,mean,max,sum,margin"), ap.add_argument("--threads", type=int, default=0)
+ap.add_argument("--sets", default="skillspan,gpt-4o")
 ap.add_argument("--bin", default=os.environ.get("SW_BIN", "build/release/bin"))
 a = ap.parse_args()
 RULES, SEEDS = a.rules.split(","), [int(s) for s in a.seeds.split(",")]
@@ -74,9 +76,9 @@ with tempfile.TemporaryDirectory() as tmp:
         random_, third = random.Random(seed), len(gpt) // 3
         start, pool = split(skillspan, random_, a.start, a.pool)
         first = train(tmp, a.checkpoint, start, seed, "first")
-        compare(tmp, "skillspan", first, a.checkpoint, start, pool, a.pick, dev, seed, scores)
+        if "skillspan" in a.sets.split(","): compare(tmp, "skillspan", first, a.checkpoint, start, pool, a.pick, dev, seed, scores)
         pool, rest = split(gpt, random_, 2 * third, len(gpt) - 2 * third)
-        compare(tmp, "gpt-4o", first, first, [], pool, third, write(f"{tmp}/rest.jsonl", rest), seed, scores)
+        if "gpt-4o" in a.sets.split(","): compare(tmp, "gpt-4o", first, first, [], pool, third, write(f"{tmp}/rest.jsonl", rest), seed, scores)
 print("| labels | picked by | " + " | ".join(f"F1, seed {s}" for s in SEEDS) + " | mean | words a sentence |\n" + "| --- " * (len(SEEDS) + 4) + "|")
 for (what, rule), of in scores.items():
     print(f"| {what} | {rule} | " + " | ".join("%.4f" % s for s, _ in of) + " | %.4f | %.1f |" % tuple(sum(column) / len(of) for column in zip(*of)))
