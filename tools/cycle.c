@@ -270,7 +270,7 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
   return code;
 }
 
-/* Labels that people have corrected, say: what follows goes on from them. */
+/* Such as labels that people have corrected: what follows goes on from them. */
 static void tell_changed(const job *j, const step *s, const plan *p, const json_t *record) {
   json_t *now = hash_all((cycle *)&j->c, p->outputs);
   const json_t *then = json_object_get(record, "outputs");

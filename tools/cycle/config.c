@@ -140,22 +140,22 @@ static int check_step(cycle *c, const char *path, const step *s) {
   const char *key;
   json_t *value;
   json_object_foreach((json_t *)settings, key, value) {
-      if (status) break;
-      const char *type = sw_json_string(options, key);
-      if (!strcmp(key, "stop_after") || has_word(s->own, key)) {
-        status = check_own(path, s, key, value);
-      } else if (type && has_word(s->set, key)) {
-        status = sw_fail("%s: \"%s\": \"%s\" is set by the cycle itself: leave it out", path, s->name, key);
-      } else if (!type) {
-        status = s->verb ? sw_fail("%s: \"%s\": \"%s\" is no option of skillwatch %s%s%s (its --help lists them)", path, s->name, key, s->verb, s->task ? " " : "", s->task ? s->task : "")
-                         : sw_fail("%s: \"%s\" has no \"%s\"", path, s->name, key);
-      } else if ((status = add_option(list, key, type, value)) > 0) {
-        const char *wanted = "";
-        for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-          if (!strcmp(types[i][0], type)) wanted = types[i][1];
-        status = sw_fail("%s: \"%s\": \"%s\" should be %s", path, s->name, key, wanted);
-      }
+    if (status) break;
+    const char *type = sw_json_string(options, key);
+    if (!strcmp(key, "stop_after") || has_word(s->own, key)) {
+      status = check_own(path, s, key, value);
+    } else if (type && has_word(s->set, key)) {
+      status = sw_fail("%s: \"%s\": \"%s\" is set by the cycle itself: leave it out", path, s->name, key);
+    } else if (!type) {
+      status = s->verb ? sw_fail("%s: \"%s\": \"%s\" is no option of skillwatch %s%s%s (its --help lists them)", path, s->name, key, s->verb, s->task ? " " : "", s->task ? s->task : "")
+                       : sw_fail("%s: \"%s\" has no \"%s\"", path, s->name, key);
+    } else if ((status = add_option(list, key, type, value)) > 0) {
+      const char *wanted = "";
+      for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!strcmp(types[i][0], type)) wanted = types[i][1];
+      status = sw_fail("%s: \"%s\": \"%s\" should be %s", path, s->name, key, wanted);
     }
+  }
   if (!status && s->required && !json_object_get(settings, s->required)) status = sw_fail("%s: \"%s\" needs \"%s\"", path, s->name, s->required);
   if (!status && s->needs[0] && !cycle_config_of(c, cycle_step(s->needs[0])) && (!s->needs[1] || !cycle_config_of(c, cycle_step(s->needs[1]))) &&
       !(!strcmp(s->name, "train") && json_object_get(settings, "data")))
