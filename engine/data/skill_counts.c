@@ -9,7 +9,7 @@
 #include <unicode/ustring.h>
 #include <unicode/utf8.h>
 
-enum { MAX_ROW = 64 << 20, MAX_DATES = 4096 };
+enum { MAX_ROW = 64 << 20, MAX_DATES = 20000 };
 
 char *sw_tidy_text(const char *text, int fold) {
   int32_t n = (int32_t)strlen(text), i = 0;

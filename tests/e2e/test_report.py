@@ -190,6 +190,20 @@ with tempfile.TemporaryDirectory() as tmp:
     write("mine/thesis.txt", "mine")
     check.refused(report("--tags", at("tags.jsonl"), "-o", at("mine"), "--force"), "thesis.txt", "somebody's folder")
     check(os.listdir(at("mine")) == ["thesis.txt"], "and nothing in it was touched")
+    for name in ("thesis.csv", "photo.png"):
+        os.makedirs(at("of " + name))
+        write(f"of {name}/{name}", "mine")
+        check.refused(report("--tags", at("tags.jsonl"), "-o", at("of " + name), "--force"), name, "a folder of somebody's tables")
+        check(os.listdir(at("of " + name)) == [name], "which stays")
+    # a link is followed and stays; one into somebody's folder leaves that alone
+    os.makedirs(at("real"))
+    os.symlink("real", at("latest")), os.symlink("mine", at("to mine")), os.symlink("nothing", at("to nothing"))
+    for again in ((), ("--force",)):
+        done = report("--tags", at("tags.jsonl"), "-o", at("latest"), *again)
+        check(done.returncode == 0 and os.path.islink(at("latest")) and not os.path.islink(at("real")) and "index.html" in os.listdir(at("real")), f"through a link: {done.stderr}")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("to mine"), "--force"), "thesis.txt", "a link to somebody's folder")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("to nothing"), "--force"), "link to nothing", "a link to nothing")
+    check(os.listdir(at("mine")) == ["thesis.txt"], "still not touched")
     check.refused(report("--tags", at("tags.jsonl"), "-o", tmp, "--force"), "lies in the folder", "inputs within the output")
     # few weeks and no dates
     done = report("--tags", write("two.jsonl", *lines[:32], undated), "-o", at("two"))
