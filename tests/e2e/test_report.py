@@ -77,10 +77,9 @@ def tables(tags, folder):
     check(rise["direction"] == "rises" and fall["direction"] == "falls" and float(rise["q"]) < 0.01, f"directions: {rise}, {fall}")
     check(abs(float(rise["slope"]) + float(fall["slope"])) < 1e-6, "mirror images")  # a posting has the one or the other
     check(float(rise["slope_low"]) > 0 and float(rise["slope_low"]) < float(rise["slope"]) < float(rise["slope_high"]), f"the interval: {rise}")
-    for layer in SKILLS:  # q is Benjamini and Hochberg's over the layer
-        p = sorted((float(r["p"]), float(r["q"])) for k, r in skills.items() if k[0] == layer and r["p"])
-        q = [min(x[0] * len(p) / (j + 1) for j, x in enumerate(p) if j >= i) for i in range(len(p))]
-        check(len(p) > 2 and all(abs(a[1] - min(1, b)) < 1e-8 for a, b in zip(p, q)), f"false discovery rates of {layer}")
+    p = sorted((float(r["p"]), float(r["q"])) for r in skills.values() if r["p"])  # q is Benjamini and Hochberg's over both layers
+    q = [min(x[0] * len(p) / (j + 1) for j, x in enumerate(p) if j >= i) for i in range(len(p))]
+    check(len(p) > 5 and {k[0] for k, r in skills.items() if r["p"]} == set(SKILLS) and all(abs(a[1] - min(1, b)) < 1e-8 for a, b in zip(p, q)), "false discovery rates")
     return skills
 
 
@@ -225,6 +224,20 @@ with tempfile.TemporaryDirectory() as tmp:
                           + [{"text": "Java Script", "layer": "k", "skill": None}, {"text": "javascript", "layer": "k", "skill": None}]}) for i in range(12)]
     done = report("--tags", write("linked.jsonl", *linked), "-o", at("linked"))
     check({r["skill"]: r["postings"] for r in rows(at("linked"), "skills.csv")} == {"Python": "12", "Java Script": "12"} and "24 of 48 tagged spans" in open(at("linked/index.html")).read(), "linked")
+    # a day is a day, whatever its form and whatever the time behind it; texts that look like formulas are none
+    timed = [json.dumps({"id": str(i), "date": f"{5 + i % 20:02d}-01-2026" if i % 2 else f"2026-01-{5 + i % 20:02d}T{i % 24:02d}:00:{i % 60:02d}.{i}Z", "spans": [{"text": t, "layer": "-k"} for t in ('=HYPERLINK("x")', "+1", "-2", "@x", "C++")]})
+             for i in range(5000)]
+    again = [json.dumps({"id": "0", "date": "05-01-2026", "spans": []}), json.dumps({"id": "1", "date": "2026-01-06 07:08:09", "spans": []})]
+    done = report("--tags", write("timed.jsonl", *timed, *again), "-o", at("timed"))
+    check(done.returncode == 0 and "5000 postings in 3 weeks, 2 rows set aside" in done.stderr, f"times of day: {done.stderr}")
+    check([(r["layer"], r["skill"]) for r in rows(at("timed"), "skills.csv")] == [("'-k", t) for t in ("'+1", "'-2", "'=HYPERLINK(\"x\")", "'@x", "C++")], "no formula in skills.csv")
+    check.refused(report("--tags", write("dates.jsonl", *(json.dumps({"date": f"day {i}", "spans": []}) for i in range(20001))), "-o", at("x")), "dates.jsonl: more than 20000 different dates", "too many dates", (1,))
+    # bills: nothing to pay is a bill, too; one that would break the sums is none
+    bills = [{"cost": 0, "tokens_in": 5, "date": "2026-01-05"}, {"cost": -1}, {"cost": 1, "tokens_in": -5}, {"cost": 1e308}, {"cost": 1e308}, {"cost": 1, "tokens_out": 1e308}]
+    done = report("--labels", write("free.jsonl", json.dumps(bills[0]), "{broken"), "-o", at("free"))
+    check(done.returncode == 0 and rows(at("free"), "labels.csv")[-1]["tokens_in"] == "5", f"a bill of nothing: {done.stderr}")
+    done = report("--labels", write("bills.jsonl", *map(json.dumps, bills)), "-o", at("bills"))
+    check(done.returncode == 0 and "3 rows set aside" in done.stderr and rows(at("bills"), "labels.csv")[-1]["cost"] == "1e+308", f"bills: {done.stderr}")
     # what cannot be used
     check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
     check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))

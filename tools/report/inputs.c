@@ -312,28 +312,33 @@ static double spans_of(const json_t *row) {
   return spans;
 }
 
-static int use_labels(report *r, void *context, const json_t *row, const char **why) {
+static int use_labels(report *r, void *used, const json_t *row, const char **why) {
   double values[LABEL_COLUMNS] = {0};
   if (json_is_number(json_object_get(row, "cost"))) { /* of skillwatch label --json */
     values[BILL_COST] = json_number_value(json_object_get(row, "cost"));
     values[BILL_TOKENS_IN] = json_number_value(json_object_get(row, "tokens_in"));
     values[BILL_TOKENS_OUT] = json_number_value(json_object_get(row, "tokens_out"));
-    *why = "a bill with a cost below 0";
-    return values[BILL_COST] >= 0 ? add_labels(r, report_week_of(report_text(row, "date")), values) : 1;
+    *why = "a bill with a cost or a number of tokens that is below 0 or beyond all bounds";
+    for (int i = BILL_TOKENS_IN; i <= BILL_COST; i++)
+      if (!(values[i] >= 0 && isfinite(r->label_sums[i] + values[i]))) return 1;
+    ++*(uint64_t *)used;
+    return add_labels(r, report_week_of(report_text(row, "date")), values);
   }
   *why = "neither a labelled sentence nor a bill: give what skillwatch label wrote, or what its --json printed";
   values[LABELLED] = 1, values[LABEL_SPANS] = spans_of(row);
-  return values[LABEL_SPANS] < 0 ? 1 : add_labels(r, week_of_source(report_text(row, "source")), values);
+  if (values[LABEL_SPANS] < 0) return 1;
+  ++*(uint64_t *)used;
+  return add_labels(r, week_of_source(report_text(row, "source")), values);
 }
 
 int report_read_labels(report *r) {
   const sw_list *paths = &r->o->labels;
   r->labels.columns = LABEL_COLUMNS;
   for (int i = 0; i < paths->count; i++) {
-    const double before = r->label_sums[LABELLED] + r->label_sums[BILL_COST];
     const uint64_t rejected = r->rejects.count;
-    if (report_each_json(r, paths->items[i], use_labels, NULL)) return -1;
-    if (r->label_sums[LABELLED] + r->label_sums[BILL_COST] <= before && r->rejects.count > rejected)
+    uint64_t used = 0;
+    if (report_each_json(r, paths->items[i], use_labels, &used)) return -1;
+    if (!used && r->rejects.count > rejected)
       return sw_fail("%s holds no labelled sentence and no bill: give what skillwatch label wrote, or what its --json printed", paths->items[i]);
   }
   return 0;

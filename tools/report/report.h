@@ -110,7 +110,7 @@ int report_read_labels(report *r);
 int report_note(report *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_close(report *r);
 
-/* Weeks, trends and their false discovery rates by layer. Points get the weeks of the postings or skills that they are. */
+/* Weeks, trends and their false discovery rates, over the skills of all layers. Points get the weeks of the postings or skills that they are. */
 int report_find_trends(report *r);
 /* Those of a layer that rise (1) or fall (-1), the surest first: by the end of the interval that is nearer to 0; 0: all that were tested, the least p first.
  * At most `room`; their number. */

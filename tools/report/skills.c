@@ -4,6 +4,7 @@
 #include "tools/report/report.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,11 +14,10 @@ static const double DISCOVERIES = 0.05;
 enum { MOST_WEEKS = 5200 };
 
 int report_week_of(const char *date) {
-  const size_t bytes = strlen(date);
-  const int number = sw_date_number(date, bytes > 10 && (date[10] == 'T' || date[10] == ' ') ? 10 : bytes);
-  if (!number) return NO_WEEK;
-  const int day = (number - 1) % 31 + 1, months = (number - day) / 31;
-  struct tm when = {.tm_year = months / 12 - 1900, .tm_mon = months % 12, .tm_mday = day};
+  char iso[16];
+  int year, month, day;
+  if (!sw_date_iso(date, iso) || sscanf(iso, "%d-%d-%d", &year, &month, &day) != 3) return NO_WEEK;
+  struct tm when = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day};
   const long long seconds = (long long)timegm(&when);
   return when.tm_mday != day || seconds < 0 ? NO_WEEK : (int)((seconds / 86400 + 3) / 7); /* that 1 January was a Thursday */
 }
@@ -100,18 +100,15 @@ static int test(report *r) {
   const sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
   for (size_t i = 0; i < r->num_skills && !status; i++)
     if (r->skills[i].tested) sw_trend_test(r->skills[i].named, r->postings, time, r->num_weeks, prior, 0.95, &r->skills[i].trend);
-  for (size_t i = 0; i < r->num_skills && !status;) { /* one layer after the other */
-    const size_t from = i;
-    size_t tests = 0;
-    for (; i < r->num_skills && r->skills[i].skill->layer == r->skills[from].skill->layer; i++)
-      if (r->skills[i].tested) p[tests++] = r->skills[i].trend.p;
-    status = sw_false_discovery(p, tests, p);
-    for (size_t k = from, t = 0; k < i && !status; k++) {
-      report_skill *s = &r->skills[k];
-      if (!s->tested) continue;
-      s->q = p[t++];
-      s->direction = s->q > DISCOVERIES ? 0 : s->trend.slope > 0 ? 1 : -1;
-    }
+  size_t tests = 0, t = 0; /* all layers together: the page says what rises and falls in all of them */
+  for (size_t i = 0; i < r->num_skills && !status; i++)
+    if (r->skills[i].tested) p[tests++] = r->skills[i].trend.p;
+  if (!status) status = sw_false_discovery(p, tests, p);
+  for (size_t i = 0; i < r->num_skills && !status; i++) {
+    report_skill *s = &r->skills[i];
+    if (!s->tested) continue;
+    s->q = p[t++];
+    s->direction = s->q > DISCOVERIES ? 0 : s->trend.slope > 0 ? 1 : -1;
   }
   free(time), free(p);
   return status;
