@@ -153,6 +153,7 @@ static int write_skills(const report *r, sw_buffer *out) {
       return -1;
     const double of_trend[] = {t->slope, t->range.low, t->range.high, t->p, s->q, t->dispersion, t->first, t->last};
     if (s->tested && (put(out, ",\"b\":[") || numbers(out, of_trend, sizeof of_trend / sizeof *of_trend) || sw_buffer_print(out, "],\"d\":%d", s->direction))) return -1;
+    if (s->tested && isinf(t->slope) && sw_buffer_print(out, ",\"e\":%d", t->slope > 0 ? 1 : -1)) return -1; /* without end, to this side */
     if (put(out, "}")) return -1;
   }
   return put(out, "],");

@@ -46,22 +46,24 @@
 
   // Rising and falling: dots and intervals
   function drawTrends() {
-    const layer = +$("trend-layer").value, tested = data.skills.filter(s => s.b && s.l === layer && (s.b[0] !== null || s.b[1] !== null || s.b[2] !== null));
+    const layer = +$("trend-layer").value, tested = data.skills.filter(s => s.b && s.l === layer);
     const surety = s => s.d > 0 ? s.b[1] : -s.b[2];
     const sure = d => tested.filter(s => s.d === d).sort((a, b) => surety(b) - surety(a)).slice(0, 15);
     const rest = tested.filter(s => !s.d).sort((a, b) => a.b[3] - b.b[3]);
     let chosen = [...sure(1), ...sure(-1)];
     chosen = [...chosen, ...rest.slice(0, Math.max(0, 12 - chosen.length))];
-    const at = s => s.b[0] ?? s.b[1] ?? s.b[2]; // no end: the interval's end that there is
-    chosen.sort((a, b) => at(a) - at(b));
-    const reach = Math.max(0.05, ...chosen.flatMap(s => [s.b[0], s.b[1], s.b[2]].filter(x => x !== null).map(Math.abs)));
-    const far = Math.min(reach, 1.5 * Math.max(0.05, ...chosen.map(s => Math.abs(at(s))))) * 1.05;
+    const slope = s => s.e ? s.e * 1e9 : s.b[0];
+    chosen.sort((a, b) => slope(a) - slope(b));
+    const ends = chosen.flatMap(s => [s.b[0], s.b[1], s.b[2]].filter(x => x !== null).map(Math.abs)), slopes = chosen.filter(s => !s.e).map(s => Math.abs(s.b[0]));
+    const far = Math.min(Math.max(0.05, ...ends), slopes.length ? 1.5 * Math.max(0.05, ...slopes) : Infinity) * 1.05;
+    const at = s => Math.min(Math.max(slope(s), -0.98 * far), 0.98 * far); // without end: an arrow at the edge on its side
     const factor = x => "×" + Math.exp(x).toPrecision(3);
     const names = chosen.map((s, i) => i), traces = [[1, "rises", "#009e73", "triangle-up"], [-1, "falls", "#d55e00", "triangle-down"], [0, "cannot be told from chance", "#8c8c8c", "circle-open"]].map(([d, name, color, symbol]) => {
-      const of = names.filter(i => chosen[i].d === d), ends = k => of.map(i => Math.abs((chosen[i].b[k] ?? (k === 1 ? -4 * far : 4 * far)) - at(chosen[i])));
-      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol, size: 11 },
-               error_x: { type: "data", symmetric: false, array: ends(2), arrayminus: ends(1), color, thickness: 2, width: 4 }, hovertemplate: "%{text}<extra></extra>",
-               text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.b[0] === null ? "without end" : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
+      const of = names.filter(i => chosen[i].d === d), bar = (k, sign) => of.map(i => Math.max(0, sign * ((chosen[i].b[k] ?? sign * 4 * far) - at(chosen[i]))));
+      const arrow = s => s.e > 0 ? "triangle-right" : "triangle-left";
+      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol: of.map(i => chosen[i].e ? arrow(chosen[i]) + (d ? "" : "-open") : symbol), size: of.map(i => chosen[i].e ? 14 : 11) },
+               error_x: { type: "data", symmetric: false, array: bar(2, 1), arrayminus: bar(1, -1), color, thickness: 2, width: 4 }, hovertemplate: "%{text}<extra></extra>",
+               text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.e ? "without end" + (s.e > 0 ? ", upwards" : ", downwards") : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
     const steps = [0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10].filter(f => Math.abs(Math.log(f)) <= far);
     const spread = [1], room = far * 130 / Math.max(300, $("trend-chart").clientWidth - 250); // ticks from 1 outwards, as far apart as their texts need
@@ -104,7 +106,7 @@
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
-    ["odds a week", s => s.b ? s.b[0] ?? (s.b[1] === null ? -9 : 9) : 0, s => s.b && s.b[0] !== null ? "×" + Math.exp(s.b[0]).toFixed(3) : ""], ["q", s => s.b ? s.b[4] : 2, s => s.b ? s.b[4].toPrecision(2) : ""], ["trend", s => s.d || 0, s => s.d > 0 ? "▲ rises" : s.d < 0 ? "▼ falls" : ""]];
+    ["odds a week", s => s.b ? s.e ? s.e * 1e9 : s.b[0] : 0, s => s.e ? (s.e > 0 ? "×∞" : "×0") : s.b ? "×" + Math.exp(s.b[0]).toFixed(3) : ""], ["q", s => s.b ? s.b[4] : 2, s => s.b ? s.b[4].toPrecision(2) : ""], ["trend", s => s.d || 0, s => s.d > 0 ? "▲ rises" : s.d < 0 ? "▼ falls" : ""]];
   let sortBy = 1, down = true;
   const TABLE = 200;
   function fillTable() {
