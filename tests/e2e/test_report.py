@@ -142,6 +142,31 @@ def page(folder, points):
         check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
 
 
+def page_without_gl(folder):
+    """5,000 points in 60 clusters and without one, dated by their titles, where a browser has no WebGL."""
+    with Browser(1000, 800, options=("--disable-3d-apis",)) as b:
+        b.open_file(os.path.join(folder, "index.html"))
+        b.wait("document.documentElement.dataset.ready === '1' && document.querySelectorAll('#map-chart .scatterlayer .point').length > 2000", 60)
+        check("no WebGL: one of 2 points" in b.text("#map-note") and b.text("#map-count") == "5,000 of 5,000 points", f"without WebGL: {b.text('#map-note')}")
+        names = b.evaluate("document.querySelector('#map-chart').data.map(t => [t.name, t.marker.symbol])")
+        check(len(names) == 49 and names[47][0] == "13 others" and names[48] == ["no cluster", "x"] and "x" not in [n[1] for n in names[:48]], f"traces: {names[45:]}")
+        check(not b.evaluate("document.querySelector('#dates').hidden") and b.text("#range") == "weeks of 2025-12-01 to 2026-01-05", "a slider without tags")
+        b.evaluate("document.querySelector('#from').focus()")
+        b.press("End")
+        b.wait("document.querySelector('#map-count').textContent.startsWith('833 of')")
+        b.evaluate("document.querySelector('#to').focus()")
+        b.press("Home")
+        b.wait("document.querySelector('#map-count').textContent.startsWith('0 of')")
+        check(b.evaluate("document.querySelectorAll('#map-chart .legend .traces').length") >= 48, "a map without points keeps its legend")
+        b.click("#dims button[data-dims='3']")
+        b.wait("document.querySelector('#map-chart').hidden && document.querySelector('#map-note').textContent.includes('three dimensions cannot')")
+        b.click("#dims button[data-dims='2']")
+        b.press("End")
+        b.evaluate("document.querySelector('#to').value = document.querySelector('#to').max, document.querySelector('#to').dispatchEvent(new Event('input'))")
+        b.wait("!document.querySelector('#map-chart').hidden && document.querySelectorAll('#map-chart .scatterlayer .point').length > 300")
+        check(not b.errors and not b.strangers(), f"without WebGL: {b.errors}")
+
+
 with tempfile.TemporaryDirectory() as tmp:
     at = lambda name: os.path.join(tmp, name)
     report = lambda *a: program("report", *a)
@@ -213,6 +238,17 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and rows(at("undated"), "skills.csv")[0]["skill"] == "Python" and rows(at("undated"), "weeks.csv") == [], f"undated only: {done.stderr}")
     done = report("--map", map2, "-o", at("map only"))
     check(done.returncode == 0 and sorted(os.listdir(at("map only"))) == ["index.html", "map.csv", "map.png"], f"a map only: {done.stderr}")
+    # dates of points that are not those of postings; clusters and titles of some of them
+    many = range(5000)
+    flat, deep = (write_csv(at(f"wide{k}.csv"), ["id", *"xyz"[:k]], [[i, i * 37 % 101, i * 53 % 89, i % 7][:k + 1] for i in many]) for k in (2, 3))
+    of = write_csv(at("wide-clusters.csv"), ["id", "cluster", "name"], [[i, i % 60, f"group {i % 60}"] for i in many[:-100]])
+    when = write_csv(at("wide-titles.csv"), ["id", "title", "date"], [[i, f"Posting {i}", (datetime.date(2025, 12, 1) + datetime.timedelta(weeks=i % 6)).isoformat()] for i in many])
+    done = report("--map", flat, "--map-3d", deep, "--clusters", of, "--titles", when, "-o", at("wide"))
+    check(done.returncode == 0, done.stderr)
+    if done.returncode == 0 and find(): page_without_gl(at("wide"))
+    done = report("--tags", write("one.jsonl", json.dumps({"id": "x", "date": "2026-01-14", "spans": []})), "--map", flat, "--titles", when, "-o", at("extended"))
+    html = open(at("extended/index.html"), encoding="utf-8").read() if done.returncode == 0 else ""
+    check('"weeks":["2026-01-12"]' in html and '"mapWeeks":["2025-12-01"' in html and '"2026-01-12"],"mostClusters"' in html, f"the map's weeks: {done.stderr}")
     # a map of skills: titles by another key, and the weeks of the postings that name them
     skill_map = write_csv(at("skills.csv"), ["id", "x", "y"], [[i, i, i] for i in range(3)])
     write("skills.jsonl", *(json.dumps({"id": str(i), "text": t}) for i, t in enumerate(("rising  THING", "falling thing", "no such skill"))))

@@ -216,7 +216,7 @@ void sw_picture_line(sw_picture *p, double x0, double y0, double x1, double y1, 
   cairo_stroke(p->cairo);
 }
 
-void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) {
+static void shape_path(sw_picture *p, int i, double x, double y, double radius) {
   /* corners of the shapes, as shares of the radius; a circle has none */
   static const struct {
     int corners;
@@ -234,6 +234,16 @@ void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) 
     cairo_close_path(p->cairo);
   else
     cairo_arc(p->cairo, x, y, radius, 0, 2 * M_PI);
+}
+
+void sw_picture_shape(sw_picture *p, int shape, int colour, double opacity, double x, double y, double radius) {
+  shape_path(p, shape, x, y, radius);
+  cairo_set_source_rgba(p->cairo, (colour >> 16 & 255) / 255.0, (colour >> 8 & 255) / 255.0, (colour & 255) / 255.0, opacity);
+  cairo_fill(p->cairo);
+}
+
+void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) {
+  shape_path(p, i, x, y, radius);
   set_colour(p->cairo, sw_colour(i));
   cairo_fill_preserve(p->cairo);
   cairo_set_source_rgb(p->cairo, 1, 1, 1); /* apart from the lines they stand on */

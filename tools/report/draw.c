@@ -273,10 +273,16 @@ static int draw_time(const report *r, const char *folder) {
 
 static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
 
-/* Colours come again after eight clusters, then as rings. */
+enum { NOT_NAMED = 0x777777, CLUSTER_GREY = 0x8c8c8c };
+
+/* As on the page: colours come again after eight clusters in another shape, with grey for black; "others" are small discs, those without a cluster
+ * (-1) crosses. */
 static void draw_point(sw_picture *p, int cluster, double opacity, double x, double y, double radius) {
-  sw_picture_dot(p, sw_colour(cluster), opacity, x, y, radius);
-  if (cluster / SW_COLOURS % 2) sw_picture_dot(p, 0xffffff, 1, x, y, 0.5 * radius);
+  if (cluster < 0) {
+    sw_picture_line(p, x - radius, y - radius, x + radius, y + radius, 0.4 * radius, NOT_NAMED, 0);
+    sw_picture_line(p, x - radius, y + radius, x + radius, y - radius, 0.4 * radius, NOT_NAMED, 0);
+  } else if (cluster >= REPORT_CLUSTERS) sw_picture_dot(p, NOT_NAMED, opacity, x, y, 0.6 * radius);
+  else sw_picture_shape(p, cluster / SW_COLOURS, cluster % SW_COLOURS == 6 ? CLUSTER_GREY : sw_colour(cluster), opacity, x, y, radius);
 }
 
 /* The middle of a cluster's points, by the median of each coordinate: 1 where it has any. */
@@ -314,8 +320,7 @@ static int draw_map(const report *r, const char *folder) {
     for (size_t i = 0; i < m->count; i++) {
       const int cluster = r->points[m->id[i]].cluster;
       const double x = left + scale * (double)m->at[2 * i], y = middle - scale * (double)m->at[2 * i + 1];
-      if (cluster >= 0 || !clusters) draw_point(p, cluster >= 0 ? cluster : 0, opacity, x, y, radius);
-      else sw_picture_dot(p, 0xaaaaaa, opacity, x, y, radius);
+      draw_point(p, clusters ? cluster : 0, opacity, x, y, radius);
     }
   }
   sw_box taken[MOST_NAMES];

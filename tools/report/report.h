@@ -83,6 +83,7 @@ typedef struct report {
   sw_table ids;
   report_point *points; /* [ids.count] */
   size_t points_room;
+  int map_first, map_weeks; /* of the postings and the points; 0: no date */
   sw_table clusters;    /* names, by number */
   uint64_t *cluster_sizes;
   /* the rest */
@@ -107,6 +108,7 @@ int report_read_topics(report *r);
 int report_read_occupations(report *r);
 int report_read_quality(report *r);
 int report_read_labels(report *r);
+enum { REPORT_CLUSTERS = 48 }; /* six shapes in eight colours; smaller ones are drawn as one, "others" */
 int report_note(report *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_close(report *r);
 

@@ -62,6 +62,12 @@ const char *report_layer_name(const report *r, int layer) {
 
 /* --- weeks --- */
 
+static int check_span(const char *what, int first, int last) {
+  char from[16], to[16];
+  if (last - first < MOST_WEEKS) return 0;
+  return sw_fail("%s run from %s to %s, more than %d weeks: correct those that are wrong", what, report_week_text(first, from), report_week_text(last, to), (int)MOST_WEEKS);
+}
+
 static int find_weeks(report *r, int *week_of_date) {
   const sw_skill_counts *c = &r->counts;
   int first = 0, last = -1;
@@ -72,11 +78,7 @@ static int find_weeks(report *r, int *week_of_date) {
     if (week > last) last = week;
   }
   if (last < 0) return 0;
-  if (last - first >= MOST_WEEKS) {
-    char from[16], to[16];
-    return sw_fail("the postings' dates run from %s to %s, more than %d weeks: correct those that are wrong", report_week_text(first, from),
-                   report_week_text(last, to), (int)MOST_WEEKS);
-  }
+  if (check_span("the postings' dates", first, last)) return -1;
   r->first_week = first, r->num_weeks = last - first + 1;
   return 0;
 }
@@ -160,7 +162,15 @@ static int date_points(report *r, const int *week_of_date) {
   }
   sw_table_close(&names);
   free(first), free(last);
-  return status;
+  int from = r->first_week, to = r->first_week + r->num_weeks - 1, any = r->num_weeks > 0;
+  for (size_t i = 0; i < r->ids.count; i++) { /* --titles may have dates that the tags have not */
+    const report_point *point = &r->points[i];
+    if (point->first_week == NO_WEEK) continue;
+    from = any && from < point->first_week ? from : point->first_week, to = any && to > point->last_week ? to : point->last_week, any = 1;
+  }
+  if (status || !any) return status;
+  r->map_first = from, r->map_weeks = to - from + 1;
+  return check_span("the dates of the map's points and of the postings", from, to);
 }
 
 int report_find_trends(report *r) {
