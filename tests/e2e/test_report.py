@@ -1,6 +1,6 @@
 """skillwatch report: its tables are what Python counts from the same tags, its page works in a browser and asks nobody for anything, hostile texts
 stay texts, and what cannot be used is refused with one clear line or set aside."""
-import csv, datetime, glob, json, math, os, re, sys, tempfile
+import csv, datetime, glob, json, math, os, random, re, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from browser import Browser, find
@@ -249,6 +249,22 @@ with tempfile.TemporaryDirectory() as tmp:
     done = report("--tags", write("one.jsonl", json.dumps({"id": "x", "date": "2026-01-14", "spans": []})), "--map", flat, "--titles", when, "-o", at("extended"))
     html = open(at("extended/index.html"), encoding="utf-8").read() if done.returncode == 0 else ""
     check('"weeks":["2026-01-12"]' in html and '"mapWeeks":["2025-12-01"' in html and '"2026-01-12"],"mostClusters"' in html, f"the map's weeks: {done.stderr}")
+    # 200 skills that wave (log odds autoregressive, 0.7 a week) and one that rises: as good as none of the waves is taken for a trend
+    rng = random.Random(20261122)
+    named = []
+    for k in range(200):
+        wave, base = 0.25 * rng.gauss(0, 1), rng.uniform(-3, 0)
+        for week in range(12):
+            if week: wave = 0.7 * wave + 0.25 * math.sqrt(1 - 0.49) * rng.gauss(0, 1)
+            named += [(week, i, f"wave {k}") for i in range(200) if rng.random() < 1 / (1 + math.exp(-base - wave))]
+    named += [(week, i, "rises") for week in range(12) for i in range(20 + 12 * week)]
+    spans = {}
+    for week, i, skill in named: spans.setdefault((week, i), []).append({"text": skill, "layer": "k"})
+    done = report("--tags", write("waves.jsonl", *(json.dumps({"date": (datetime.date(2026, 1, 5) + datetime.timedelta(weeks=w)).isoformat(), "spans": s}) for (w, i), s in sorted(spans.items()))), "-o", at("waves"))
+    found = [r for r in rows(at("waves"), "skills.csv") if r["p"]] if done.returncode == 0 else []
+    low = sum(float(r["p"]) < 0.05 for r in found)
+    check(len(found) == 201 and low <= 25 and [r["skill"] for r in found if r["direction"]] == ["rises"], f"waves: {low} p below 0.05, {[r['skill'] for r in found if r['direction']]} {done.stderr}")
+    check("Weeks that follow each other are alike" in open(at("waves/index.html"), encoding="utf-8").read(), "and the page says so")
     # a map of skills: titles by another key, and the weeks of the postings that name them
     skill_map = write_csv(at("skills.csv"), ["id", "x", "y"], [[i, i, i] for i in range(3)])
     write("skills.jsonl", *(json.dumps({"id": str(i), "text": t}) for i, t in enumerate(("rising  THING", "falling thing", "no such skill"))))

@@ -204,6 +204,23 @@ def trends(rng):
         s0 = np.exp(e.mean() + digamma(d0 / 2) - np.log(d0 / 2)) if more > 0 else np.exp(e.mean())
         wanted = (min(d0, 4 * freedom), s0) if count >= 10 else (0, 1)
         check(np.allclose(got, wanted, rtol=1e-6), f"what dispersions have in common: {got}, wanted {wanted}")
+    for total, skills, phi, lag in ((np.full(12, 200), 200, 2.5, 0.05), (rng.integers(0, 90, 20), 40, 4, 0.3), (rng.integers(1, 90, 8), 12, 1.3, 0.1), (np.full(9, 50), 9, 3, 0.3), (np.full(9, 50), 90, 0.9, 0.3), (np.full(9, 50), 90, 3, -0.9)):
+        weeks = np.cumsum(rng.integers(1, 3, len(total))).astype(float)
+        got = json.loads(ask({"serial": {"total": total.tolist(), "time": weeks.tolist(), "skills": skills}, "dispersions": skills * phi, "lagged": lag * skills * phi * ((total > 0).sum() - 2)})[0])
+        n, t = total[total > 0], weeks[total > 0]
+        s, d, wanted = np.sqrt(n / n.mean()), len(n) - 2, (0, 1)
+        u = np.linalg.qr(np.c_[s, s * t])[0]
+        h, near_by = np.eye(len(n)) - u @ u.T, np.eye(len(n), k=1)
+        slope = s * (t - (n * t).sum() / n.sum())
+        for q in np.arange(96) / 100 if skills >= 10 and phi > 1 else ():
+            a = np.outer(s, s) * q ** np.abs(np.subtract.outer(t, t))
+            c = np.eye(len(n)) + (phi - 1) * d / np.trace(h @ a @ h) * a
+            left = h @ c @ h
+            expected = (left * near_by).sum() / np.trace(left)
+            if q == 0: target = expected + (lag - expected) * skills * d / (skills * d + 30)
+            elif expected > target: break
+            wanted = (q, max(1, slope @ c @ slope / (slope @ slope) / (np.trace(left) / d)))
+        check(np.allclose(got, wanted, rtol=1e-8), f"weeks that are alike: {got}, wanted {wanted}")
     for p in (rng.random(50) ** 3, np.array([0.04]), np.array([0.01, 0.01, 1, 0.5]), np.zeros(3)):
         check(np.allclose(json.loads(ask({"discovery": p.tolist()})[0]), false_discovery_control(p), atol=1e-15), f"false discovery rates of {len(p)}")
 

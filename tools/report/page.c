@@ -96,6 +96,11 @@ static int write_words(const report *r, sw_buffer *out) {
              "Only %zu weeks: intervals are wide, and only large changes can be told from chance.", r->weeks_with_postings);
     if (put(out, "<p class=\"caution\">") || escape(out, line) || put(out, "</p>\n")) return -1;
   }
+  if (r->serial.inflation > 1.005) {
+    snprintf(line, sizeof line, "Weeks that follow each other are alike (correlation %.2f of what scatters more than chance): variances of trends are multiplied by %.2f.",
+             r->serial.correlation, r->serial.inflation);
+    if (paragraph(out, line)) return -1;
+  }
   if (put(out, "<div class=\"layers\">\n")) return -1;
   for (size_t layer = 0; layer < r->counts.layers.count; layer++)
     if (write_layer(r, (int)layer, out)) return -1;

@@ -205,7 +205,7 @@
       shown++;
       const c = Math.min(points.cluster[p], named);
       if (!groups.has(c)) groups.set(c, []);
-      if (i % step === 0) groups.get(c).push(i);
+      if (step === 1 || Math.imul(i + 1, 0x9e3779b1) >>> 0 < 2 ** 32 / step) groups.get(c).push(i);
       if (matches && matches.has(p)) found.push(i);
     }
     const size = dims === 3 ? (m.n > 20000 ? 2 : 3) : m.n > 20000 ? 3 : m.n > 2000 ? 5 : 7;

@@ -76,6 +76,7 @@ typedef struct report {
   double *postings;          /* [num_weeks] */
   long dated;
   double *named;             /* [num_skills, num_weeks] */
+  sw_trend_serial serial;    /* of the skills' weeks */
   report_skill *skills;      /* by layer; in it, the most frequent first */
   size_t num_skills, weeks_with_postings;
   /* maps */

@@ -89,17 +89,28 @@ static int by_layer_and_total(const void *a, const void *b) {
   return x->total != y->total ? (x->total < y->total) - (x->total > y->total) : strcmp(x->key, y->key);
 }
 
+static double sum_of(const double *values, int count) {
+  double sum = 0;
+  for (int i = 0; i < count; i++) sum += values[i];
+  return sum;
+}
+
 static int test(report *r) {
   double *time = sw_alloc_array((size_t)r->num_weeks + 1, sizeof *time), *p = sw_alloc_array(r->num_skills + 1, sizeof *p);
   int status = time && p ? 0 : -1;
   size_t frequent = 0;
+  double dispersions = 0, lagged = 0;
   for (int w = 0; w < r->num_weeks && !status; w++) time[w] = w;
   for (size_t i = 0; i < r->num_skills && !status; i++) {
     report_skill *s = &r->skills[i];
     s->tested = sw_trend_fit(s->named, r->postings, time, r->num_weeks, &s->trend);
-    if (s->tested && s->skill->total >= s->trend.weeks) p[frequent++] = s->trend.dispersion;
+    if (!s->tested || sum_of(s->named, r->num_weeks) < s->trend.weeks) continue;
+    dispersions += p[frequent++] = s->trend.dispersion;
+    lagged += s->trend.lagged;
   }
-  const sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
+  if (!status) status = sw_trend_serial_find(dispersions, lagged, frequent, r->postings, time, r->num_weeks, &r->serial);
+  sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
+  prior.serial = r->serial.inflation;
   for (size_t i = 0; i < r->num_skills && !status; i++)
     if (r->skills[i].tested) sw_trend_test(r->skills[i].named, r->postings, time, r->num_weeks, prior, 0.95, &r->skills[i].trend);
   size_t tests = 0, t = 0; /* all layers together: the page says what rises and falls in all of them */
