@@ -290,6 +290,18 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and rows(at("free"), "labels.csv")[-1]["tokens_in"] == "5", f"a bill of nothing: {done.stderr}")
     done = report("--labels", write("bills.jsonl", *map(json.dumps, bills)), "-o", at("bills"))
     check(done.returncode == 0 and "3 rows set aside" in done.stderr and rows(at("bills"), "labels.csv")[-1]["cost"] == "1e+308", f"bills: {done.stderr}")
+    # a posting has one occupation; clusters whose names are alike; points that are nowhere; long names
+    jobs = write_csv(at("jobs.csv"), ["id", "date", "label"], [["1", "", "cook"], ["1", "", "baker"], ["2", "", "cook"], ["1", "05-01-2026", "nurse"]])
+    done = report("--occupations", jobs, "-o", at("jobs"))
+    check({r["occupation"]: r["postings"] for r in rows(at("jobs"), "occupations.csv")} == {"cook": "2", "nurse": "1"}, f"occupations without ranks: {done.stderr}")
+    jobs = write_csv(at("jobs.csv"), ["id", "rank", "label"], [["1", 1, "cook"], ["1", 2, "baker"], ["1", 1, "cook"]])
+    done = report("--occupations", jobs, "-o", at("jobs"), "--force")
+    check(rows(at("jobs"), "occupations.csv")[0]["postings"] == "1" and "1 row set aside" in done.stderr, f"a posting twice: {done.stderr}")
+    names = [["a", 1, "x"], ["b", 2, "x"], ["c", 3, "x (2)"], ["d", 4, "word " * 5000], ["e", "", ""]]
+    four = write_csv(at("four.csv"), ["id", "x", "y"], [[i, n, n] for n, i in enumerate("abcdef")])
+    done = report("--map", four, "--clusters", write_csv(at("names.csv"), ["id", "cluster", "name"], names), "-o", at("names"))
+    check(done.returncode == 0 and "1 row set aside" in done.stderr and len({r["cluster"] for r in rows(at("names"), "map.csv")}) == 5, f"names of clusters: {done.stderr}")
+    check("2 of 6 points of the map have no cluster in names.csv" in open(at("names/index.html"), encoding="utf-8").read(), "points without a cluster")
     # what cannot be used
     check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
     check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))

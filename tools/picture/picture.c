@@ -114,10 +114,14 @@ double sw_text_width(sw_font font, const char *text) {
 }
 
 char *sw_text_fit(sw_font font, const char *text, double width) {
-  char *copy = drawable(text);
-  if (!copy || sw_text_width(font, copy) <= width) return copy;
-  for (size_t keep = strlen(copy); keep > 1; keep--) { /* letters kept of the beginning and of the end */
-    size_t head = keep / 2, tail = strlen(copy) - (keep - head);
+  enum { MOST_BYTES = 800 }; /* bytes; no picture has room for more */
+  char *copy = drawable(text), *best = NULL;
+  const size_t bytes = copy ? strlen(copy) : 0;
+  if (!copy || (bytes <= MOST_BYTES && sw_text_width(font, copy) <= width)) return copy;
+  size_t low = 2, high = bytes < MOST_BYTES ? bytes : MOST_BYTES; /* bytes kept of the beginning and of the end: two are, whatever their width */
+  while (low <= high) {
+    const size_t keep = best ? (low + high + 1) / 2 : low;
+    size_t head = keep / 2, tail = bytes - (keep - head);
     while (head && (copy[head] & 0xC0) == 0x80) head--;
     while (copy[tail] && (copy[tail] & 0xC0) == 0x80) tail++;
     sw_buffer cut = {0};
@@ -125,13 +129,19 @@ char *sw_text_fit(sw_font font, const char *text, double width) {
       sw_buffer_close(&cut);
       break;
     }
-    if (sw_text_width(font, cut.data) <= width || keep == 2) {
-      free(copy);
-      return sw_buffer_take(&cut);
+    if (!best || sw_text_width(font, cut.data) <= width) {
+      free(best);
+      best = sw_buffer_take(&cut);
+      low = keep + 1;
+    } else {
+      sw_buffer_close(&cut);
+      high = keep - 1;
     }
-    sw_buffer_close(&cut);
+    if (!best) break;
   }
-  return copy;
+  if (!best) return copy;
+  free(copy);
+  return best;
 }
 
 static void text(sw_picture *p, sw_font font, sw_align align, double x, double y, double angle, const char *text_) {

@@ -109,13 +109,16 @@ static int draw_trends(const report *r, const char *folder) {
   }
   if (!rows) return 0;
   wide = 1.05 * (finite ? fmin(wide, 2 * reach) : wide);
-  const double width = 2 * EDGE + names + 10 + FIELD + 150, height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW;
+  static const char subtitle[] = "Change a week of the odds that a posting names the skill, with 95 % intervals; on the right the fitted share in the first and last week",
+                    no_bound[] = "no bound: in none, or all, of the postings before or after some week";
+  const double least = fmax(sw_text_width(small_font, subtitle), endless ? 300 + sw_text_width(small_font, no_bound) : 0) + 1;
+  const double width = 2 * EDGE + fmax(names + 10 + FIELD + 150, least), height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW + (r->counts.layers.count > MOST_LAYERS ? 20 : 0);
   sw_picture *p;
   if (sw_picture_open(width, height, &p)) return -1;
   double y = EDGE + 10;
   sw_picture_text(p, title_font, SW_LEFT, EDGE, y, "Rising and falling skills");
   y += 22;
-  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, "Change a week of the odds that a posting names the skill, with 95 % intervals; on the right the fitted share in the first and last week", width - 2 * EDGE);
+  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, subtitle, width - 2 * EDGE);
   y += 22;
   static const struct {
     const char *text;
@@ -130,7 +133,7 @@ static int draw_trends(const report *r, const char *folder) {
   }
   if (endless) {
     draw_slope(p, SW_GREY, 1, x + 5.5, y, 5.5);
-    sw_picture_text(p, small_font, SW_LEFT, x + 12, y, "no bound: in none, or all, of the postings before or after some week");
+    sw_picture_text(p, small_font, SW_LEFT, x + 12, y, no_bound);
   }
   y += 18;
   for (size_t l = 0; l < MOST_LAYERS && !status; l++) {
@@ -149,6 +152,11 @@ static int draw_trends(const report *r, const char *folder) {
       sw_picture_text(p, small_font, SW_LEFT, f.left + FIELD + 12, middle, shares);
     }
     y = f.top + f.height + 38;
+  }
+  if (r->counts.layers.count > MOST_LAYERS) {
+    char more[64];
+    snprintf(more, sizeof more, "%zu more layers are in skills.csv", r->counts.layers.count - MOST_LAYERS);
+    sw_picture_text(p, small_font, SW_LEFT, EDGE, y, more);
   }
   if (!status) status = write_picture(p, folder, "trends.png");
   sw_picture_close(p);

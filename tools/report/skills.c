@@ -184,11 +184,19 @@ static int date_points(report *r, const int *week_of_date) {
   return check_span("the dates of the map's points and of the postings", from, to);
 }
 
+/* Postings with a date that name it; where none has one, all. */
+static int counted(const report *r, const sw_skill_count *s, const int *week_of_date) {
+  int dated = 0;
+  for (int d = 0; d < s->dates; d++)
+    if (week_of_date[d] != NO_WEEK) dated += s->by_date[d];
+  return r->num_weeks ? dated : s->total;
+}
+
 int report_find_trends(report *r) {
   const sw_skill_counts *c = &r->counts;
   int *week_of_date = sw_alloc_array(c->dates.count + 1, sizeof *week_of_date), status = week_of_date ? find_weeks(r, week_of_date) : -1;
   size_t kept = 0;
-  for (int i = 0; i < c->count; i++) kept += c->skills[i].total >= r->o->min_postings;
+  for (int i = 0; i < c->count && !status; i++) kept += counted(r, &c->skills[i], week_of_date) >= r->o->min_postings;
   if (!status && (!(r->postings = sw_alloc_array((size_t)r->num_weeks + 1, sizeof *r->postings)) ||
                   !(r->named = sw_alloc_array(kept * (size_t)r->num_weeks + 1, sizeof *r->named)) || !(r->skills = sw_alloc_array(kept + 1, sizeof *r->skills))))
     status = -1;
@@ -199,7 +207,7 @@ int report_find_trends(report *r) {
   }
   for (int w = 0; w < r->num_weeks && !status; w++) r->weeks_with_postings += r->postings[w] > 0;
   for (int i = 0; i < c->count && !status; i++)
-    if (c->skills[i].total >= r->o->min_postings) r->skills[r->num_skills++].skill = &c->skills[i];
+    if (counted(r, &c->skills[i], week_of_date) >= r->o->min_postings) r->skills[r->num_skills++].skill = &c->skills[i];
   if (!status && r->num_skills) qsort(r->skills, r->num_skills, sizeof *r->skills, by_layer_and_total);
   for (size_t i = 0; i < r->num_skills && !status; i++) {
     report_skill *s = &r->skills[i];
