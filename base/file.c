@@ -57,7 +57,8 @@ static char *folder_of(const char *path) {
 }
 
 void sw_remove_folder(const char *folder) {
-  DIR *dir = opendir(folder);
+  const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  DIR *dir = fd < 0 ? NULL : fdopendir(fd);
   for (struct dirent *entry; dir && (entry = readdir(dir));) {
     if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
     if (unlinkat(dirfd(dir), entry->d_name, 0) == 0) continue;
@@ -66,7 +67,8 @@ void sw_remove_folder(const char *folder) {
     free(inside);
   }
   if (dir) closedir(dir);
-  rmdir(folder);
+  else if (fd >= 0) close(fd);
+  if (rmdir(folder) && errno == ENOTDIR) unlink(folder);
 }
 
 void sw_temporary_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }

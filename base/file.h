@@ -34,7 +34,7 @@ void sw_temporary_remove_at_signals(void);
 /* Tells processes that see no pid of ours, on another machine or in another container, that a temporary file or folder is in use; until
  * `descriptor` is closed. A file system without locks is no reason to stop. */
 void sw_temporary_lock(int descriptor);
-/* Removes a folder that we made, with what we put into it. */
+/* Removes a folder that we made, with what we put into it; of a symbolic link the link only. */
 void sw_remove_folder(const char *folder);
 /* fsync of an existing file, then rename over `path` (or what it links to), then fsync of the folder; removes `temporary` on failure.
  * A destination that is no regular file is refused. */

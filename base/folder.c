@@ -33,6 +33,17 @@ int sw_output_folder_open(sw_output_folder *out, const char *folder, const char 
   *out = (sw_output_folder){.folder = sw_strdup(folder), .descriptor = -1};
   if (!out->folder) return -1;
   for (size_t n = strlen(out->folder); n > 1 && out->folder[n - 1] == '/';) out->folder[--n] = 0;
+  struct stat info;
+  if (lstat(out->folder, &info) == 0 && S_ISLNK(info.st_mode)) { /* what it links to is replaced, the link stays */
+    char *target = realpath(out->folder, NULL);
+    if (!target) {
+      sw_fail("cannot write the folder %s: it is a link to nothing; remove it, or choose another", out->folder);
+      sw_output_folder_abandon(out);
+      return -1;
+    }
+    free(out->folder);
+    out->folder = target;
+  }
   const int entries = look(out->folder, ours, stranger);
   if (sw_exists(out->folder) && !sw_is_folder(out->folder))
     sw_fail("cannot write the folder %s: a file of that name exists", out->folder);

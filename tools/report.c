@@ -37,7 +37,9 @@ static int check_inputs(const report_options *o) {
 }
 
 static int make(report *r) {
-  static const char *const ours[] = {"index.html", "*.csv", "*.png", "rejected.jsonl", NULL};
+  /* no patterns: somebody's folder may hold tables and pictures, too */
+  static const char *const ours[] = {"index.html", "skills.csv", "skills-by-week.csv", "weeks.csv", "map.csv", "map-3d.csv", "topics.csv", "topics-by-week.csv", "occupations.csv",
+                                     "quality.csv", "labels.csv", "trends.png", "skills-over-time.png", "map.png", "rejected.jsonl", NULL};
   const report_options *o = r->o;
   const double started = sw_clock();
   sw_output_folder folder;
@@ -95,8 +97,8 @@ static int body(int argc, char **argv) {
       .summary = "One page, index.html, that needs no network: what the postings ask for, which skills rise and fall, maps, topics, occupations, scores of\n"
                  "models, costs of labels, as far as they are given; beside it the pictures as PNG and the numbers of every figure as CSV.\n\n"
                  "Rising and falling: the share of a week's postings that name a skill, by logistic regression on time, with 95 % intervals. Weeks that\n"
-                 "scatter more than chance says widen them (quasi-binomial, with what all skills have in common); of the skills of a layer that are said\n"
-                 "to rise or fall at most 5 % are expected to do neither (Benjamini and Hochberg). Fewer than three weeks show no trend. A posting\n"
+                 "scatter more than chance says widen them (quasi-binomial, with what all skills have in common), and so do weeks that follow each other and are alike; of all skills that are said to rise\n"
+                 "or fall at most 5 % are expected to do neither (Benjamini and Hochberg over all layers). Fewer than three weeks show no trend. A posting\n"
                  "without a date counts in no week. Rows that cannot be used, and postings that were read before, go to rejected.jsonl.",
       .example = "skillwatch report --tags tags.jsonl --map map.h5 --clusters clusters.csv --titles titles.csv -o report/",
       .options = options,

@@ -11,19 +11,9 @@
 
 enum { SHOWN_DATES = 8 };
 
-/* DD-MM-YYYY and YYYY-MM-DD in the order of time; anything else as text. */
-static void date_key(const char *date, char key[64]) {
-  if (strlen(date) == 10 && date[2] == '-' && date[5] == '-')
-    snprintf(key, 64, "%.4s-%.2s-%.2s", date + 6, date + 3, date);
-  else
-    snprintf(key, 64, "%.60s", date);
-}
 static char *const *dates_being_sorted;
 static int by_date_key(const void *a, const void *b) {
-  char x[64], y[64];
-  date_key(dates_being_sorted[*(const int *)a], x);
-  date_key(dates_being_sorted[*(const int *)b], y);
-  return strcmp(x, y);
+  return strcmp(dates_being_sorted[*(const int *)a], dates_being_sorted[*(const int *)b]);
 }
 
 static int columns_of(const char *text) { /* code points: close enough to the width on a terminal */

@@ -1,6 +1,7 @@
 #include "engine/data/skill_counts.h"
 #include "base/error.h"
 #include "engine/data/rows.h"
+#include "engine/data/sources.h"
 #include "engine/store/json.h"
 
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include <unicode/ustring.h>
 #include <unicode/utf8.h>
 
-enum { MAX_ROW = 64 << 20, MAX_DATES = 4096 };
+enum { MAX_ROW = 64 << 20, MAX_DATES = 20000 }; /* 54 years of days */
 
 char *sw_tidy_text(const char *text, int fold) {
   int32_t n = (int32_t)strlen(text), i = 0;
@@ -81,10 +82,11 @@ static sw_skill_count *find_skill(sw_skill_counts *c, const char *text, int laye
   return s->name ? s : NULL;
 }
 
-static int find_date(sw_skill_counts *c, const char *date) {
+static int find_date(sw_skill_counts *c, const char *path, const char *date) {
   const int64_t at = sw_table_add(&c->dates, date);
   if (at < 0) return -1;
-  if (at >= MAX_DATES) return sw_fail("more than %d dates", MAX_DATES);
+  if (at >= MAX_DATES)
+    return sw_fail("%s: more than %d different dates, the last '%.40s': write dates as 2026-01-05 or 05-01-2026, a time may follow", path, MAX_DATES, date);
   if (at >= c->dates_room) {
     const int room = c->dates_room ? 2 * c->dates_room : 64;
     int *of = sw_realloc_array(c->postings_of, (unsigned long)room, sizeof *of);
@@ -146,14 +148,15 @@ static int count_span(sw_skill_counts *c, const json_t *span, int d) {
 }
 
 /* 0: counted; 1: no tagged posting, or (with `why`) one that is known. */
-static int count_posting(sw_skill_counts *c, const json_t *row, const char **why) {
+static int count_posting(sw_skill_counts *c, const char *path, const json_t *row, const char **why) {
   const char *of_row = json_string_value(json_object_get(row, "date"));
   const json_t *spans = json_object_get(row, "spans"), *span;
   size_t i;
   *why = "no tagged posting: \"spans\" is missing; give the output of skillwatch infer tag or infer link";
   if (!json_is_array(spans)) return 1;
   char *date = sw_tidy_text(of_row ? of_row : "", 0);
-  const int d = date ? find_date(c, *date ? date : "undated") : -1;
+  char iso[16];
+  const int d = date ? find_date(c, path, sw_date_iso(date, iso) ? iso : *date ? date : "undated") : -1;
   free(date);
   if (d < 0) return -1;
   const int known = c->known_postings ? know_posting(c, json_string_value(json_object_get(row, "id")), d) : 0;
@@ -180,7 +183,7 @@ int sw_skill_counts_read(sw_skill_counts *c, const char *path, sw_rejects *rejec
     json_t *row = NULL;
     if (more == SW_ROW) status = sw_json_row(text, bytes, 0, &row, &error);
     why = more == SW_ROW ? error.text : "the row is too long";
-    if (!status && row) status = count_posting(c, row, &why);
+    if (!status && row) status = count_posting(c, path, row, &why);
     if (status > 0 || (!status && !row)) {
       c->rejected++;
       status = sw_rejects_add(rejects, path, line, why, text, bytes);

@@ -28,7 +28,7 @@ typedef struct {
   sw_table keys;
   sw_skill_count *skills; /* [count], as keys */
   int count, capacity;
-  sw_table dates;         /* as written; "undated" for none */
+  sw_table dates;         /* YYYY-MM-DD, of whichever form, with or without a time; what is no date as written; "undated" for none */
   int *postings_of, dates_room; /* [dates.count] */
   long postings, rejected;
   long linked, spans;     /* spans that count, and those of them that are linked to a taxonomy's skill */

@@ -36,6 +36,14 @@ int sw_date_number(const char *name, size_t bytes) {
   return (year * 12 + month - 1) * 31 + day;
 }
 
+int sw_date_iso(const char *text, char iso[16]) {
+  const size_t bytes = strlen(text);
+  if (!sw_date_number(text, bytes > 10 && (text[10] == 'T' || text[10] == ' ') ? 10 : bytes)) return 0;
+  if (text[2] == '-') snprintf(iso, 16, "%.4s-%.2s-%.2s", text + 6, text + 3, text);
+  else snprintf(iso, 16, "%.10s", text);
+  return 1;
+}
+
 int sw_natural_compare(const char *a, const char *b) {
   int date_a = sw_date_number(a, strlen(a)), date_b = sw_date_number(b, strlen(b));
   if (date_a != date_b) return !date_b || (date_a && date_a < date_b) ? -1 : 1;

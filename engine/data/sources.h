@@ -26,6 +26,8 @@ int sw_sources_open(const char *const *inputs, size_t count, sw_postings_format 
 void sw_sources_close(sw_sources *sources);
 /* Days-like number that orders dates; 0 where `name` is no date. */
 int sw_date_number(const char *name, size_t bytes);
+/* "2026-01-05" of such a date, with or without a time behind it ("05-01-2026", "2026-01-05T08:30:00Z"): 1; 0 where it is none. */
+int sw_date_iso(const char *text, char iso[16]);
 /* <0, 0, >0, as strcmp, in the order said above; 0 only for equal names. */
 int sw_natural_compare(const char *a, const char *b);
 #endif

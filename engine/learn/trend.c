@@ -178,10 +178,13 @@ int sw_trend_fit(const double *count, const double *total, const double *time, i
   const double steepest = copysign(STEEPEST, b), a_there = level_for(&d, steepest, a);
   const int endless = likelihood(&d, a_there, steepest) >= best - 1e-9; /* it only gets likelier: weeks before or after some day have none, or all */
   if (endless) a = a_there, b = steepest, best = likelihood(&d, a, b);
-  double pearson = 0;
+  double pearson = 0, before = 0;
   for (int i = 0; i < n; i++) {
-    const double p = share_at(a + b * time_at(&d, i)), variance = total[i] * p * (1 - p);
-    if (variance > 0) pearson += (count[i] - total[i] * p) * (count[i] - total[i] * p) / variance;
+    if (!(total[i] > 0)) continue;
+    const double p = share_at(a + b * time_at(&d, i)), variance = total[i] * p * (1 - p), residual = variance > 0 ? (count[i] - total[i] * p) / sqrt(variance) : 0;
+    pearson += residual * residual;
+    out->lagged += before * residual;
+    before = residual;
   }
   out->slope = endless ? copysign(INFINITY, b) : b / d.span;
   out->ratio = fmax(0, 2 * (best - likelihood(&d, flat, 0)));
@@ -194,7 +197,7 @@ void sw_trend_test(const double *count, const double *total, const double *time,
   data d;
   int weeks;
   if (!prepare(count, total, time, n, &d, &weeks)) return;
-  const double own = weeks - 2, freedom = own + prior.freedom, phi = fmax(1, (prior.freedom * prior.dispersion + own * trend->dispersion) / freedom);
+  const double own = weeks - 2, freedom = own + prior.freedom, phi = fmax(1, (prior.freedom * prior.dispersion + own * trend->dispersion) / freedom) * fmax(1, prior.serial);
   const double t = sw_student_quantile(1 - level, freedom), b = isinf(trend->slope) ? copysign(STEEPEST, trend->slope) : trend->slope * d.span, a = level_for(&d, b, 0);
   const double least = likelihood(&d, a, b) - phi * t * t / 2;
   trend->p = sw_student_tail(sqrt(trend->ratio / phi), freedom);
@@ -217,7 +220,7 @@ static double trigamma(double x, double unused) { return polygamma(1, x); }
 
 sw_dispersion_prior sw_trend_prior(const double *dispersions, size_t count, double freedom) {
   enum { FEWEST = 10, MOST_WEIGHT = 4 };
-  if (count < FEWEST) return (sw_dispersion_prior){0, 1};
+  if (count < FEWEST) return (sw_dispersion_prior){0, 1, 1};
   double mean = 0, spread = 0;
   const double half = freedom / 2, shift = polygamma(0, half) - log(half), least = 1e-5; /* a perfect fit has no logarithm */
   for (size_t i = 0; i < count; i++) mean += (log(fmax(dispersions[i], least)) - shift) / (double)count;
@@ -228,7 +231,90 @@ sw_dispersion_prior sw_trend_prior(const double *dispersions, size_t count, doub
   const double more = spread - polygamma(1, half); /* than chance alone makes */
   const double own = more > 0 ? 2 * invert(trigamma, more, 0) : INFINITY;
   const double common = isinf(own) ? exp(mean) : exp(mean + polygamma(0, own / 2) - log(own / 2));
-  return (sw_dispersion_prior){fmin(own, MOST_WEIGHT * freedom), common};
+  return (sw_dispersion_prior){fmin(own, MOST_WEIGHT * freedom), common, 1};
+}
+
+/* --- weeks that follow each other --- */
+
+/* Pearson's residuals have the covariance C = I + v A, A_ij = s_i s_j q^|t_i - t_j| with s_i^2 the week's postings over their mean, before the fit,
+ * and H C H after it, where H takes away the two orthonormal columns u of the regression. */
+typedef struct {
+  int n;
+  double *scale, *time, *u[2], *au[2]; /* [n] each; au: A u */
+} serial;
+
+typedef struct {
+  double trace, lagged, slope; /* of H C H, of its first off-diagonal, and the variance of the slope, u[1]' C u[1] */
+} moments;
+
+/* A u by recursion from either end: a sum over pairs in linear time. */
+static void multiply(const serial *s, double q, const double *u, double *out) {
+  double sum = 0;
+  for (int i = 0; i < s->n; i++) {
+    if (i) sum = (sum + s->scale[i - 1] * u[i - 1]) * pow(q, s->time[i] - s->time[i - 1]);
+    out[i] = s->scale[i] * (s->scale[i] * u[i] + sum);
+  }
+  sum = 0;
+  for (int i = s->n - 2; i >= 0; i--) {
+    sum = (sum + s->scale[i + 1] * u[i + 1]) * pow(q, s->time[i + 1] - s->time[i]);
+    out[i] += s->scale[i] * sum;
+  }
+}
+
+/* For C = A. */
+static moments moments_at(const serial *s, double q) {
+  double g[2][2] = {{0}};
+  moments out = {0, 0, 0};
+  for (int k = 0; k < 2; k++) multiply(s, q, s->u[k], s->au[k]);
+  for (int i = 0; i < s->n; i++) {
+    out.trace += s->scale[i] * s->scale[i];
+    for (int k = 0; k < 2; k++)
+      for (int l = 0; l < 2; l++) g[k][l] += s->u[k][i] * s->au[l][i];
+  }
+  out.trace -= g[0][0] + g[1][1], out.slope = g[1][1];
+  for (int i = 0; i + 1 < s->n; i++) {
+    out.lagged += s->scale[i] * s->scale[i + 1] * pow(q, s->time[i + 1] - s->time[i]);
+    for (int k = 0; k < 2; k++) {
+      out.lagged -= s->u[k][i] * s->au[k][i + 1] + s->au[k][i] * s->u[k][i + 1];
+      for (int l = 0; l < 2; l++) out.lagged += s->u[k][i] * g[k][l] * s->u[l][i + 1];
+    }
+  }
+  return out;
+}
+
+int sw_trend_serial_find(double dispersions, double lagged, size_t skills, const double *total, const double *time, int n, sw_trend_serial *out) {
+  enum { FEWEST = 10, DRAWN = 30 };
+  *out = (sw_trend_serial){0, 1};
+  double *memory = sw_alloc_array(6 * (size_t)n + 1, sizeof *memory), postings = 0, middle = 0, norms[2] = {0};
+  if (!memory) return -1;
+  serial s = {0, memory, memory + n, {memory + 2 * n, memory + 3 * n}, {memory + 4 * n, memory + 5 * n}};
+  for (int i = 0; i < n; i++)
+    if (total[i] > 0) postings += total[i], middle += total[i] * time[i], s.time[s.n] = time[i], s.scale[s.n++] = sqrt(total[i]);
+  const double freedom = s.n - 2, phi = skills ? dispersions / (double)skills : 0;
+  if (skills >= FEWEST && freedom >= 2 && phi > 1) {
+    for (int i = 0; i < s.n; i++) {
+      s.scale[i] /= sqrt(postings / s.n);
+      s.u[0][i] = s.scale[i], s.u[1][i] = s.scale[i] * (s.time[i] - middle / postings);
+      for (int k = 0; k < 2; k++) norms[k] += s.u[k][i] * s.u[k][i];
+    }
+    for (int i = 0; i < s.n; i++)
+      for (int k = 0; k < 2; k++) s.u[k][i] /= sqrt(norms[k]);
+    double independent = 0; /* lagged, for C = I */
+    for (int i = 0; i + 1 < s.n; i++) independent -= s.u[0][i] * s.u[0][i + 1] + s.u[1][i] * s.u[1][i + 1];
+    const double seen = lagged / (dispersions * freedom), weight = (double)skills * freedom / ((double)skills * freedom + DRAWN);
+    double wanted = seen;
+    for (int step = 0; step <= 95; step++) {
+      const double q = step / 100.0;
+      const moments m = moments_at(&s, q);
+      const double v = (phi - 1) * freedom / m.trace, expected = (independent + v * m.lagged) / (freedom + v * m.trace);
+      if (!step) wanted = expected + weight * (seen - expected);
+      else if (expected > wanted) break;
+      out->correlation = q;
+      out->inflation = fmax(1, (1 + v * m.slope) / (1 + v * m.trace / freedom));
+    }
+  }
+  free(memory);
+  return 0;
 }
 
 /* --- many tests --- */

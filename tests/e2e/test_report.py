@@ -1,6 +1,6 @@
 """skillwatch report: its tables are what Python counts from the same tags, its page works in a browser and asks nobody for anything, hostile texts
 stay texts, and what cannot be used is refused with one clear line or set aside."""
-import csv, datetime, glob, json, math, os, re, sys, tempfile
+import csv, datetime, glob, json, math, os, random, re, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from browser import Browser, find
@@ -77,10 +77,9 @@ def tables(tags, folder):
     check(rise["direction"] == "rises" and fall["direction"] == "falls" and float(rise["q"]) < 0.01, f"directions: {rise}, {fall}")
     check(abs(float(rise["slope"]) + float(fall["slope"])) < 1e-6, "mirror images")  # a posting has the one or the other
     check(float(rise["slope_low"]) > 0 and float(rise["slope_low"]) < float(rise["slope"]) < float(rise["slope_high"]), f"the interval: {rise}")
-    for layer in SKILLS:  # q is Benjamini and Hochberg's over the layer
-        p = sorted((float(r["p"]), float(r["q"])) for k, r in skills.items() if k[0] == layer and r["p"])
-        q = [min(x[0] * len(p) / (j + 1) for j, x in enumerate(p) if j >= i) for i in range(len(p))]
-        check(len(p) > 2 and all(abs(a[1] - min(1, b)) < 1e-8 for a, b in zip(p, q)), f"false discovery rates of {layer}")
+    p = sorted((float(r["p"]), float(r["q"])) for r in skills.values() if r["p"])  # q is Benjamini and Hochberg's over both layers
+    q = [min(x[0] * len(p) / (j + 1) for j, x in enumerate(p) if j >= i) for i in range(len(p))]
+    check(len(p) > 5 and {k[0] for k, r in skills.items() if r["p"]} == set(SKILLS) and all(abs(a[1] - min(1, b)) < 1e-8 for a, b in zip(p, q)), "false discovery rates")
     return skills
 
 
@@ -143,6 +142,31 @@ def page(folder, points):
         check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
 
 
+def page_without_gl(folder):
+    """5,000 points in 60 clusters and without one, dated by their titles, where a browser has no WebGL."""
+    with Browser(1000, 800, options=("--disable-3d-apis",)) as b:
+        b.open_file(os.path.join(folder, "index.html"))
+        b.wait("document.documentElement.dataset.ready === '1' && document.querySelectorAll('#map-chart .scatterlayer .point').length > 2000", 60)
+        check("no WebGL: one of 2 points" in b.text("#map-note") and b.text("#map-count") == "5,000 of 5,000 points", f"without WebGL: {b.text('#map-note')}")
+        names = b.evaluate("document.querySelector('#map-chart').data.map(t => [t.name, t.marker.symbol])")
+        check(len(names) == 49 and names[47][0] == "13 others" and names[48] == ["no cluster", "x"] and "x" not in [n[1] for n in names[:48]], f"traces: {names[45:]}")
+        check(not b.evaluate("document.querySelector('#dates').hidden") and b.text("#range") == "weeks of 2025-12-01 to 2026-01-05", "a slider without tags")
+        b.evaluate("document.querySelector('#from').focus()")
+        b.press("End")
+        b.wait("document.querySelector('#map-count').textContent.startsWith('833 of')")
+        b.evaluate("document.querySelector('#to').focus()")
+        b.press("Home")
+        b.wait("document.querySelector('#map-count').textContent.startsWith('0 of')")
+        check(b.evaluate("document.querySelectorAll('#map-chart .legend .traces').length") >= 48, "a map without points keeps its legend")
+        b.click("#dims button[data-dims='3']")
+        b.wait("document.querySelector('#map-chart').hidden && document.querySelector('#map-note').textContent.includes('three dimensions cannot')")
+        b.click("#dims button[data-dims='2']")
+        b.press("End")
+        b.evaluate("document.querySelector('#to').value = document.querySelector('#to').max, document.querySelector('#to').dispatchEvent(new Event('input'))")
+        b.wait("!document.querySelector('#map-chart').hidden && document.querySelectorAll('#map-chart .scatterlayer .point').length > 300")
+        check(not b.errors and not b.strangers(), f"without WebGL: {b.errors}")
+
+
 with tempfile.TemporaryDirectory() as tmp:
     at = lambda name: os.path.join(tmp, name)
     report = lambda *a: program("report", *a)
@@ -190,6 +214,20 @@ with tempfile.TemporaryDirectory() as tmp:
     write("mine/thesis.txt", "mine")
     check.refused(report("--tags", at("tags.jsonl"), "-o", at("mine"), "--force"), "thesis.txt", "somebody's folder")
     check(os.listdir(at("mine")) == ["thesis.txt"], "and nothing in it was touched")
+    for name in ("thesis.csv", "photo.png"):
+        os.makedirs(at("of " + name))
+        write(f"of {name}/{name}", "mine")
+        check.refused(report("--tags", at("tags.jsonl"), "-o", at("of " + name), "--force"), name, "a folder of somebody's tables")
+        check(os.listdir(at("of " + name)) == [name], "which stays")
+    # a link is followed and stays; one into somebody's folder leaves that alone
+    os.makedirs(at("real"))
+    os.symlink("real", at("latest")), os.symlink("mine", at("to mine")), os.symlink("nothing", at("to nothing"))
+    for again in ((), ("--force",)):
+        done = report("--tags", at("tags.jsonl"), "-o", at("latest"), *again)
+        check(done.returncode == 0 and os.path.islink(at("latest")) and not os.path.islink(at("real")) and "index.html" in os.listdir(at("real")), f"through a link: {done.stderr}")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("to mine"), "--force"), "thesis.txt", "a link to somebody's folder")
+    check.refused(report("--tags", at("tags.jsonl"), "-o", at("to nothing"), "--force"), "link to nothing", "a link to nothing")
+    check(os.listdir(at("mine")) == ["thesis.txt"], "still not touched")
     check.refused(report("--tags", at("tags.jsonl"), "-o", tmp, "--force"), "lies in the folder", "inputs within the output")
     # few weeks and no dates
     done = report("--tags", write("two.jsonl", *lines[:32], undated), "-o", at("two"))
@@ -200,6 +238,33 @@ with tempfile.TemporaryDirectory() as tmp:
     check(done.returncode == 0 and rows(at("undated"), "skills.csv")[0]["skill"] == "Python" and rows(at("undated"), "weeks.csv") == [], f"undated only: {done.stderr}")
     done = report("--map", map2, "-o", at("map only"))
     check(done.returncode == 0 and sorted(os.listdir(at("map only"))) == ["index.html", "map.csv", "map.png"], f"a map only: {done.stderr}")
+    # dates of points that are not those of postings; clusters and titles of some of them
+    many = range(5000)
+    flat, deep = (write_csv(at(f"wide{k}.csv"), ["id", *"xyz"[:k]], [[i, i * 37 % 101, i * 53 % 89, i % 7][:k + 1] for i in many]) for k in (2, 3))
+    of = write_csv(at("wide-clusters.csv"), ["id", "cluster", "name"], [[i, i % 60, f"group {i % 60}"] for i in many[:-100]])
+    when = write_csv(at("wide-titles.csv"), ["id", "title", "date"], [[i, f"Posting {i}", (datetime.date(2025, 12, 1) + datetime.timedelta(weeks=i % 6)).isoformat()] for i in many])
+    done = report("--map", flat, "--map-3d", deep, "--clusters", of, "--titles", when, "-o", at("wide"))
+    check(done.returncode == 0, done.stderr)
+    if done.returncode == 0 and find(): page_without_gl(at("wide"))
+    done = report("--tags", write("one.jsonl", json.dumps({"id": "x", "date": "2026-01-14", "spans": []})), "--map", flat, "--titles", when, "-o", at("extended"))
+    html = open(at("extended/index.html"), encoding="utf-8").read() if done.returncode == 0 else ""
+    check('"weeks":["2026-01-12"]' in html and '"mapWeeks":["2025-12-01"' in html and '"2026-01-12"],"mostClusters"' in html, f"the map's weeks: {done.stderr}")
+    # 200 skills that wave (log odds autoregressive, 0.7 a week) and one that rises: as good as none of the waves is taken for a trend
+    rng = random.Random(20261122)
+    named = []
+    for k in range(200):
+        wave, base = 0.25 * rng.gauss(0, 1), rng.uniform(-3, 0)
+        for week in range(12):
+            if week: wave = 0.7 * wave + 0.25 * math.sqrt(1 - 0.49) * rng.gauss(0, 1)
+            named += [(week, i, f"wave {k}") for i in range(200) if rng.random() < 1 / (1 + math.exp(-base - wave))]
+    named += [(week, i, "rises") for week in range(12) for i in range(20 + 12 * week)]
+    spans = {}
+    for week, i, skill in named: spans.setdefault((week, i), []).append({"text": skill, "layer": "k"})
+    done = report("--tags", write("waves.jsonl", *(json.dumps({"date": (datetime.date(2026, 1, 5) + datetime.timedelta(weeks=w)).isoformat(), "spans": s}) for (w, i), s in sorted(spans.items()))), "-o", at("waves"))
+    found = [r for r in rows(at("waves"), "skills.csv") if r["p"]] if done.returncode == 0 else []
+    low = sum(float(r["p"]) < 0.05 for r in found)
+    check(len(found) == 201 and low <= 25 and [r["skill"] for r in found if r["direction"]] == ["rises"], f"waves: {low} p below 0.05, {[r['skill'] for r in found if r['direction']]} {done.stderr}")
+    check("Weeks that follow each other are alike" in open(at("waves/index.html"), encoding="utf-8").read(), "and the page says so")
     # a map of skills: titles by another key, and the weeks of the postings that name them
     skill_map = write_csv(at("skills.csv"), ["id", "x", "y"], [[i, i, i] for i in range(3)])
     write("skills.jsonl", *(json.dumps({"id": str(i), "text": t}) for i, t in enumerate(("rising  THING", "falling thing", "no such skill"))))
@@ -211,6 +276,32 @@ with tempfile.TemporaryDirectory() as tmp:
                           + [{"text": "Java Script", "layer": "k", "skill": None}, {"text": "javascript", "layer": "k", "skill": None}]}) for i in range(12)]
     done = report("--tags", write("linked.jsonl", *linked), "-o", at("linked"))
     check({r["skill"]: r["postings"] for r in rows(at("linked"), "skills.csv")} == {"Python": "12", "Java Script": "12"} and "24 of 48 tagged spans" in open(at("linked/index.html")).read(), "linked")
+    # a day is a day, whatever its form and whatever the time behind it; texts that look like formulas are none
+    timed = [json.dumps({"id": str(i), "date": f"{5 + i % 20:02d}-01-2026" if i % 2 else f"2026-01-{5 + i % 20:02d}T{i % 24:02d}:00:{i % 60:02d}.{i}Z", "spans": [{"text": t, "layer": "-k"} for t in ('=HYPERLINK("x")', "+1", "-2", "@x", "C++")]})
+             for i in range(5000)]
+    again = [json.dumps({"id": "0", "date": "05-01-2026", "spans": []}), json.dumps({"id": "1", "date": "2026-01-06 07:08:09", "spans": []})]
+    done = report("--tags", write("timed.jsonl", *timed, *again), "-o", at("timed"))
+    check(done.returncode == 0 and "5000 postings in 3 weeks, 2 rows set aside" in done.stderr, f"times of day: {done.stderr}")
+    check([(r["layer"], r["skill"]) for r in rows(at("timed"), "skills.csv")] == [("'-k", t) for t in ("'+1", "'-2", "'=HYPERLINK(\"x\")", "'@x", "C++")], "no formula in skills.csv")
+    check.refused(report("--tags", write("dates.jsonl", *(json.dumps({"date": f"day {i}", "spans": []}) for i in range(20001))), "-o", at("x")), "dates.jsonl: more than 20000 different dates", "too many dates", (1,))
+    # bills: nothing to pay is a bill, too; one that would break the sums is none
+    bills = [{"cost": 0, "tokens_in": 5, "date": "2026-01-05"}, {"cost": -1}, {"cost": 1, "tokens_in": -5}, {"cost": 1e308}, {"cost": 1e308}, {"cost": 1, "tokens_out": 1e308}]
+    done = report("--labels", write("free.jsonl", json.dumps(bills[0]), "{broken"), "-o", at("free"))
+    check(done.returncode == 0 and rows(at("free"), "labels.csv")[-1]["tokens_in"] == "5", f"a bill of nothing: {done.stderr}")
+    done = report("--labels", write("bills.jsonl", *map(json.dumps, bills)), "-o", at("bills"))
+    check(done.returncode == 0 and "3 rows set aside" in done.stderr and rows(at("bills"), "labels.csv")[-1]["cost"] == "1e+308", f"bills: {done.stderr}")
+    # a posting has one occupation; clusters whose names are alike; points that are nowhere; long names
+    jobs = write_csv(at("jobs.csv"), ["id", "date", "label"], [["1", "", "cook"], ["1", "", "baker"], ["2", "", "cook"], ["1", "05-01-2026", "nurse"]])
+    done = report("--occupations", jobs, "-o", at("jobs"))
+    check({r["occupation"]: r["postings"] for r in rows(at("jobs"), "occupations.csv")} == {"cook": "2", "nurse": "1"}, f"occupations without ranks: {done.stderr}")
+    jobs = write_csv(at("jobs.csv"), ["id", "rank", "label"], [["1", 1, "cook"], ["1", 2, "baker"], ["1", 1, "cook"]])
+    done = report("--occupations", jobs, "-o", at("jobs"), "--force")
+    check(rows(at("jobs"), "occupations.csv")[0]["postings"] == "1" and "1 row set aside" in done.stderr, f"a posting twice: {done.stderr}")
+    names = [["a", 1, "x"], ["b", 2, "x"], ["c", 3, "x (2)"], ["d", 4, "word " * 5000], ["e", "", ""]]
+    four = write_csv(at("four.csv"), ["id", "x", "y"], [[i, n, n] for n, i in enumerate("abcdef")])
+    done = report("--map", four, "--clusters", write_csv(at("names.csv"), ["id", "cluster", "name"], names), "-o", at("names"))
+    check(done.returncode == 0 and "1 row set aside" in done.stderr and len({r["cluster"] for r in rows(at("names"), "map.csv")}) == 5, f"names of clusters: {done.stderr}")
+    check("2 of 6 points of the map have no cluster in names.csv" in open(at("names/index.html"), encoding="utf-8").read(), "points without a cluster")
     # what cannot be used
     check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
     check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))

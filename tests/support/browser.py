@@ -43,7 +43,7 @@ class Browser:
     """One page. `errors`: the console's errors, uncaught exceptions and what the browser itself complains of (a refused request, a policy that is
     violated); `requests`: the addresses asked for, in order, data: and blob: left out; `statuses`: address → the last answer's status."""
 
-    def __init__(self, width=1280, height=900, dark=False, timeout=60):
+    def __init__(self, width=1280, height=900, dark=False, timeout=60, options=()):
         path = find()
         if not path:
             print("skipped: no chromium here (apt-get install chromium, or tools/setup --tests)")
@@ -56,7 +56,7 @@ class Browser:
         browser_in, self.writes = pipe()
         def ends_in_place(): os.dup2(browser_in, 3), os.dup2(browser_out, 4)  # where the browser wants them
         # names lead nowhere: a request that leaves the machine fails at once, on every machine
-        self.process = subprocess.Popen([path, *OPTIONS, f"--user-data-dir={self.profile}", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost", "about:blank"],
+        self.process = subprocess.Popen([path, *OPTIONS, *options, f"--user-data-dir={self.profile}", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost", "about:blank"],
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=ends_in_place, pass_fds=(3, 4), start_new_session=True,
                                         env=os.environ | {"HOME": self.profile, "XDG_CONFIG_HOME": self.profile, "XDG_CACHE_HOME": self.profile})
         os.close(browser_in), os.close(browser_out)

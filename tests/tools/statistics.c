@@ -8,6 +8,7 @@
  *   {"wilson": [count, total, level]}   {"student": [t, freedom]}   [tail, the t of that tail]
  *   {"discovery": [p]}   q
  *   {"prior": [dispersions], "freedom"}   [freedom, dispersion]
+ *   {"serial": {"total", "time", "skills"}, "dispersions", "lagged"}   [correlation, inflation]
  *   {"cka": {"x": [[...], ...], "y", "threads"}}   [cka, cosine of the first rows or null] */
 #include "base/error.h"
 #include "base/options.h"
@@ -106,7 +107,7 @@ static json_t *trend(const json_t *request, double level) {
   json_t *out = json_null();
   const json_t *of = json_object_get(request, "prior");
   if (count && total && time && sw_trend_fit(count, total, time, (int)json_array_size(list), &t)) {
-    sw_trend_test(count, total, time, (int)json_array_size(list), (sw_dispersion_prior){at(of, 0), at(of, 1)}, level, &t);
+    sw_trend_test(count, total, time, (int)json_array_size(list), (sw_dispersion_prior){at(of, 0), at(of, 1), 1}, level, &t);
     out = json_pack("[i,o,o,o,f,f,f,f]", t.weeks, or_null(t.slope), or_null(t.range.low), or_null(t.range.high), t.p, t.dispersion, t.first, t.last);
   }
   free(count), free(total), free(time);
@@ -146,6 +147,14 @@ static json_t *answer(const json_t *request) {
     const sw_dispersion_prior prior = sw_trend_prior(list, json_array_size(value), number(request, "freedom"));
     free(list);
     return json_pack("[f,f]", prior.freedom, prior.dispersion);
+  }
+  if ((value = json_object_get(request, "serial"))) {
+    const json_t *weeks = json_object_get(value, "time");
+    double *total = list_of(json_object_get(value, "total")), *time = list_of(weeks);
+    sw_trend_serial found = {0, 0};
+    const int failed = !total || !time || sw_trend_serial_find(number(request, "dispersions"), number(request, "lagged"), (size_t)number(value, "skills"), total, time, (int)json_array_size(weeks), &found);
+    free(total), free(time);
+    return failed ? NULL : json_pack("[f,f]", found.correlation, found.inflation);
   }
   sw_fail("an unknown request");
   return NULL;

@@ -114,10 +114,14 @@ double sw_text_width(sw_font font, const char *text) {
 }
 
 char *sw_text_fit(sw_font font, const char *text, double width) {
-  char *copy = drawable(text);
-  if (!copy || sw_text_width(font, copy) <= width) return copy;
-  for (size_t keep = strlen(copy); keep > 1; keep--) { /* letters kept of the beginning and of the end */
-    size_t head = keep / 2, tail = strlen(copy) - (keep - head);
+  enum { MOST_BYTES = 800 }; /* bytes; no picture has room for more */
+  char *copy = drawable(text), *best = NULL;
+  const size_t bytes = copy ? strlen(copy) : 0;
+  if (!copy || (bytes <= MOST_BYTES && sw_text_width(font, copy) <= width)) return copy;
+  size_t low = 2, high = bytes < MOST_BYTES ? bytes : MOST_BYTES; /* bytes kept of the beginning and of the end: two are, whatever their width */
+  while (low <= high) {
+    const size_t keep = best ? (low + high + 1) / 2 : low;
+    size_t head = keep / 2, tail = bytes - (keep - head);
     while (head && (copy[head] & 0xC0) == 0x80) head--;
     while (copy[tail] && (copy[tail] & 0xC0) == 0x80) tail++;
     sw_buffer cut = {0};
@@ -125,13 +129,19 @@ char *sw_text_fit(sw_font font, const char *text, double width) {
       sw_buffer_close(&cut);
       break;
     }
-    if (sw_text_width(font, cut.data) <= width || keep == 2) {
-      free(copy);
-      return sw_buffer_take(&cut);
+    if (!best || sw_text_width(font, cut.data) <= width) {
+      free(best);
+      best = sw_buffer_take(&cut);
+      low = keep + 1;
+    } else {
+      sw_buffer_close(&cut);
+      high = keep - 1;
     }
-    sw_buffer_close(&cut);
+    if (!best) break;
   }
-  return copy;
+  if (!best) return copy;
+  free(copy);
+  return best;
 }
 
 static void text(sw_picture *p, sw_font font, sw_align align, double x, double y, double angle, const char *text_) {
@@ -216,7 +226,7 @@ void sw_picture_line(sw_picture *p, double x0, double y0, double x1, double y1, 
   cairo_stroke(p->cairo);
 }
 
-void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) {
+static void shape_path(sw_picture *p, int i, double x, double y, double radius) {
   /* corners of the shapes, as shares of the radius; a circle has none */
   static const struct {
     int corners;
@@ -234,6 +244,16 @@ void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) 
     cairo_close_path(p->cairo);
   else
     cairo_arc(p->cairo, x, y, radius, 0, 2 * M_PI);
+}
+
+void sw_picture_shape(sw_picture *p, int shape, int colour, double opacity, double x, double y, double radius) {
+  shape_path(p, shape, x, y, radius);
+  cairo_set_source_rgba(p->cairo, (colour >> 16 & 255) / 255.0, (colour >> 8 & 255) / 255.0, (colour & 255) / 255.0, opacity);
+  cairo_fill(p->cairo);
+}
+
+void sw_picture_marker(sw_picture *p, int i, double x, double y, double radius) {
+  shape_path(p, i, x, y, radius);
   set_colour(p->cairo, sw_colour(i));
   cairo_fill_preserve(p->cairo);
   cairo_set_source_rgb(p->cairo, 1, 1, 1); /* apart from the lines they stand on */

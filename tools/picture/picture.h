@@ -40,6 +40,8 @@ void sw_picture_line(sw_picture *picture, double x0, double y0, double x1, doubl
 /* Shape and colour number i, so that nothing is told by colour alone. */
 void sw_picture_marker(sw_picture *picture, int i, double x, double y, double radius);
 
+/* Shape number `shape` alone, of which there are SW_COLOURS, in a colour (0xRRGGBB); `opacity` 0..1. */
+void sw_picture_shape(sw_picture *picture, int shape, int colour, double opacity, double x, double y, double radius);
 /* A disc, `opacity` 0..1. */
 void sw_picture_dot(sw_picture *picture, int colour, double opacity, double x, double y, double radius);
 /* What the points x, y [count] go round. */

@@ -34,11 +34,8 @@ typedef struct {
   size_t count;
 } trend_layer;
 
-/* The slope, or where it has no end the end of its interval that there is. */
-static double middle_of(const sw_trend *t) { return isfinite(t->slope) ? t->slope : isfinite(t->range.low) ? t->range.low : isfinite(t->range.high) ? t->range.high : 0; }
-
 static int by_slope(const void *a, const void *b) {
-  const double x = middle_of(&(*(const report_skill *const *)a)->trend), y = middle_of(&(*(const report_skill *const *)b)->trend);
+  const double x = (*(const report_skill *const *)a)->trend.slope, y = (*(const report_skill *const *)b)->trend.slope;
   return (x < y) - (x > y);
 }
 
@@ -54,15 +51,23 @@ static void choose(const report *r, int layer, trend_layer *out) {
   if (out->count) qsort(out->rows, out->count, sizeof *out->rows, by_slope);
 }
 
+static double within(const sw_field *f, double slope) { return fmin(fmax(slope, f->x.low), f->x.high); }
+
+/* A dot; of a slope that goes on beyond the field an arrow at the edge on its side. */
+static void draw_slope(sw_picture *p, int colour, int beyond, double x, double y, double radius) {
+  if (beyond) sw_picture_area(p, colour, 1, (double[]){x - beyond * 2 * radius, x, x - beyond * 2 * radius}, (double[]){y - radius, y, y + radius}, 3);
+  else sw_picture_dot(p, colour, 1, x, y, radius);
+}
+
 static void draw_trend(sw_picture *p, const sw_field *f, const report_skill *s, double y) {
-  const int colour = s->direction > 0 ? RISING : s->direction < 0 ? FALLING : SW_GREY;
-  const double low = fmax(s->trend.range.low, f->x.low), high = fmin(s->trend.range.high, f->x.high), x = sw_field_x(f, fmin(fmax(middle_of(&s->trend), f->x.low), f->x.high));
+  const int colour = s->direction > 0 ? RISING : s->direction < 0 ? FALLING : SW_GREY, beyond = s->trend.slope > f->x.high ? 1 : s->trend.slope < f->x.low ? -1 : 0;
+  const double low = within(f, s->trend.range.low), high = within(f, s->trend.range.high), x = sw_field_x(f, within(f, s->trend.slope));
   sw_picture_line(p, sw_field_x(f, low), y, sw_field_x(f, high), y, 2.2, colour, 0);
   /* an interval that goes on beyond the field has no bar at that end */
   if (low == s->trend.range.low) sw_picture_line(p, sw_field_x(f, low), y - 4, sw_field_x(f, low), y + 4, 2.2, colour, 0);
   if (high == s->trend.range.high) sw_picture_line(p, sw_field_x(f, high), y - 4, sw_field_x(f, high), y + 4, 2.2, colour, 0);
-  sw_picture_dot(p, colour, 1, x, y, 5.5);
-  if (!s->direction) sw_picture_dot(p, 0xffffff, 1, x, y, 3.2);
+  draw_slope(p, colour, beyond, x, y, 5.5);
+  if (!s->direction) draw_slope(p, 0xffffff, beyond, x - beyond * 2, y, 3.2);
 }
 
 /* Odds multiplied by so much a week. */
@@ -88,6 +93,7 @@ static void draw_odds_axis(sw_picture *p, const sw_field *f) {
 static int draw_trends(const report *r, const char *folder) {
   trend_layer layers[MOST_LAYERS] = {{{NULL}, 0}};
   size_t rows = 0, shown = 0;
+  int finite = 0, endless = 0;
   double names = 0, reach = 0.02, wide = 0.02;
   for (size_t l = 0; l < r->counts.layers.count && l < MOST_LAYERS; l++) {
     choose(r, (int)l, &layers[l]);
@@ -95,20 +101,24 @@ static int draw_trends(const report *r, const char *folder) {
     for (size_t i = 0; i < layers[l].count; i++) {
       const sw_trend *t = &layers[l].rows[i]->trend;
       names = fmax(names, fmin(MOST_NAME, sw_text_width(font, layers[l].rows[i]->skill->name)));
-      reach = fmax(reach, fabs(middle_of(t)));
+      if (isfinite(t->slope)) reach = fmax(reach, fabs(t->slope)), finite = 1;
+      else endless = 1;
       if (isfinite(t->range.low)) wide = fmax(wide, -t->range.low);
       if (isfinite(t->range.high)) wide = fmax(wide, t->range.high);
     }
   }
   if (!rows) return 0;
-  wide = fmin(wide, 2 * reach) * 1.05;
-  const double width = 2 * EDGE + names + 10 + FIELD + 150, height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW;
+  wide = 1.05 * (finite ? fmin(wide, 2 * reach) : wide);
+  static const char subtitle[] = "Change a week of the odds that a posting names the skill, with 95 % intervals; on the right the fitted share in the first and last week",
+                    no_bound[] = "no bound: in none, or all, of the postings before or after some week";
+  const double least = fmax(sw_text_width(small_font, subtitle), endless ? 300 + sw_text_width(small_font, no_bound) : 0) + 1;
+  const double width = 2 * EDGE + fmax(names + 10 + FIELD + 150, least), height = 2 * EDGE + 72 + (double)shown * 62 + (double)rows * ROW + (r->counts.layers.count > MOST_LAYERS ? 20 : 0);
   sw_picture *p;
   if (sw_picture_open(width, height, &p)) return -1;
   double y = EDGE + 10;
   sw_picture_text(p, title_font, SW_LEFT, EDGE, y, "Rising and falling skills");
   y += 22;
-  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, "Change a week of the odds that a posting names the skill, with 95 % intervals; on the right the fitted share in the first and last week", width - 2 * EDGE);
+  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, subtitle, width - 2 * EDGE);
   y += 22;
   static const struct {
     const char *text;
@@ -120,6 +130,10 @@ static int draw_trends(const report *r, const char *folder) {
     if (i == 2) sw_picture_dot(p, 0xffffff, 1, x, y, 3.2);
     sw_picture_text(p, small_font, SW_LEFT, x + 11, y, legend[i].text);
     x += 11 + sw_text_width(small_font, legend[i].text) + 22;
+  }
+  if (endless) {
+    draw_slope(p, SW_GREY, 1, x + 5.5, y, 5.5);
+    sw_picture_text(p, small_font, SW_LEFT, x + 12, y, no_bound);
   }
   y += 18;
   for (size_t l = 0; l < MOST_LAYERS && !status; l++) {
@@ -138,6 +152,11 @@ static int draw_trends(const report *r, const char *folder) {
       sw_picture_text(p, small_font, SW_LEFT, f.left + FIELD + 12, middle, shares);
     }
     y = f.top + f.height + 38;
+  }
+  if (r->counts.layers.count > MOST_LAYERS) {
+    char more[64];
+    snprintf(more, sizeof more, "%zu more layers are in skills.csv", r->counts.layers.count - MOST_LAYERS);
+    sw_picture_text(p, small_font, SW_LEFT, EDGE, y, more);
   }
   if (!status) status = write_picture(p, folder, "trends.png");
   sw_picture_close(p);
@@ -262,10 +281,16 @@ static int draw_time(const report *r, const char *folder) {
 
 static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
 
-/* Colours come again after eight clusters, then as rings. */
+enum { NOT_NAMED = 0x777777, CLUSTER_GREY = 0x8c8c8c };
+
+/* As on the page: colours come again after eight clusters in another shape, with grey for black; "others" are small discs, those without a cluster
+ * (-1) crosses. */
 static void draw_point(sw_picture *p, int cluster, double opacity, double x, double y, double radius) {
-  sw_picture_dot(p, sw_colour(cluster), opacity, x, y, radius);
-  if (cluster / SW_COLOURS % 2) sw_picture_dot(p, 0xffffff, 1, x, y, 0.5 * radius);
+  if (cluster < 0) {
+    sw_picture_line(p, x - radius, y - radius, x + radius, y + radius, 0.4 * radius, NOT_NAMED, 0);
+    sw_picture_line(p, x - radius, y + radius, x + radius, y - radius, 0.4 * radius, NOT_NAMED, 0);
+  } else if (cluster >= REPORT_CLUSTERS) sw_picture_dot(p, NOT_NAMED, opacity, x, y, 0.6 * radius);
+  else sw_picture_shape(p, cluster / SW_COLOURS, cluster % SW_COLOURS == 6 ? CLUSTER_GREY : sw_colour(cluster), opacity, x, y, radius);
 }
 
 /* The middle of a cluster's points, by the median of each coordinate: 1 where it has any. */
@@ -303,8 +328,7 @@ static int draw_map(const report *r, const char *folder) {
     for (size_t i = 0; i < m->count; i++) {
       const int cluster = r->points[m->id[i]].cluster;
       const double x = left + scale * (double)m->at[2 * i], y = middle - scale * (double)m->at[2 * i + 1];
-      if (cluster >= 0 || !clusters) draw_point(p, cluster >= 0 ? cluster : 0, opacity, x, y, radius);
-      else sw_picture_dot(p, 0xaaaaaa, opacity, x, y, radius);
+      draw_point(p, clusters ? cluster : 0, opacity, x, y, radius);
     }
   }
   sw_box taken[MOST_NAMES];

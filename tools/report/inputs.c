@@ -183,9 +183,19 @@ int report_read_topics(report *r) {
 /* --- occupations --- */
 
 typedef struct {
-  sw_table labels;
+  sw_table labels, postings; /* a posting: its date and id */
   size_t room;
 } occupation_table;
+
+/* 1: of this posting an occupation was counted before; one without an id is another each time. */
+static int was_counted(occupation_table *t, const char *id, const char *date) {
+  sw_buffer key = {0};
+  const size_t before = t->postings.count;
+  if (!*id) return 0;
+  const int failed = sw_buffer_print(&key, "%s\n%s", date, id) || sw_table_add(&t->postings, key.data) < 0;
+  sw_buffer_close(&key);
+  return failed ? -1 : t->postings.count == before;
+}
 
 static int count_occupation(report *r, occupation_table *t, const char *label) {
   char *tidy = sw_tidy_text(label, 0);
@@ -210,7 +220,11 @@ static int count_occupation(report *r, occupation_table *t, const char *label) {
 static int use_occupation_csv(report *r, void *context, const char *const *values, const char **why) {
   *why = "the row has no label";
   if (values[1] && strcmp(values[1], "1")) return 0; /* the best one counts */
-  return values[0][0] ? count_occupation(r, context, values[0]) : 1;
+  if (!values[0][0]) return 1;
+  const int again = was_counted(context, values[2] ? values[2] : "", values[3] ? values[3] : "");
+  *why = "an occupation of this posting was read before";
+  if (again) return again > 0 && !values[1] ? 0 : again; /* without ranks the first row of a posting is the best */
+  return count_occupation(r, context, values[0]);
 }
 
 static int use_occupation_json(report *r, void *context, const json_t *row, const char **why) {
@@ -218,7 +232,10 @@ static int use_occupation_json(report *r, void *context, const json_t *row, cons
   const char *label = json_string_value(json_object_get(json_array_get(labels, 0), "label"));
   *why = "no occupations of a posting: give what skillwatch infer classify writes";
   if (!json_is_array(labels)) return 1;
-  return label ? count_occupation(r, context, label) : 0;
+  if (!label) return 0;
+  *why = "an occupation of this posting was read before";
+  const int again = was_counted(context, report_text(row, "id"), report_text(row, "date"));
+  return again ? again : count_occupation(r, context, label);
 }
 
 static int by_count(const void *a, const void *b) {
@@ -227,12 +244,13 @@ static int by_count(const void *a, const void *b) {
 }
 
 int report_read_occupations(report *r) {
-  static const char *const columns[] = {"label", "rank"};
+  static const char *const columns[] = {"label", "rank", "id", "date"};
   const char *path = r->o->occupations;
   occupation_table t = {0};
   if (!path) return 0;
-  int status = report_is_table(path) ? report_each_csv(r, path, columns, 2, 1, use_occupation_csv, &t) : report_each_json(r, path, use_occupation_json, &t);
+  int status = report_is_table(path) ? report_each_csv(r, path, columns, 4, 1, use_occupation_csv, &t) : report_each_json(r, path, use_occupation_json, &t);
   sw_table_close(&t.labels);
+  sw_table_close(&t.postings);
   if (!status && !r->occupied) status = sw_fail("%s holds no occupation: give what skillwatch infer classify writes", path);
   if (!status) qsort(r->occupations, r->num_occupations, sizeof *r->occupations, by_count);
   return status;
@@ -264,7 +282,10 @@ int report_read_quality(report *r) {
     json_t *entry = family.members[i].entry;
     sw_family_score scores[SW_FAMILY_SCORES];
     const int count = sw_family_scores(json_object_get(entry, "metrics"), scores);
-    json_array_append(r->family, entry);
+    if (json_array_append(r->family, entry)) {
+      status = sw_fail("out of memory");
+      break;
+    }
     const char *path = json_string_value(json_array_get(json_object_get(entry, "paths"), 0));
     report_quality *q = &r->quality[r->num_quality++];
     *q = (report_quality){report_text(entry, "content_sha256"), report_text(entry, "parent_sha256"), report_text(entry, "kind"), report_text(entry, "created"),
@@ -312,28 +333,33 @@ static double spans_of(const json_t *row) {
   return spans;
 }
 
-static int use_labels(report *r, void *context, const json_t *row, const char **why) {
+static int use_labels(report *r, void *used, const json_t *row, const char **why) {
   double values[LABEL_COLUMNS] = {0};
   if (json_is_number(json_object_get(row, "cost"))) { /* of skillwatch label --json */
     values[BILL_COST] = json_number_value(json_object_get(row, "cost"));
     values[BILL_TOKENS_IN] = json_number_value(json_object_get(row, "tokens_in"));
     values[BILL_TOKENS_OUT] = json_number_value(json_object_get(row, "tokens_out"));
-    *why = "a bill with a cost below 0";
-    return values[BILL_COST] >= 0 ? add_labels(r, report_week_of(report_text(row, "date")), values) : 1;
+    *why = "a bill with a cost or a number of tokens that is below 0 or beyond all bounds";
+    for (int i = BILL_TOKENS_IN; i <= BILL_COST; i++)
+      if (!(values[i] >= 0 && isfinite(r->label_sums[i] + values[i]))) return 1;
+    ++*(uint64_t *)used;
+    return add_labels(r, report_week_of(report_text(row, "date")), values);
   }
   *why = "neither a labelled sentence nor a bill: give what skillwatch label wrote, or what its --json printed";
   values[LABELLED] = 1, values[LABEL_SPANS] = spans_of(row);
-  return values[LABEL_SPANS] < 0 ? 1 : add_labels(r, week_of_source(report_text(row, "source")), values);
+  if (values[LABEL_SPANS] < 0) return 1;
+  ++*(uint64_t *)used;
+  return add_labels(r, week_of_source(report_text(row, "source")), values);
 }
 
 int report_read_labels(report *r) {
   const sw_list *paths = &r->o->labels;
   r->labels.columns = LABEL_COLUMNS;
   for (int i = 0; i < paths->count; i++) {
-    const double before = r->label_sums[LABELLED] + r->label_sums[BILL_COST];
     const uint64_t rejected = r->rejects.count;
-    if (report_each_json(r, paths->items[i], use_labels, NULL)) return -1;
-    if (r->label_sums[LABELLED] + r->label_sums[BILL_COST] <= before && r->rejects.count > rejected)
+    uint64_t used = 0;
+    if (report_each_json(r, paths->items[i], use_labels, &used)) return -1;
+    if (!used && r->rejects.count > rejected)
       return sw_fail("%s holds no labelled sentence and no bill: give what skillwatch label wrote, or what its --json printed", paths->items[i]);
   }
   return 0;

@@ -96,6 +96,11 @@ static int write_words(const report *r, sw_buffer *out) {
              "Only %zu weeks: intervals are wide, and only large changes can be told from chance.", r->weeks_with_postings);
     if (put(out, "<p class=\"caution\">") || escape(out, line) || put(out, "</p>\n")) return -1;
   }
+  if (r->serial.inflation > 1.005) {
+    snprintf(line, sizeof line, "Weeks that follow each other are alike (correlation %.2f of what scatters more than chance): variances of trends are multiplied by %.2f.",
+             r->serial.correlation, r->serial.inflation);
+    if (paragraph(out, line)) return -1;
+  }
   if (put(out, "<div class=\"layers\">\n")) return -1;
   for (size_t layer = 0; layer < r->counts.layers.count; layer++)
     if (write_layer(r, (int)layer, out)) return -1;
@@ -153,6 +158,7 @@ static int write_skills(const report *r, sw_buffer *out) {
       return -1;
     const double of_trend[] = {t->slope, t->range.low, t->range.high, t->p, s->q, t->dispersion, t->first, t->last};
     if (s->tested && (put(out, ",\"b\":[") || numbers(out, of_trend, sizeof of_trend / sizeof *of_trend) || sw_buffer_print(out, "],\"d\":%d", s->direction))) return -1;
+    if (s->tested && isinf(t->slope) && sw_buffer_print(out, ",\"e\":%d", t->slope > 0 ? 1 : -1)) return -1; /* without end, to this side */
     if (put(out, "}")) return -1;
   }
   return put(out, "],");
@@ -160,15 +166,12 @@ static int write_skills(const report *r, sw_buffer *out) {
 
 static int write_points(const report *r, sw_buffer *out) {
   const size_t count = r->ids.count;
-  int16_t *small = sw_alloc_array(3 * count + 1, sizeof *small);
+  char date[16];
+  int16_t *small = sw_alloc_array(3 * count + 1, sizeof *small); /* 1,000 clusters and 5,200 weeks at most */
   int status = small ? 0 : -1;
   for (size_t i = 0; i < count && !status; i++) {
     const report_point *p = &r->points[i];
-    /* weeks count from the first one of the postings; what lies outside is at the edge */
-    int from = p->first_week == NO_WEEK ? -1 : p->first_week - r->first_week, to = p->last_week == NO_WEEK ? -1 : p->last_week - r->first_week;
-    if (r->num_weeks && from != -1) from = from < 0 ? 0 : from >= r->num_weeks ? r->num_weeks - 1 : from;
-    if (r->num_weeks && to != -1) to = to < 0 ? 0 : to >= r->num_weeks ? r->num_weeks - 1 : to;
-    if (!r->num_weeks) from = to = -1;
+    const int from = p->first_week == NO_WEEK ? -1 : p->first_week - r->map_first, to = p->last_week == NO_WEEK ? -1 : p->last_week - r->map_first;
     small[i] = (int16_t)p->cluster, small[count + i] = (int16_t)from, small[2 * count + i] = (int16_t)to;
   }
   if (!status)
@@ -180,7 +183,10 @@ static int write_points(const report *r, sw_buffer *out) {
   if (status || put(out, "]},\"clusters\":[")) return -1;
   for (size_t k = 0; k < r->clusters.count; k++)
     if (put(out, k ? ",[" : "[") || quote(out, r->clusters.keys[k], LONGEST_TITLE) || sw_buffer_print(out, ",%llu]", (unsigned long long)r->cluster_sizes[k])) return -1;
-  if (put(out, "],\"maps\":{")) return -1;
+  if (put(out, "],\"mapWeeks\":[")) return -1;
+  for (int w = 0; w < r->map_weeks; w++)
+    if (sw_buffer_print(out, "%s\"%s\"", w ? "," : "", report_week_text(r->map_first + w, date))) return -1;
+  if (sw_buffer_print(out, "],\"mostClusters\":%d,\"maps\":{", (int)REPORT_CLUSTERS)) return -1;
   for (int m = 0, any = 0; m < 2; m++) {
     const report_map *map = &r->maps[m];
     if (!map->count) continue;

@@ -11,7 +11,7 @@
   const unpack = (text, Type) => { const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0)); return new Type(bytes.buffer); };
   // Okabe and Ito's colours; yellow is darker, and black is grey, so that both stand out from light and dark
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#b3a800"];
-  const SYMBOLS = ["circle", "diamond", "square", "cross", "triangle-up", "x"], SYMBOLS_3D = ["circle", "diamond", "square", "cross", "x", "circle-open"];
+  const SYMBOLS = ["circle", "diamond", "square", "cross", "triangle-up", "star"], SYMBOLS_3D = ["circle", "diamond", "square", "cross", "square-open", "circle-open"], NONE = "x";
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const colour = i => COLOURS[i % COLOURS.length];
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -36,7 +36,8 @@
   };
   const show = (id, title) => { $(id).hidden = false; const a = make("a", title, $("nav")); a.href = "#" + id; };
   const keep = f => { drawn.push(f); f(); };
-  show("words", "In short");
+  if ($("words").querySelector("p, li")) show("words", "In short");
+  else $("words").hidden = true; // without tags there is nothing to say
 
   const layers = data.layers.map((name, i) => ({ name, i })).filter(l => data.skills.some(s => s.l === l.i));
   const choose = (select, change) => {
@@ -46,22 +47,24 @@
 
   // Rising and falling: dots and intervals
   function drawTrends() {
-    const layer = +$("trend-layer").value, tested = data.skills.filter(s => s.b && s.l === layer && (s.b[0] !== null || s.b[1] !== null || s.b[2] !== null));
+    const layer = +$("trend-layer").value, tested = data.skills.filter(s => s.b && s.l === layer);
     const surety = s => s.d > 0 ? s.b[1] : -s.b[2];
     const sure = d => tested.filter(s => s.d === d).sort((a, b) => surety(b) - surety(a)).slice(0, 15);
     const rest = tested.filter(s => !s.d).sort((a, b) => a.b[3] - b.b[3]);
     let chosen = [...sure(1), ...sure(-1)];
     chosen = [...chosen, ...rest.slice(0, Math.max(0, 12 - chosen.length))];
-    const at = s => s.b[0] ?? s.b[1] ?? s.b[2]; // no end: the interval's end that there is
-    chosen.sort((a, b) => at(a) - at(b));
-    const reach = Math.max(0.05, ...chosen.flatMap(s => [s.b[0], s.b[1], s.b[2]].filter(x => x !== null).map(Math.abs)));
-    const far = Math.min(reach, 1.5 * Math.max(0.05, ...chosen.map(s => Math.abs(at(s))))) * 1.05;
+    const slope = s => s.e ? s.e * 1e9 : s.b[0];
+    chosen.sort((a, b) => slope(a) - slope(b));
+    const ends = chosen.flatMap(s => [s.b[0], s.b[1], s.b[2]].filter(x => x !== null).map(Math.abs)), slopes = chosen.filter(s => !s.e).map(s => Math.abs(s.b[0]));
+    const far = Math.min(Math.max(0.05, ...ends), slopes.length ? 1.5 * Math.max(0.05, ...slopes) : Infinity) * 1.05;
+    const at = s => Math.min(Math.max(slope(s), -0.98 * far), 0.98 * far); // without end: an arrow at the edge on its side
     const factor = x => "×" + Math.exp(x).toPrecision(3);
     const names = chosen.map((s, i) => i), traces = [[1, "rises", "#009e73", "triangle-up"], [-1, "falls", "#d55e00", "triangle-down"], [0, "cannot be told from chance", "#8c8c8c", "circle-open"]].map(([d, name, color, symbol]) => {
-      const of = names.filter(i => chosen[i].d === d), ends = k => of.map(i => Math.abs((chosen[i].b[k] ?? (k === 1 ? -4 * far : 4 * far)) - at(chosen[i])));
-      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol, size: 11 },
-               error_x: { type: "data", symmetric: false, array: ends(2), arrayminus: ends(1), color, thickness: 2, width: 4 }, hovertemplate: "%{text}<extra></extra>",
-               text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.b[0] === null ? "without end" : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
+      const of = names.filter(i => chosen[i].d === d), bar = (k, sign) => of.map(i => Math.max(0, sign * ((chosen[i].b[k] ?? sign * 4 * far) - at(chosen[i]))));
+      const arrow = s => s.e > 0 ? "triangle-right" : "triangle-left";
+      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol: of.map(i => chosen[i].e ? arrow(chosen[i]) + (d ? "" : "-open") : symbol), size: of.map(i => chosen[i].e ? 14 : 11) },
+               error_x: { type: "data", symmetric: false, array: bar(2, 1), arrayminus: bar(1, -1), color, thickness: 2, width: 4 }, hovertemplate: "%{text}<extra></extra>",
+               text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.e ? "without end" + (s.e > 0 ? ", upwards" : ", downwards") : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
     const steps = [0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10].filter(f => Math.abs(Math.log(f)) <= far);
     const spread = [1], room = far * 130 / Math.max(300, $("trend-chart").clientWidth - 250); // ticks from 1 outwards, as far apart as their texts need
@@ -104,7 +107,7 @@
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
-    ["odds a week", s => s.b ? s.b[0] ?? (s.b[1] === null ? -9 : 9) : 0, s => s.b && s.b[0] !== null ? "×" + Math.exp(s.b[0]).toFixed(3) : ""], ["q", s => s.b ? s.b[4] : 2, s => s.b ? s.b[4].toPrecision(2) : ""], ["trend", s => s.d || 0, s => s.d > 0 ? "▲ rises" : s.d < 0 ? "▼ falls" : ""]];
+    ["odds a week", s => s.b ? s.e ? s.e * 1e9 : s.b[0] : 0, s => s.e ? (s.e > 0 ? "×∞" : "×0") : s.b ? "×" + Math.exp(s.b[0]).toFixed(3) : ""], ["q", s => s.b ? s.b[4] : 2, s => s.b ? s.b[4].toPrecision(2) : ""], ["trend", s => s.d || 0, s => s.d > 0 ? "▲ rises" : s.d < 0 ? "▼ falls" : ""]];
   let sortBy = 1, down = true;
   const TABLE = 200;
   function fillTable() {
@@ -152,12 +155,14 @@
   }
   let dims = maps[2] ? 2 : 3, matches = null, mapDims = 0, lower = null, marked = -1;
   const clusterName = c => c < 0 ? "no cluster" : data.clusters[c][0];
-  const dated = points.from.some(w => w >= 0) && data.weeks.length > 1;
-  const visible = p => !dated || points.from[p] < 0 || (points.from[p] <= +$("to").value && points.to[p] >= +$("from").value);
+  // without WebGL, which large maps need, some thousand points are drawn in another way, and none in three dimensions
+  const gl = (() => { try { return Boolean(document.createElement("canvas").getContext("webgl")); } catch { return false; } })(), MOST_WITHOUT_GL = 4000;
+  const dated = points.from.some(w => w >= 0) && data.mapWeeks.length > 1;
+  const visible = p => !dated || (+$("from").value <= +$("to").value && ( points.from[p] < 0 || (points.from[p] <= +$("to").value && points.to[p] >= +$("from").value)));
   function hover(p) {
     let text = `<b>${plain(short(points.title[p], 90))}</b>`;
     if (data.clusters.length) text += "<br>" + plain(short(clusterName(points.cluster[p]), 60));
-    if (points.from[p] >= 0) text += "<br>" + (points.from[p] === points.to[p] ? "week of " + data.weeks[points.from[p]] : data.weeks[points.from[p]] + " to " + data.weeks[points.to[p]]);
+    if (points.from[p] >= 0) text += "<br>" + (points.from[p] === points.to[p] ? "week of " + data.mapWeeks[points.from[p]] : data.mapWeeks[points.from[p]] + " to " + data.mapWeeks[points.to[p]]);
     return text;
   }
   const hovers = [];
@@ -187,35 +192,41 @@
     return centres[d] = of.map(list => list.length ? [0, 1].map(k => middle(list.map(i => m.at[i * d + k]))) : null);
   }
   function drawMap() {
-    const m = maps[dims], groups = new Map(), found = [];
+    const m = maps[dims], groups = new Map(), found = [], chart = $("map-chart"), flat = dims === 2 && !gl, step = flat ? Math.ceil(m.n / MOST_WITHOUT_GL) : 1;
+    const many = data.clusters.length, named = many > data.mostClusters ? data.mostClusters - 1 : many; // the smallest are one: "others"
     let shown = 0;
+    $("map-note").hidden = gl;
+    $("map-note").textContent = "This browser has no WebGL: " + (dims === 3 ? "the map in three dimensions cannot be drawn; its points are in map-3d.csv." : step > 1 ? `one of ${step} points is drawn; all are in map.csv.` : "the map is drawn without it.");
+    chart.hidden = dims === 3 && !gl;
+    if (chart.hidden) { if (mapDims) Plotly.purge(chart); mapDims = 0; $("map-count").textContent = ""; return; }
     for (let i = 0; i < m.n; i++) {
       const p = m.id[i];
       if (!visible(p)) continue;
       shown++;
-      const c = points.cluster[p];
+      const c = Math.min(points.cluster[p], named);
       if (!groups.has(c)) groups.set(c, []);
-      groups.get(c).push(i);
+      if (step === 1 || Math.imul(i + 1, 0x9e3779b1) >>> 0 < 2 ** 32 / step) groups.get(c).push(i);
       if (matches && matches.has(p)) found.push(i);
     }
     const size = dims === 3 ? (m.n > 20000 ? 2 : 3) : m.n > 20000 ? 3 : m.n > 2000 ? 5 : 7;
     const trace = (list, name, marker) => {
-      const t = { type: dims === 3 ? "scatter3d" : "scattergl", mode: "markers", name, x: new Float32Array(list.length), y: new Float32Array(list.length), text: list.map(i => hoverOf(m.id[i])), customdata: list.map(i => m.id[i]), hovertemplate: "%{text}<extra></extra>", marker };
+      if (!list.length) return { type: dims === 3 ? "scatter3d" : flat ? "scatter" : "scattergl", mode: "markers", name, x: [NaN], y: [NaN], ...(dims === 3 ? { z: [NaN] } : {}), hoverinfo: "skip", marker }; // stays in the legend
+      const t = { type: dims === 3 ? "scatter3d" : flat ? "scatter" : "scattergl", mode: "markers", name, x: new Float32Array(list.length), y: new Float32Array(list.length), text: list.map(i => hoverOf(m.id[i])), customdata: list.map(i => m.id[i]), hovertemplate: "%{text}<extra></extra>", marker };
       if (dims === 3) t.z = new Float32Array(list.length);
       list.forEach((i, k) => { t.x[k] = m.at[i * dims], t.y[k] = m.at[i * dims + 1]; if (dims === 3) t.z[k] = m.at[i * dims + 2]; });
       return t;
     };
-    const traces = [], many = data.clusters.length;
-    for (let c = 0; c < many; c++) // those without a point stay in the legend, in their order
-      traces.push(trace(groups.get(c) || [], plain(short(clusterName(c), 36)), { color: colour(c), size, symbol: (dims === 3 ? SYMBOLS_3D : SYMBOLS)[Math.floor(c / COLOURS.length) % 6], opacity: matches ? 0.25 : 0.75 }));
-    if (groups.has(-1) || !many) traces.push(trace(groups.get(-1) || [], many ? "no cluster" : "points", { color: many ? "#999999" : colour(0), size, opacity: matches ? 0.25 : 0.75 }));
-    if (found.length) traces.push(trace(found, "found", { color: css("--text"), size: size + 5, symbol: dims === 3 ? "diamond-open" : "circle-open", line: { width: 2, color: css("--text") }, opacity: 1 }));
+    const traces = [], symbols = dims === 3 ? SYMBOLS_3D : SYMBOLS, opacity = matches ? 0.25 : 0.75;
+    for (let c = 0; c < named; c++) // those without a point stay in the legend, in their order
+      traces.push(trace(groups.get(c) || [], plain(short(clusterName(c), 36)), { color: colour(c), size, symbol: symbols[Math.floor(c / COLOURS.length) % 6], opacity }));
+    if (named < many) traces.push(trace(groups.get(named) || [], `${many - named} others`, { color: "#777777", size: Math.max(2, 0.6 * size), symbol: "circle", opacity }));
+    if (groups.has(-1) || !many) traces.push(trace(groups.get(-1) || [], many ? "no cluster" : "points", { color: many ? "#777777" : colour(0), size, symbol: many ? NONE : "circle", opacity }));
+    if (found.length) traces.push(trace(flat ? found.slice(0, MOST_WITHOUT_GL) : found, "found", { color: css("--text"), size: size + 5, symbol: dims === 3 ? "diamond-open" : "circle-open", line: { width: 2, color: css("--text") }, opacity: 1 }));
     mapButtons = dims === 3 ? ["toImage", "zoom3d", "pan3d", "orbitRotation", "resetCameraDefault3d"] : ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
     const bare = { showgrid: false, showline: false, zeroline: false, showticklabels: false, title: { text: "" } }, room = data.clusters.length > 0;
     const layout = { uirevision: "map" + dims, showlegend: room, legend: { orientation: "v", x: 1.01, y: 1, itemsizing: "constant" }, margin: { l: 10, r: 10, t: 40, b: 10 }, hovermode: "closest" };
     if (dims === 2) layout.xaxis = { ...bare }, layout.yaxis = { ...bare, scaleanchor: "x" }, layout.dragmode = "pan";
     else { const axis = { showticklabels: false, title: { text: "" }, gridcolor: css("--line"), zeroline: false, showbackground: false, showspikes: false }; layout.scene = { xaxis: axis, yaxis: axis, zaxis: axis, uirevision: "map3" }; }
-    const chart = $("map-chart");
     if (mapDims && mapDims !== dims) Plotly.purge(chart);
     const fresh = mapDims !== dims;
     mapDims = dims;
@@ -226,8 +237,8 @@
     $("map-count").textContent = `${shown.toLocaleString("en")} of ${m.n.toLocaleString("en")} points` + (matches ? `, ${found.length.toLocaleString("en")} found` : "");
     if (dated) {
       const [a, b] = [+$("from").value, +$("to").value];
-      $("range").textContent = a <= b ? `weeks of ${data.weeks[a]} to ${data.weeks[b]}` : "no week: From is after To";
-      for (const id of ["from", "to"]) $(id).setAttribute("aria-valuetext", "week of " + data.weeks[+$(id).value]);
+      $("range").textContent = a <= b ? `weeks of ${data.mapWeeks[a]} to ${data.mapWeeks[b]}` : "no week: From is after To";
+      for (const id of ["from", "to"]) $(id).setAttribute("aria-valuetext", "week of " + data.mapWeeks[+$(id).value]);
     }
   }
   function nameClusters() {
@@ -271,7 +282,7 @@
     press();
     $("dates").hidden = !dated;
     if (!dated) $("dates").style.display = "none";
-    for (const id of ["from", "to"]) { $(id).max = Math.max(0, data.weeks.length - 1); $(id).addEventListener("input", soon); }
+    for (const id of ["from", "to"]) { $(id).max = Math.max(0, data.mapWeeks.length - 1); $(id).addEventListener("input", soon); }
     $("to").value = $("to").max;
     $("map-search").addEventListener("input", search);
     keep(() => { drawMap(); if (mapDims === 2 && $("map-chart")._fullLayout) nameClusters(); });

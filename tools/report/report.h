@@ -76,6 +76,7 @@ typedef struct report {
   double *postings;          /* [num_weeks] */
   long dated;
   double *named;             /* [num_skills, num_weeks] */
+  sw_trend_serial serial;    /* of the skills' weeks */
   report_skill *skills;      /* by layer; in it, the most frequent first */
   size_t num_skills, weeks_with_postings;
   /* maps */
@@ -83,6 +84,7 @@ typedef struct report {
   sw_table ids;
   report_point *points; /* [ids.count] */
   size_t points_room;
+  int map_first, map_weeks; /* of the postings and the points; 0: no date */
   sw_table clusters;    /* names, by number */
   uint64_t *cluster_sizes;
   /* the rest */
@@ -107,10 +109,11 @@ int report_read_topics(report *r);
 int report_read_occupations(report *r);
 int report_read_quality(report *r);
 int report_read_labels(report *r);
+enum { REPORT_CLUSTERS = 48 }; /* six shapes in eight colours; smaller ones are drawn as one, "others" */
 int report_note(report *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void report_close(report *r);
 
-/* Weeks, trends and their false discovery rates by layer. Points get the weeks of the postings or skills that they are. */
+/* Weeks, trends and their false discovery rates, over the skills of all layers. Points get the weeks of the postings or skills that they are. */
 int report_find_trends(report *r);
 /* Those of a layer that rise (1) or fall (-1), the surest first: by the end of the interval that is nearer to 0; 0: all that were tested, the least p first.
  * At most `room`; their number. */

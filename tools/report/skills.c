@@ -4,6 +4,7 @@
 #include "tools/report/report.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,11 +14,10 @@ static const double DISCOVERIES = 0.05;
 enum { MOST_WEEKS = 5200 };
 
 int report_week_of(const char *date) {
-  const size_t bytes = strlen(date);
-  const int number = sw_date_number(date, bytes > 10 && (date[10] == 'T' || date[10] == ' ') ? 10 : bytes);
-  if (!number) return NO_WEEK;
-  const int day = (number - 1) % 31 + 1, months = (number - day) / 31;
-  struct tm when = {.tm_year = months / 12 - 1900, .tm_mon = months % 12, .tm_mday = day};
+  char iso[16];
+  int year, month, day;
+  if (!sw_date_iso(date, iso) || sscanf(iso, "%d-%d-%d", &year, &month, &day) != 3) return NO_WEEK;
+  struct tm when = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day};
   const long long seconds = (long long)timegm(&when);
   return when.tm_mday != day || seconds < 0 ? NO_WEEK : (int)((seconds / 86400 + 3) / 7); /* that 1 January was a Thursday */
 }
@@ -62,6 +62,12 @@ const char *report_layer_name(const report *r, int layer) {
 
 /* --- weeks --- */
 
+static int check_span(const char *what, int first, int last) {
+  char from[16], to[16];
+  if (last - first < MOST_WEEKS) return 0;
+  return sw_fail("%s run from %s to %s, more than %d weeks: correct those that are wrong", what, report_week_text(first, from), report_week_text(last, to), (int)MOST_WEEKS);
+}
+
 static int find_weeks(report *r, int *week_of_date) {
   const sw_skill_counts *c = &r->counts;
   int first = 0, last = -1;
@@ -72,11 +78,7 @@ static int find_weeks(report *r, int *week_of_date) {
     if (week > last) last = week;
   }
   if (last < 0) return 0;
-  if (last - first >= MOST_WEEKS) {
-    char from[16], to[16];
-    return sw_fail("the postings' dates run from %s to %s, more than %d weeks: correct those that are wrong", report_week_text(first, from),
-                   report_week_text(last, to), (int)MOST_WEEKS);
-  }
+  if (check_span("the postings' dates", first, last)) return -1;
   r->first_week = first, r->num_weeks = last - first + 1;
   return 0;
 }
@@ -87,31 +89,39 @@ static int by_layer_and_total(const void *a, const void *b) {
   return x->total != y->total ? (x->total < y->total) - (x->total > y->total) : strcmp(x->key, y->key);
 }
 
+static double sum_of(const double *values, int count) {
+  double sum = 0;
+  for (int i = 0; i < count; i++) sum += values[i];
+  return sum;
+}
+
 static int test(report *r) {
   double *time = sw_alloc_array((size_t)r->num_weeks + 1, sizeof *time), *p = sw_alloc_array(r->num_skills + 1, sizeof *p);
   int status = time && p ? 0 : -1;
   size_t frequent = 0;
+  double dispersions = 0, lagged = 0;
   for (int w = 0; w < r->num_weeks && !status; w++) time[w] = w;
   for (size_t i = 0; i < r->num_skills && !status; i++) {
     report_skill *s = &r->skills[i];
     s->tested = sw_trend_fit(s->named, r->postings, time, r->num_weeks, &s->trend);
-    if (s->tested && s->skill->total >= s->trend.weeks) p[frequent++] = s->trend.dispersion;
+    if (!s->tested || sum_of(s->named, r->num_weeks) < s->trend.weeks) continue;
+    dispersions += p[frequent++] = s->trend.dispersion;
+    lagged += s->trend.lagged;
   }
-  const sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
+  if (!status) status = sw_trend_serial_find(dispersions, lagged, frequent, r->postings, time, r->num_weeks, &r->serial);
+  sw_dispersion_prior prior = sw_trend_prior(p, status ? 0 : frequent, (double)r->weeks_with_postings - 2);
+  prior.serial = r->serial.inflation;
   for (size_t i = 0; i < r->num_skills && !status; i++)
     if (r->skills[i].tested) sw_trend_test(r->skills[i].named, r->postings, time, r->num_weeks, prior, 0.95, &r->skills[i].trend);
-  for (size_t i = 0; i < r->num_skills && !status;) { /* one layer after the other */
-    const size_t from = i;
-    size_t tests = 0;
-    for (; i < r->num_skills && r->skills[i].skill->layer == r->skills[from].skill->layer; i++)
-      if (r->skills[i].tested) p[tests++] = r->skills[i].trend.p;
-    status = sw_false_discovery(p, tests, p);
-    for (size_t k = from, t = 0; k < i && !status; k++) {
-      report_skill *s = &r->skills[k];
-      if (!s->tested) continue;
-      s->q = p[t++];
-      s->direction = s->q > DISCOVERIES ? 0 : s->trend.slope > 0 ? 1 : -1;
-    }
+  size_t tests = 0, t = 0; /* all layers together: the page says what rises and falls in all of them */
+  for (size_t i = 0; i < r->num_skills && !status; i++)
+    if (r->skills[i].tested) p[tests++] = r->skills[i].trend.p;
+  if (!status) status = sw_false_discovery(p, tests, p);
+  for (size_t i = 0; i < r->num_skills && !status; i++) {
+    report_skill *s = &r->skills[i];
+    if (!s->tested) continue;
+    s->q = p[t++];
+    s->direction = s->q > DISCOVERIES ? 0 : s->trend.slope > 0 ? 1 : -1;
   }
   free(time), free(p);
   return status;
@@ -163,14 +173,30 @@ static int date_points(report *r, const int *week_of_date) {
   }
   sw_table_close(&names);
   free(first), free(last);
-  return status;
+  int from = r->first_week, to = r->first_week + r->num_weeks - 1, any = r->num_weeks > 0;
+  for (size_t i = 0; i < r->ids.count; i++) { /* --titles may have dates that the tags have not */
+    const report_point *point = &r->points[i];
+    if (point->first_week == NO_WEEK) continue;
+    from = any && from < point->first_week ? from : point->first_week, to = any && to > point->last_week ? to : point->last_week, any = 1;
+  }
+  if (status || !any) return status;
+  r->map_first = from, r->map_weeks = to - from + 1;
+  return check_span("the dates of the map's points and of the postings", from, to);
+}
+
+/* Postings with a date that name it; where none has one, all. */
+static int counted(const report *r, const sw_skill_count *s, const int *week_of_date) {
+  int dated = 0;
+  for (int d = 0; d < s->dates; d++)
+    if (week_of_date[d] != NO_WEEK) dated += s->by_date[d];
+  return r->num_weeks ? dated : s->total;
 }
 
 int report_find_trends(report *r) {
   const sw_skill_counts *c = &r->counts;
   int *week_of_date = sw_alloc_array(c->dates.count + 1, sizeof *week_of_date), status = week_of_date ? find_weeks(r, week_of_date) : -1;
   size_t kept = 0;
-  for (int i = 0; i < c->count; i++) kept += c->skills[i].total >= r->o->min_postings;
+  for (int i = 0; i < c->count && !status; i++) kept += counted(r, &c->skills[i], week_of_date) >= r->o->min_postings;
   if (!status && (!(r->postings = sw_alloc_array((size_t)r->num_weeks + 1, sizeof *r->postings)) ||
                   !(r->named = sw_alloc_array(kept * (size_t)r->num_weeks + 1, sizeof *r->named)) || !(r->skills = sw_alloc_array(kept + 1, sizeof *r->skills))))
     status = -1;
@@ -181,7 +207,7 @@ int report_find_trends(report *r) {
   }
   for (int w = 0; w < r->num_weeks && !status; w++) r->weeks_with_postings += r->postings[w] > 0;
   for (int i = 0; i < c->count && !status; i++)
-    if (c->skills[i].total >= r->o->min_postings) r->skills[r->num_skills++].skill = &c->skills[i];
+    if (counted(r, &c->skills[i], week_of_date) >= r->o->min_postings) r->skills[r->num_skills++].skill = &c->skills[i];
   if (!status && r->num_skills) qsort(r->skills, r->num_skills, sizeof *r->skills, by_layer_and_total);
   for (size_t i = 0; i < r->num_skills && !status; i++) {
     report_skill *s = &r->skills[i];

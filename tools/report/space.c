@@ -44,14 +44,17 @@ static int read_map_file(report *r, report_map *map) {
     const uint64_t count = file.rows - first < BLOCK ? file.rows - first : BLOCK;
     status = sw_vectors_read_ids(&file, first, count, ids);
     for (uint64_t i = 0; i < count && !status; i++) {
-      const int64_t id = add_id(r, ids[i]);
-      if (id < 0) status = -1;
       float *to = map->at + map->count * (size_t)dims;
       memmove(to, map->at + (first + i) * (uint64_t)dims, (size_t)dims * sizeof *to);
       int finite = 1;
       for (int c = 0; c < dims; c++) finite &= isfinite(to[c]);
-      map->id[map->count] = (int)id;
-      map->count += (size_t)finite;
+      if (!finite) {
+        status = sw_rejects_add(&r->rejects, map->path, first + i + 1, "a coordinate is no finite number", ids[i], strlen(ids[i]));
+        continue;
+      }
+      const int64_t id = add_id(r, ids[i]);
+      if (id < 0) status = -1;
+      map->id[map->count++] = (int)id;
     }
     for (uint64_t i = 0; i < count; i++) free(ids[i]), ids[i] = NULL;
   }
@@ -107,6 +110,10 @@ static int put_cluster(report *r, void *matched, const char *id, const char *num
   *why = "the row has no cluster";
   if (at < 0) return 0;
   if (!tidy) return -1;
+  if (!*tidy) {
+    free(tidy);
+    return 1;
+  }
   sw_buffer key = {0};
   const int64_t cluster = sw_buffer_print(&key, "%s\n%s", number, tidy) ? -1 : sw_table_add(&r->clusters, key.data);
   sw_buffer_close(&key);
@@ -135,6 +142,11 @@ static int check_match(const report *r, const char *path, size_t matched) {
   return sw_fail("no id of %s is on the map, where the first is '%.80s': give the file that belongs to %s", path, r->ids.keys[0], r->maps[r->maps[0].path ? 0 : 1].path);
 }
 
+static int note_without(report *r, size_t without, const char *what, const char *path) {
+  const char *slash = strrchr(path, '/');
+  return without ? report_note(r, "%zu of %zu points of the map have no %s in %.200s.", without, r->ids.count, what, slash ? slash + 1 : path) : 0;
+}
+
 static const report *being_sorted;
 static int by_size(const void *a, const void *b) {
   const int x = *(const int *)a, y = *(const int *)b;
@@ -161,15 +173,16 @@ static int sort_clusters(report *r) {
     sw_buffer unique = {0};
     place[order[i]] = (int)i;
     sizes[i] = r->cluster_sizes[order[i]];
-    status = sw_buffer_print(&unique, "%s", name) || (sw_table_find(&sorted, unique.data) >= 0 && sw_buffer_print(&unique, " (%.*s)", (int)(name - key - 1), key)) ||
-                     sw_table_add(&sorted, unique.data) < 0
-                 ? -1
-                 : 0;
+    status = sw_buffer_print(&unique, "%s", name);
+    for (int again = 0; !status && sw_table_find(&sorted, unique.data) >= 0; again++) { /* one of the same name, or that bears a number already */
+      unique.size = 0;
+      status = again ? sw_buffer_print(&unique, "%s (%.*s) (%d)", name, (int)(name - key - 1), key, again + 1) : sw_buffer_print(&unique, "%s (%.*s)", name, (int)(name - key - 1), key);
+    }
+    if (!status && sw_table_add(&sorted, unique.data) < 0) status = -1;
     sw_buffer_close(&unique);
   }
   for (size_t i = 0; i < r->ids.count && !status; i++)
     if (r->points[i].cluster >= 0) r->points[i].cluster = place[r->points[i].cluster];
-  if (!status && sorted.count != count) status = sw_fail("two clusters have the same number and name");
   sw_table_close(&r->clusters);
   r->clusters = sorted;
   free(r->cluster_sizes), free(order), free(place);
@@ -183,7 +196,10 @@ static int read_clusters(report *r) {
   size_t matched = 0;
   if (!path) return 0;
   if (report_is_table(path) ? report_each_csv(r, path, columns, 3, 2, use_cluster_csv, &matched) : report_each_json(r, path, use_cluster_json, &matched)) return -1;
-  return check_match(r, path, matched) || sort_clusters(r) ? -1 : 0;
+  if (check_match(r, path, matched) || sort_clusters(r)) return -1;
+  size_t without = 0;
+  for (size_t i = 0; i < r->ids.count; i++) without += r->points[i].cluster < 0;
+  return note_without(r, without, "cluster", path);
 }
 
 /* --- titles --- */
@@ -238,7 +254,10 @@ static int read_titles(report *r) {
     sw_posting_close(&posting);
   }
   if (sw_postings_close(postings) || more < 0) status = -1;
-  return status || check_match(r, path, matched) ? -1 : 0;
+  if (status || check_match(r, path, matched)) return -1;
+  size_t without = 0;
+  for (size_t i = 0; i < r->ids.count; i++) without += !r->points[i].title;
+  return note_without(r, without, "title", path);
 }
 
 int report_read_maps(report *r) {

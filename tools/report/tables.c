@@ -1,4 +1,5 @@
-/* The numbers of every figure as CSV. A number is empty where there is none, and "inf" where an interval has no end. */
+/* The numbers of every figure as CSV. A number is empty where there is none, and "inf" where an interval has no end; a text that begins with one of
+ * = + - @, a tab or a line's end has an apostrophe before it. */
 #include "base/error.h"
 #include "engine/data/csv.h"
 #include "tools/report/report.h"
@@ -11,15 +12,24 @@ typedef struct {
   int filled, failed; /* cells of the row; of memory */
 } table;
 
-static void text(table *t, const char *value) {
+static void cell(table *t, const char *value) {
   if (t->filled++) t->failed |= sw_buffer_append(&t->text, ",", 1);
   t->failed |= sw_csv_quote(&t->text, value, strlen(value));
+}
+
+/* What comes from outside. A spreadsheet takes a text that begins like a formula for one and runs it; behind an apostrophe it is a text. */
+static void text(table *t, const char *value) {
+  sw_buffer quoted = {0};
+  const int formula = *value && strchr("=+-@\t\r", *value);
+  t->failed |= formula && sw_buffer_print(&quoted, "'%s", value);
+  cell(t, formula && quoted.data ? quoted.data : value);
+  sw_buffer_close(&quoted);
 }
 
 static void number(table *t, double value) {
   char digits[40];
   snprintf(digits, sizeof digits, "%.10g", value);
-  text(t, isnan(value) ? "" : digits);
+  cell(t, isnan(value) ? "" : digits);
 }
 
 static void end_row(table *t) {
@@ -39,7 +49,7 @@ static int finish(table *t, const char *folder, const char *name) {
 
 static void week(table *t, int number) {
   char date[16];
-  text(t, number == NO_WEEK ? "" : report_week_text(number, date));
+  cell(t, number == NO_WEEK ? "" : report_week_text(number, date));
 }
 
 static int write_skills(const report *r, const char *folder) {
@@ -89,7 +99,7 @@ static int write_map(const report *r, const report_map *map, const char *folder,
     text(&t, r->ids.keys[map->id[i]]);
     for (int c = 0; c < map->dims; c++) {
       snprintf(digits, sizeof digits, "%.9g", (double)map->at[i * (size_t)map->dims + (size_t)c]); /* nine digits give every float back exactly */
-      text(&t, digits);
+      cell(&t, digits);
     }
     text(&t, point->cluster < 0 ? "" : r->clusters.keys[point->cluster]);
     text(&t, point->title ? point->title : "");
