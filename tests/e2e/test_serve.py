@@ -126,7 +126,7 @@ def test_vectors(server, models):
 def test_information(server, models):
     status, _, answer = server.ask("/models")
     found = {m["id"]: m for m in answer["data"]}
-    check(status == 200 and found["tiny"]["jobs"] == ["embed"] and found["ner"]["jobs"] == ["embed", "tag"] and found["gru"]["jobs"] == ["multilabel"] and
+    check(status == 200 and found["tiny"]["jobs"] == ["embed", "search", "place"] and found["ner"]["jobs"] == ["embed", "tag"] and found["gru"]["jobs"] == ["multilabel"] and
           found["classes"]["labels"] == ["long", "short"] and found["gru"]["labels"] == ["a", "b"], f"/models: {answer}")
     check(all(len(m["hash"]) == 64 and m["created"] > 1.7e9 for m in found.values()) and found["ner"]["labels"], "hash, date and labels of models")
     check(set(server.ask("/v1/models")[2]["data"][0]) == {"id", "object", "created", "owned_by"}, "/v1/models")
