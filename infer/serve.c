@@ -27,13 +27,20 @@ static void reload(sw_server *s, sw_http *http) {
   sw_models_reload(&s->models);
 }
 
+/* Whether a signal to end is waiting: the system gives SIGHUP first, however often it comes. */
+static int ends(void) {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT);
+}
+
 static void wait_for_end(sw_server *s, sw_http *http, const sigset_t *signals) {
   const struct timespec pause = {.tv_sec = LOOK_SECONDS};
   for (;;) {
     const int got = sigtimedwait(signals, NULL, &pause);
     if (got == SIGTERM || got == SIGINT) return;
-    if (got == SIGHUP) reload(s, http);
-    else sw_models_reload(&s->models);
+    if (got == SIGHUP && !ends()) reload(s, http);
+    else if (got < 0) sw_models_reload(&s->models);
   }
 }
 
@@ -77,6 +84,8 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   if (!status) {
     tell(&server, &models->common, address, port, sw_clock() - started);
     wait_for_end(&server, http, &signals);
+    signal(SIGHUP, SIG_IGN);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second one ends the process at once */
     sw_http_drain(http);
     if (!models->common.quiet) fprintf(stderr, "skillwatch: every request is answered\n");
   }
@@ -147,7 +156,7 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends. SIGHUP: tokens, log and\n"
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once. SIGHUP: tokens, log and\n"
                  "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"
                  "only this machine, unless --listen says otherwise; then --tokens or --public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"

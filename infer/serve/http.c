@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <poll.h>
@@ -21,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
+enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, LAST_WORDS = 2 /* seconds */, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -44,9 +45,11 @@ struct sw_http {
   pthread_t acceptor, clock;
   int accepting, ticking; /* threads that were started */
   atomic_int stop;
-  atomic_size_t exchanges; /* requests that have begun and whose answers are not sent */
-  pthread_mutex_t lock;    /* of clients */
+  pthread_mutex_t lock; /* of what follows, and of what is in clients */
   client *clients;
+  size_t computing; /* requests that are suspended: libmicrohttpd aborts where it is stopped before they are resumed */
+  int ending;       /* none is suspended any more */
+  double drained;   /* until when sw_http_drain waits */
   pthread_mutex_t log_lock;
   FILE *log;
 };
@@ -150,7 +153,7 @@ static void *tick(void *context) {
   const struct timespec pause = {.tv_nsec = TICK_MS * 1000000};
   while (!atomic_load(&h->stop)) {
     nanosleep(&pause, NULL);
-    sw_batcher_expire(h->server->batcher);
+    sw_batcher_expire(h->server->batcher, sw_clock());
     cut_slow(h);
   }
   return NULL;
@@ -333,10 +336,30 @@ static enum MHD_Result send_answer(request *r) {
   return status;
 }
 
+/* 0 where the server is ending: nothing may be suspended then. */
+static int suspend(request *r) {
+  sw_http *h = r->http;
+  pthread_mutex_lock(&h->lock);
+  const int allowed = !h->ending;
+  h->computing += (size_t)allowed;
+  if (allowed) r->client->phase = COMPUTING;
+  pthread_mutex_unlock(&h->lock);
+  if (allowed) MHD_suspend_connection(r->connection);
+  return allowed;
+}
+
+static void resume(request *r) {
+  sw_http *h = r->http; /* r may be gone as soon as it is resumed */
+  MHD_resume_connection(r->connection);
+  pthread_mutex_lock(&h->lock);
+  h->computing--;
+  pthread_mutex_unlock(&h->lock);
+}
+
 static void on_done(sw_call *call, sw_call_outcome outcome) {
   request *r = (request *)call;
   sw_route_answer(&r->exchange, outcome);
-  MHD_resume_connection(r->connection);
+  resume(r);
 }
 
 /* --- requests --- */
@@ -414,11 +437,13 @@ static enum MHD_Result answer(request *r) {
   }
   x->call.weight = x->body.size;
   x->call.deadline = r->received + s->options->timeout;
-  set_phase(r->http, r->client, COMPUTING, 0);
-  MHD_suspend_connection(r->connection); /* before anybody can resume it */
+  if (!suspend(r)) { /* before anybody can resume it */
+    refuse(r, 503, NULL, "%s", "the server is ending");
+    return send_answer(r);
+  }
   if (sw_batcher_add(s->batcher, &x->call, (size_t)s->options->queue)) {
     refuse(r, 429, NULL, "%s", "the queue is full: try again");
-    MHD_resume_connection(r->connection);
+    resume(r);
   }
   return MHD_YES;
 }
@@ -444,7 +469,6 @@ static request *begin(sw_http *h, struct MHD_Connection *connection, const char 
   c->encode = sw_route_encode;
   c->finish = route < 0 ? NULL : sw_routes[route].finish;
   c->done = on_done;
-  atomic_fetch_add(&h->exchanges, 1);
   return r;
 }
 
@@ -482,7 +506,6 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
   free(r->path);
   free(r);
   *own = NULL;
-  atomic_fetch_sub(&h->exchanges, 1);
 }
 
 /* --- listening --- */
@@ -592,9 +615,9 @@ int sw_http_open(sw_server *server, sw_http **out, char address[128], int *port)
   return h->accepting ? 0 : sw_fail("cannot start a thread");
 }
 
-/* Whether somebody has sent what nobody has read. */
+/* Whether somebody has sent what is not answered. */
 static int is_busy(sw_http *h) {
-  int busy = atomic_load(&h->exchanges) > 0, unread;
+  int busy = 0, unread;
   pthread_mutex_lock(&h->lock);
   for (client *c = h->clients; c && !busy; c = c->after) busy = !c->cut && (c->begun || (!ioctl(c->socket, FIONREAD, &unread) && unread > 0));
   pthread_mutex_unlock(&h->lock);
@@ -607,7 +630,24 @@ void sw_http_drain(sw_http *h) {
   h->accepting = 0;
   close(h->listener);
   h->listener = -1;
-  for (int quiet = 0; quiet < 3; quiet = is_busy(h) ? 0 : quiet + 1) usleep(TICK_MS * 1000);
+  h->drained = sw_clock() + h->server->options->timeout + h->server->options->receive_timeout;
+  for (int quiet = 0; quiet < 3 && sw_clock() < h->drained; quiet = is_busy(h) ? 0 : quiet + 1) usleep(TICK_MS * 1000);
+}
+
+/* From here on requests are refused, so that nothing is suspended when libmicrohttpd is stopped; whoever rests between two is sent away. */
+static void end_clients(sw_http *h) {
+  const double soon = sw_clock() + LAST_WORDS, until = soon > h->drained ? soon : h->drained;
+  for (int left = 1; left;) {
+    const int late = sw_clock() >= until;
+    if (late) sw_batcher_expire(h->server->batcher, HUGE_VAL);
+    pthread_mutex_lock(&h->lock);
+    h->ending = 1;
+    for (client *c = h->clients; c; c = c->after)
+      if (!c->begun) shutdown(c->socket, SHUT_RD);
+    left = h->computing || (h->clients && !late);
+    pthread_mutex_unlock(&h->lock);
+    if (left) usleep(TICK_MS * 100);
+  }
 }
 
 void sw_http_close(sw_http *h) {
@@ -617,6 +657,7 @@ void sw_http_close(sw_http *h) {
     pthread_join(h->acceptor, NULL);
   }
   if (h->listener >= 0) close(h->listener);
+  if (h->daemon) end_clients(h);
   if (h->ticking) {
     atomic_store(&h->stop, 1);
     pthread_join(h->clock, NULL);

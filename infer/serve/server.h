@@ -98,7 +98,7 @@ char *sw_openapi(sw_server *server);
 
 /* Listens and answers, until sw_http_close. `address` is given what to ask: "http://127.0.0.1:8080". */
 int sw_http_open(sw_server *server, sw_http **out, char address[128], int *port);
-/* No new connections; returns when every request that was received is answered. */
+/* No new connections; returns when every request that was received is answered, or after --timeout and --receive-timeout. */
 void sw_http_drain(sw_http *http);
 void sw_http_close(sw_http *http);
 /* Opens the access log anew. */

@@ -166,7 +166,7 @@ def test_refusals(server):
     check(post("/tag", {"text": "a"}, Content_Type="text/plain")[0] == 415, "text/plain")
     check(post("/tag", {"text": "a"}, Content_Type="application/json; charset=utf-8")[0] == 200, "with a charset")
     with server.socket() as s:
-        s.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\r\n")
+        s.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n")
         check(read_answer(s)[0] == 411, "no length")
     check(post("/tag", {"text": "a\0b"})[0] == 400, "NUL is no text")
     check(post("/tag", {"text": "\U0001F600 caf\u0065\u0301 \u200d\ufeff"})[0] == 200, "characters of all kinds")
@@ -200,8 +200,8 @@ def test_limits(models):
     with Server("-m", models["base"], "-m", models["ner"], "--receive-timeout", 1, "--max-body", 1, "--memory", 64, "--connections", CONNECTIONS + 50) as server:
         started = time.time()
         with server.socket() as slow, server.socket() as idle, server.socket() as body:
-            body.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
-            slow.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\n")
+            body.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            slow.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\n")
             try:
                 for i in range(100):
                     slow.sendall(b"X-%d: y\r\n" % i)
@@ -213,11 +213,11 @@ def test_limits(models):
             idle.settimeout(5)
             check(not idle.recv(10000).startswith(b"HTTP/1.1 2"), "a silent client is cut")
         with server.socket() as huge:
-            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n" + b"x" * 1000)
+            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n" + b"x" * 1000)
             check(read_answer(huge)[0] == 413, "a body of 1 GB: 413")
         before = server.memory()
         with server.socket() as huge:
-            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
                 for _ in range(1000): huge.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")  # 1 GB
                 huge.sendall(b"0\r\n\r\n")
@@ -226,11 +226,11 @@ def test_limits(models):
         check(server.memory() < before + 64, f"memory: {before:.0f} MB, then {server.memory():.0f}")
         with server.socket() as half:
             body = json.dumps({"text": TEXTS[0]}).encode()
-            half.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            half.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             half.shutdown(socket.SHUT_WR)
             answer = read_answer(half)
             check(answer is None or answer[0] == 200, f"half-closed: {answer}")
-        for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                         b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n"):
             with server.socket(5) as s:
                 try:
@@ -249,7 +249,7 @@ def test_connections(models):
     if soft < wanted: resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
     with Server("-m", models["base"], "--connections", CONNECTIONS) as server:
         body = json.dumps({"input": TEXTS[0]}).encode()
-        request = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        request = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         sockets = [server.socket() for _ in range(CONNECTIONS)]
         time.sleep(0.2)
         with server.socket() as more: check((read_answer(more) or (None,))[0] == 503, "one connection too many: 503")
@@ -297,7 +297,7 @@ def test_drain(models):
             try:
                 connection.settimeout(120)
                 body = json.dumps({"texts": LONG[i:i + 3]}).encode()
-                connection.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
+                connection.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
                 connection.sendall(body)
                 answer = read_answer(connection)
                 (answered if answer and answer[0] == 200 else lost).append((answer, time.time()))
@@ -314,6 +314,43 @@ def test_drain(models):
     server.stop()
     check(status == 0 and "every request is answered" in server.errors(), f"exit {status}: {server.errors()}")
     check(len(answered) >= 16 and any(when > told for _, when in answered) and not lost, f"{len(answered)} answered, {len(lost)} lost: {lost[:3]}")
+
+
+def test_last_moment(models):
+    """Clients that keep their connections and go on asking while it ends: an answer, a refusal or the end of the connection, and never an abort."""
+    body = json.dumps({"text": "a"}).encode()
+    request = b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    for attempt in range(10):
+        server = Server("-m", models["ner"], "--quiet")
+        sockets = [server.socket(20) for _ in range(24)]
+        for s in sockets:
+            s.sendall(request)
+            check(read_answer(s)[0] == 200, "before the end")
+        seen = set()
+        def late(i):
+            time.sleep(0.1 + 0.01 * i)
+            try: sockets[i].sendall(request)
+            except OSError: return
+            seen.add((read_answer(sockets[i]) or (None,))[0])
+        server.signal(signal.SIGTERM)
+        together(late, len(sockets))
+        for s in sockets: s.close()
+        check(server.stop() == 0 and seen <= {200, 503, None}, f"try {attempt}: {seen} {server.errors()}")
+
+
+def test_turns(models):
+    """A large request to one job does not stand before small ones to another: these are answered while it computes."""
+    with Server("-m", models["ner"], "--timeout", 600, "--threads", 1) as server:
+        order = []
+        def large():
+            status = server.ask("/tag", {"texts": LONG}, timeout=600)[0]
+            order.append(("large", status))
+        thread = threading.Thread(target=large)
+        thread.start()
+        while float(dict(l.rsplit(" ", 1) for l in server.ask("/metrics")[2].decode().splitlines())["skillwatch_batch_tokens_count"]) < 2 and thread.is_alive(): time.sleep(0.01)
+        for _ in range(3): order.append(("small", server.ask("/v1/embeddings", {"input": "a"}, timeout=600)[0]))
+        thread.join()
+        check(order == [("small", 200)] * 3 + [("large", 200)], f"small ones before the end of the large one: {order}")
 
 
 def test_reload(models, folder):
@@ -416,7 +453,7 @@ def test_tls(models, folder):
         check(server.url.startswith("https://") and status == 200 and len(answer["data"]) == 40, f"TLS: {status}")
         connection.close()
         with server.socket(5) as s:
-            s.sendall(b"GET /models HTTP/1.1\r\nHost: x\r\n\r\n")
+            s.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
             try: check(not s.recv(100).startswith(b"HTTP"), "plain HTTP is not answered")
             except OSError: pass
 
@@ -474,7 +511,7 @@ with tempfile.TemporaryDirectory(prefix="skillwatch-serve-") as tmp:
             if wanted(test.__name__[5:]): test(*args)
         check(server.process.poll() is None and server.stop() == 0, f"the server ends well: {server.errors()}")
         check("ERROR" not in server.errors() and "WARNING" not in server.errors(), f"no sanitizer complains: {server.errors()[-3000:]}")
-    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_reload, (models, tmp)),
+    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_last_moment, (models,)), (test_turns, (models,)), (test_reload, (models, tmp)),
                        (test_tokens, (models, tmp)), (test_tls, (models, tmp)), (test_usage, (models, tmp))):
         if wanted(test.__name__[5:]):
             started = time.time()
