@@ -24,7 +24,10 @@ static void block_signals(sigset_t *signals) {
 static void reload(sw_server *s, sw_http *http) {
   if (sw_tokens_reload(&s->tokens)) fprintf(stderr, "skillwatch: the tokens stay as they are: %s\n", sw_error());
   sw_http_reopen_log(http);
-  sw_models_reload(&s->models);
+}
+
+static void reload_models(sw_server *s, int force) {
+  if (sw_models_reload(&s->models, force) && sw_openapi_update(s)) fprintf(stderr, "skillwatch: /openapi.json stays as it is: %s\n", sw_error());
 }
 
 /* Whether a signal to end is waiting: the system gives SIGHUP first, however often it comes. */
@@ -39,8 +42,9 @@ static void wait_for_end(sw_server *s, sw_http *http, const sigset_t *signals) {
   for (;;) {
     const int got = sigtimedwait(signals, NULL, &pause);
     if (got == SIGTERM || got == SIGINT) return;
-    if (got == SIGHUP && !ends()) reload(s, http);
-    else if (got < 0) sw_models_reload(&s->models);
+    if (ends()) continue;
+    if (got == SIGHUP) reload(s, http);
+    reload_models(s, got == SIGHUP);
   }
 }
 
@@ -74,11 +78,11 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   block_signals(&signals);
   models->threads = models->common.threads ? models->common.threads : sw_launch_threads();
   sw_metrics_open(&server.metrics);
+  pthread_mutex_init(&server.openapi_lock, NULL);
   int status = sw_tokens_open(o->tokens, &server.tokens);
   if (!status) status = sw_models_open(specs, models, &server.models);
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
-  if (!status && (server.openapi = sw_openapi(&server))) server.openapi_bytes = strlen(server.openapi);
-  if (!status && !server.openapi) status = -1;
+  if (!status) status = sw_openapi_update(&server);
   if (!status) status = sw_page_policy(sw_page, &server.page_policy);
   if (!status) status = sw_http_open(&server, &http, address, &port);
   if (!status) {
@@ -95,6 +99,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   sw_tokens_close(&server.tokens);
   sw_metrics_close(&server.metrics);
   free(server.openapi);
+  pthread_mutex_destroy(&server.openapi_lock);
   sw_buffer_close(&server.page_policy);
   return status;
 }
@@ -156,8 +161,9 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once. SIGHUP: tokens, log and\n"
-                 "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once. SIGHUP: tokens, log,\n"
+                 "checkpoints, corpora and the map are read anew (not the files of TLS: those need a new start); checkpoints, corpora and the\n"
+                 "map also when a file, or what its link points to, is another one. Who may ask:\n"
                  "only this machine, unless --listen says otherwise; then --tokens or --public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",

@@ -145,7 +145,7 @@ static int can_be_asked(sw_server *s, const sw_route *r) {
   return (!r->is_post && r->use == SW_USE_PLAIN) || some;
 }
 
-char *sw_openapi(sw_server *s) {
+int sw_openapi_update(sw_server *s) {
   json_t *paths = json_object();
   for (int i = 0; i < sw_num_routes; i++) {
     const sw_route *r = &sw_routes[i];
@@ -163,5 +163,10 @@ char *sw_openapi(sw_server *s) {
   char *text = all ? sw_json_pretty(all) : NULL;
   if (!all) sw_fail("a model's name is not valid UTF-8");
   json_decref(all);
-  return text;
+  if (!text) return -1;
+  pthread_mutex_lock(&s->openapi_lock);
+  free(s->openapi);
+  s->openapi = text;
+  pthread_mutex_unlock(&s->openapi_lock);
+  return 0;
 }

@@ -251,8 +251,14 @@ static int answer_map(sw_exchange *x) {
 }
 
 static int answer_page(sw_exchange *x) { return sw_buffer_append(&x->head, sw_page, sw_page_size); }
-static int answer_openapi(sw_exchange *x) { return sw_buffer_append(&x->head, x->server->openapi, x->server->openapi_bytes); }
 static int answer_metrics(sw_exchange *x);
+
+static int answer_openapi(sw_exchange *x) {
+  pthread_mutex_lock(&x->server->openapi_lock);
+  const int failed = sw_buffer_append(&x->head, x->server->openapi, strlen(x->server->openapi));
+  pthread_mutex_unlock(&x->server->openapi_lock);
+  return failed;
+}
 
 #define JOB_FIELDS (SW_FIELD_MODEL | SW_FIELD_TEXTS)
 /* clang-format off */

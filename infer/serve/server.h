@@ -27,8 +27,8 @@ typedef struct {
   atomic_int draining;
   atomic_size_t memory;      /* bytes of requests and answers */
   atomic_size_t connections;
-  char *openapi;
-  size_t openapi_bytes;
+  pthread_mutex_t openapi_lock;
+  char *openapi; /* under the lock */
   sw_buffer page_policy;
 } sw_server;
 
@@ -91,8 +91,8 @@ void sw_exchange_clear(sw_exchange *exchange);
 
 /* --- openapi.c --- */
 
-/* What /openapi.json says, of the models that are served; free() it. */
-char *sw_openapi(sw_server *server);
+/* Makes what /openapi.json says, of the models that are served now; a failure leaves what it said before. */
+int sw_openapi_update(sw_server *server);
 
 /* --- http.c --- */
 
