@@ -5,6 +5,7 @@
 #include "engine/store/config_file.h"
 #include "infer/serve/server.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ static void wait_for_end(sw_server *s, sw_http *http, const sigset_t *signals) {
     if (ends()) continue;
     if (got == SIGHUP) reload(s, http);
     reload_models(s, got == SIGHUP);
+    if (atomic_exchange(&s->trim, 0)) malloc_trim(0);
   }
 }
 

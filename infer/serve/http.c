@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, LAST_WORDS = 2 /* seconds */, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
+enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, LAST_WORDS = 2 /* seconds */, SHOWN_PATH = 200, MOST_PIECES = 500, READ_BODIES = 4 /* times --max-body, of what is refused */, CLIENT_CLOSED = 499 };
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -63,6 +63,7 @@ typedef struct {
   char *method, *path;
   double began, received; /* received: the whole request */
   int refused, answered;  /* refused: the answer is made already */
+  int told;               /* it is cut, whatever it has still to send */
   uint64_t bytes_in, bytes_out;
 } request;
 
@@ -372,7 +373,27 @@ static void refuse(request *r, int status, const char *param, const char *format
   sw_buffer_close(&r->exchange.body);
 }
 
+static size_t most_body(const request *r) { return (size_t)r->http->server->options->body_megabytes << 20; }
+static void refuse_size(request *r) { refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body"); }
+
 static const char *header(const request *r, const char *name) { return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name); }
+
+/* Without a token only this machine's own pages may ask. A page of another site can reach this address, too, under a name of its own that it lets point
+ * here (DNS rebinding); its name is what Host says then, and never an address. */
+static int is_own_host(const sw_serve_options *o, const char *host) {
+  char name[256];
+  struct in6_addr address;
+  if (!host) return 1; /* HTTP/1.0, which no browser speaks */
+  const int is_bracketed = *host == '[';
+  const size_t bytes = is_bracketed ? strcspn(host + 1, "]") : strcspn(host, ":");
+  if (bytes >= sizeof name) return 0;
+  memcpy(name, host + is_bracketed, bytes);
+  name[bytes] = 0;
+  if (is_bracketed) return inet_pton(AF_INET6, name, &address) == 1;
+  const char *colon = strrchr(o->listen, ':');
+  const size_t own = colon ? (size_t)(colon - o->listen) : 0;
+  return inet_pton(AF_INET, name, &address) == 1 || !strcasecmp(name, "localhost") || (own == bytes && !strncasecmp(name, o->listen, own));
+}
 
 static int is_json(const char *type) {
   static const char json[] = "application/json";
@@ -382,7 +403,7 @@ static int is_json(const char *type) {
   return !*type || *type == ';';
 }
 
-/* What can be said of a request before its body is there. 1: it is so large that it is not read. */
+/* What can be said of a request before its body is there. 1: it is refused, and its body is not read. */
 static int check_head(request *r) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
@@ -395,31 +416,41 @@ static int check_head(request *r) {
     r->refused = 1;
     return 0;
   }
-  if (!x->route) refuse(r, 404, NULL, "there is nothing at %.200s; /openapi.json says what there is", r->path);
+  if (!o->tokens && !o->is_public && !is_own_host(o, header(r, "Host")))
+    refuse(r, 421, NULL, "%s", "the request is meant for another host: ask by address or as localhost, or start the server with --tokens or --public");
+  else if (!x->route) refuse(r, 404, NULL, "there is nothing at %.200s; /openapi.json says what there is", r->path);
   else if (x->route->is_post ? !is_post : !is_get) refuse(r, 405, NULL, "%.200s is not the method of this path", r->method);
   else if (!x->route->is_open && !sw_tokens_allow(&s->tokens, header(r, "Authorization")))
     refuse(r, 401, NULL, "%s", "a token is needed, as Authorization: Bearer TOKEN");
   else if (is_post && !length && !header(r, "Transfer-Encoding")) refuse(r, 411, NULL, "%s", "the request has no body: Content-Length is missing");
   else if (is_post && !is_json(header(r, "Content-Type"))) refuse(r, 415, NULL, "%s", "the body must be JSON, with Content-Type: application/json");
-  if (!length || strtoull(length, NULL, 10) >> 20 < (unsigned long long)o->body_megabytes) return 0;
-  r->refused = 0;
-  refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body");
-  return 1;
+  const unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
+  if (bytes > most_body(r)) {
+    r->refused = 0;
+    refuse_size(r);
+  }
+  /* who waits for leave to send the body is told at once; others may read the answer only when they have sent all of it */
+  return r->refused && (header(r, "Expect") || bytes > READ_BODIES * most_body(r));
 }
 
-/* A part of the body. */
-static void receive(request *r, const char *data, size_t bytes) {
+/* A part of the body; -1: no more of it is read. */
+static int receive(request *r, const char *data, size_t bytes) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   r->bytes_in += bytes;
-  if (r->refused) return; /* it is read, so that the client reads the answer, and dropped */
-  if (x->body.size + bytes > (size_t)s->options->body_megabytes << 20)
-    refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body");
+  if (r->refused) { /* it is read, so that the client reads the answer, and dropped */
+    if (r->bytes_in <= READ_BODIES * most_body(r)) return 0;
+    r->told = 1;
+    if (r->client && !r->http->is_tls) say_error(r->client->socket, "413 Content Too Large", "", "invalid_request_error", "the body is larger than this server takes (--max-body)");
+    return -1;
+  }
+  if (x->body.size + bytes > most_body(r)) refuse_size(r);
   else if (sw_server_reserve(s, bytes)) refuse(r, 429, NULL, "%s", "the server holds as much as it can: try again");
   else {
     x->reserved += bytes;
     if (sw_buffer_append(&x->body, data, bytes)) refuse(r, 503, NULL, "%s", "out of memory");
   }
+  return 0;
 }
 
 /* The whole request is there. */
@@ -484,7 +515,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
   }
   if (*bytes) {
-    receive(r, data, *bytes);
+    if (receive(r, data, *bytes)) return MHD_NO;
     *bytes = 0;
     return MHD_YES;
   }
@@ -497,7 +528,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
   if (!r) return;
   const double now = sw_clock();
   sw_exchange *x = &r->exchange;
-  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->status = r->client && !r->answered && was_cut(h, r->client) ? 408 : CLIENT_CLOSED;
+  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !r->told) x->status = r->client && !r->answered && was_cut(h, r->client) ? 408 : CLIENT_CLOSED;
   sw_metrics_request(&h->server->metrics, x->route_index, x->status, now - (r->received > 0 ? r->received : r->began), x->call.count, x->call.tokens);
   log_request(r, now);
   if (r->client) set_phase(h, r->client, RECEIVING, h->server->options->receive_timeout);
@@ -585,8 +616,11 @@ static int start_daemon(sw_http *h) {
     flags |= MHD_USE_TLS;
     status = sw_file_read(o->certificate, 1 << 20, &certificate) || sw_file_read(o->key, 1 << 20, &key) ? -1 : 0;
   }
-  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, certificate.data}, {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data}, {MHD_OPTION_END, 0, NULL}};
-  if (!h->is_tls) tls[0] = tls[2];
+  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, certificate.data},
+                                 {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data},
+                                 {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-TLS1.0:-VERS-TLS1.1"},
+                                 {MHD_OPTION_END, 0, NULL}};
+  if (!h->is_tls) tls[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
   if (!status) {
     h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections + 1,
                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
@@ -595,6 +629,7 @@ static int start_daemon(sw_http *h) {
     if (!h->daemon && h->is_tls) status = sw_fail("cannot use %s with %s: a certificate and its key in PEM are wanted", o->certificate, o->key);
     else if (!h->daemon) status = sw_fail("cannot start the HTTP server: %s", strerror(errno));
   }
+  if (key.data) explicit_bzero(key.data, key.size);
   sw_buffer_close(&key);
   sw_buffer_close(&certificate);
   return status;

@@ -26,6 +26,7 @@ typedef struct {
   sw_batcher *batcher;
   atomic_int draining;
   atomic_size_t memory;      /* bytes of requests and answers */
+  atomic_int trim;           /* a large one was freed: the system gets its memory back */
   atomic_size_t connections;
   pthread_mutex_t openapi_lock;
   char *openapi; /* under the lock */

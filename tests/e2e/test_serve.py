@@ -159,7 +159,10 @@ def test_refusals(server):
     status, _, answer = post("/v1/embeddings", {"input": "a", "model": "gpt"})
     check(status == 404 and answer["error"]["code"] == "model_not_found" and answer["error"]["param"] == "model", f"another model: {status} {answer}")
     check(post("/tag", {"text": "a", "model": "tiny"})[0] == 422, "a model that cannot tag")
-    check(server.ask("/nothing")[0] == 404 and server.ask("/")[0] in (200, 404), "paths")
+    check(server.ask("/nothing")[0] == 404 and server.ask("/")[0] == 200, "paths")
+    for host, wanted in (("evil.example", 421), ("evil.example:80", 421), ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("[evil]", 421), ("", 421),
+                         ("localhost:9", 200), ("LOCALHOST", 200), ("127.0.0.1", 200), ("[::1]:8080", 200)):
+        check(server.ask("/models", headers={"Host": host})[0] == wanted, f"Host: {host}: {wanted}")
     for path, method, allow in (("/tag", "GET", "POST"), ("/models", "POST", "GET, HEAD"), ("/models", "DELETE", "GET, HEAD"), ("/tag", "OPTIONS", "POST")):
         status, headers, _ = server.ask(path, b"{}" if method == "POST" else None, method)
         check(status == 405 and headers["Allow"] == allow, f"{method} {path}: {status} {headers['Allow']}")
@@ -198,38 +201,56 @@ def test_schemathesis(server, folder):
 
 def test_limits(models):
     with Server("-m", models["base"], "-m", models["ner"], "--receive-timeout", 1, "--max-body", 1, "--memory", 64, "--connections", CONNECTIONS + 50) as server:
-        started = time.time()
         with server.socket() as slow, server.socket() as idle, server.socket() as body:
             body.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
             slow.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\n")
             try:
-                for i in range(100):
+                for i in range(1000):
                     slow.sendall(b"X-%d: y\r\n" % i)
                     time.sleep(0.1)
+                check(False, "a slow client is cut")
             except OSError: pass
-            check(0.9 < time.time() - started < 8, f"a slow client is cut: {time.time() - started:.1f} s")
-            check(read_answer(body) == (408, body and {"error": {"message": "the request took too long to come", "type": "invalid_request_error", "param": None,
-                                                              "code": None}}), "half a body: 408")
+            check(read_answer(body) == (408, {"error": {"message": "the request took too long to come", "type": "invalid_request_error", "param": None, "code": None}}),
+                  "half a body: 408")
             idle.settimeout(5)
             check(not idle.recv(10000).startswith(b"HTTP/1.1 2"), "a silent client is cut")
         with server.socket() as huge:
             huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n" + b"x" * 1000)
             check(read_answer(huge)[0] == 413, "a body of 1 GB: 413")
+        with server.socket() as large:
+            large.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000)
+            check((read_answer(large) or (None,))[0] == 413, "whoever sends a body that is too large before reading has the answer")
+        with server.socket() as asking:
+            asking.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3000000\r\nExpect: 100-continue\r\n\r\n")
+            check((read_answer(asking) or (None,))[0] == 413, "whoever asks first is told at once")
+        for bytes, wanted in ((1 << 20, 200), ((1 << 20) + 1, 413)):
+            body = b'{"text": "a"' + b" " * (bytes - 13) + b"}"
+            check(server.ask("/tag", body, "POST")[0] == wanted, f"a body of {bytes} bytes: {wanted}")
+        before = server.memory()
+        status, _, answer = server.ask("/v1/embeddings", b'{"input":[' + b"1," * 500000 + b"1]}", "POST")
+        check(status == 200, f"many token ids: {status} {str(answer)[:200]}")
+        status, _, answer = server.ask("/v1/embeddings", b'{"input":[' + b"[1]," * 250000 + b"[1]]}", "POST")
+        check(status == 413 and server.memory() < before + 64, f"more JSON than there is memory for: {status}, {before:.0f} MB, then {server.memory():.0f}")
         before = server.memory()
         with server.socket() as huge:
             huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
                 for _ in range(1000): huge.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")  # 1 GB
-                huge.sendall(b"0\r\n\r\n")
-                check(read_answer(huge)[0] == 413, "in chunks")
-            except OSError: pass  # cut by --receive-timeout
+                check(False, "a body without an end is cut")
+            except OSError: pass
+        for _ in range(100):
+            metrics = server.ask("/metrics")[2].decode()
+            told = int((re.search(r'requests_total{route="/tag",status="413"} (\d+)', metrics) or (0, 0))[1])
+            if told == 5: break
+            time.sleep(0.05)
+        check(told == 5, f"a body of 1 GB in chunks is refused, too: {told} times 413")
         check(server.memory() < before + 64, f"memory: {before:.0f} MB, then {server.memory():.0f}")
         with server.socket() as half:
             body = json.dumps({"text": TEXTS[0]}).encode()
             half.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             half.shutdown(socket.SHUT_WR)
             answer = read_answer(half)
-            check(answer is None or answer[0] == 200, f"half-closed: {answer}")
+            check(answer is not None and answer[0] == 200, f"half-closed: {answer}")
         for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                         b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n"):
             with server.socket(5) as s:
@@ -280,9 +301,8 @@ def test_queue(models):
         refused = next(a for a in answers if a[0] == 429)
         check(refused[1]["Retry-After"] == "1" and refused[2]["error"]["type"] == "rate_limit_error", f"429 says when: {refused[1]}")
     with Server("-m", models["ner"], "--timeout", 1, "--threads", 1) as server:
-        started = time.time()
         status, _, answer = server.ask("/tag", {"texts": LONG})
-        check(status == 504 and time.time() - started < 20, f"the deadline: {status} after {time.time() - started:.1f} s")
+        check(status == 504, f"the deadline: {status}")
         check(server.ask("/tag", {"text": "a"})[0] == 200 and "skillwatch_held_bytes 0" in server.ask("/metrics")[2].decode(), "nothing of it is left")
 
 
@@ -482,6 +502,9 @@ def test_tls(models, folder):
         status, _, answer = exchange(connection, "/v1/embeddings", {"input": TEXTS[:40]})
         check(server.url.startswith("https://") and status == 200 and len(answer["data"]) == 40, f"TLS: {status}")
         connection.close()
+        old = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"], input=b"", capture_output=True, timeout=60)
+        new = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_2"], input=b"", capture_output=True, timeout=60)
+        check(old.returncode != 0 and new.returncode == 0, f"TLS 1.2, and nothing older: {old.returncode}, {new.returncode} {new.stderr[-300:]}")
         with server.socket(5) as s:
             s.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
             try: check(not s.recv(100).startswith(b"HTTP"), "plain HTTP is not answered")
