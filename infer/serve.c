@@ -92,8 +92,8 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
     wait_for_end(&server, http, &signals);
     signal(SIGHUP, SIG_IGN);
     pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second one ends the process at once */
-    sw_http_drain(http);
-    if (!models->common.quiet) fprintf(stderr, "skillwatch: every request is answered\n");
+    const int answered = sw_http_drain(http);
+    if (!models->common.quiet || !answered) fprintf(stderr, "skillwatch: %s\n", answered ? "every request is answered" : "requests that take too long are ended");
   }
   sw_http_close(http);
   sw_batcher_close(server.batcher);
@@ -140,7 +140,7 @@ int sw_infer_serve(int argc, char **argv) {
       {"access-log", 0, SW_OPTION_TEXT, &o.access_log, "FILE", "a line of JSON for each request; - for standard output"},
       {"timeout", 0, SW_OPTION_INT, &o.timeout, "SECONDS", "a request may take; then it is answered with 504"},
       {"receive-timeout", 0, SW_OPTION_INT, &o.receive_timeout, "SECONDS", "a client may take to send a request"},
-      {"queue", 0, SW_OPTION_INT, &o.queue, "N", "requests that may wait; others are answered with 429"},
+      {"queue", 0, SW_OPTION_INT, &o.queue, "N", "requests that may wait or be computed at a time; others: 429"},
       {"connections", 0, SW_OPTION_INT, &o.connections, "N", "that may be open at a time"},
       {"max-body", 0, SW_OPTION_INT, &o.body_megabytes, "MB", "of a request; a larger one is answered with 413"},
       {"memory", 0, SW_OPTION_INT, &o.memory_megabytes, "MB", "that requests and their answers may take together"},
@@ -163,10 +163,10 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once. SIGHUP: tokens, log,\n"
-                 "checkpoints, corpora and the map are read anew (not the files of TLS: those need a new start); checkpoints, corpora and the\n"
-                 "map also when a file, or what its link points to, is another one. Who may ask:\n"
-                 "only this machine, unless --listen says otherwise; then --tokens or --public is needed.",
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once.\n"
+                 "SIGHUP: tokens, log, checkpoints, corpora and map are read anew (not the files of TLS); the last three also when a file, or\n"
+                 "what its link points to, is another one. Who may ask: only this machine, unless --listen says otherwise; then --tokens or\n"
+                 "--public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",
       .options = options,

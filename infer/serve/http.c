@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -22,7 +23,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, LAST_WORDS = 2 /* seconds */, SHOWN_PATH = 200, MOST_PIECES = 500, READ_BODIES = 4 /* times --max-body, of what is refused */, CLIENT_CLOSED = 499 };
+enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
+enum {
+  LAST_WORDS = 2,  /* seconds for whoever still has a connection at the end */
+  READ_BODIES = 4, /* times --max-body that is read of what is refused */
+};
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -52,6 +57,7 @@ struct sw_http {
   double drained;   /* until when sw_http_drain waits */
   pthread_mutex_t log_lock;
   FILE *log;
+  int log_failed; /* and that is told */
 };
 
 /* What http.c keeps of an exchange. */
@@ -191,6 +197,21 @@ static void *accept_all(void *context) {
 
 /* --- the access log --- */
 
+/* Under the lock. Nobody waits for who reads the log: a pipe that can be written takes a line of PIPE_BUF bytes at once, and what it cannot take is left out
+ * and counted. */
+static void write_log(sw_http *h, const sw_buffer *line) {
+  struct pollfd room = {.fd = fileno(h->log), .events = POLLOUT};
+  if (line->size <= PIPE_BUF && poll(&room, 1, 0) == 1 && room.revents & POLLOUT) {
+    if (write(room.fd, line->data, line->size) == (ssize_t)line->size) {
+      h->log_failed = 0;
+      return;
+    }
+    if (!h->log_failed) fprintf(stderr, "skillwatch: cannot write %s: %s; requests are answered without it\n", h->server->options->access_log, strerror(errno));
+    h->log_failed = 1;
+  }
+  atomic_fetch_add(&h->server->unlogged, 1);
+}
+
 static void log_request(const request *r, double now) {
   sw_http *h = r->http;
   const sw_exchange *x = &r->exchange;
@@ -214,8 +235,7 @@ static void log_request(const request *r, double now) {
       (!x->served || (!sw_buffer_print(&line, ",\"model\":") && !sw_json_quote(&line, x->served->name, strlen(x->served->name)))) &&
       !sw_buffer_print(&line, "}\n")) {
     pthread_mutex_lock(&h->log_lock);
-    fwrite(line.data, line.size, 1, h->log);
-    fflush(h->log);
+    write_log(h, &line);
     pthread_mutex_unlock(&h->log_lock);
   }
   sw_buffer_close(&line);
@@ -441,7 +461,8 @@ static int receive(request *r, const char *data, size_t bytes) {
   if (r->refused) { /* it is read, so that the client reads the answer, and dropped */
     if (r->bytes_in <= READ_BODIES * most_body(r)) return 0;
     r->told = 1;
-    if (r->client && !r->http->is_tls) say_error(r->client->socket, "413 Content Too Large", "", "invalid_request_error", "the body is larger than this server takes (--max-body)");
+    if (r->client && !r->http->is_tls)
+      say_error(r->client->socket, "413 Content Too Large", "", "invalid_request_error", "the body is larger than this server takes (--max-body)");
     return -1;
   }
   if (x->body.size + bytes > most_body(r)) refuse_size(r);
@@ -659,7 +680,7 @@ static int is_busy(sw_http *h) {
   return busy;
 }
 
-void sw_http_drain(sw_http *h) {
+int sw_http_drain(sw_http *h) {
   atomic_store(&h->server->draining, 1);
   pthread_join(h->acceptor, NULL);
   h->accepting = 0;
@@ -667,6 +688,7 @@ void sw_http_drain(sw_http *h) {
   h->listener = -1;
   h->drained = sw_clock() + h->server->options->timeout + h->server->options->receive_timeout;
   for (int quiet = 0; quiet < 3 && sw_clock() < h->drained; quiet = is_busy(h) ? 0 : quiet + 1) usleep(TICK_MS * 1000);
+  return !is_busy(h);
 }
 
 /* From here on requests are refused, so that nothing is suspended when libmicrohttpd is stopped; whoever rests between two is sent away. */

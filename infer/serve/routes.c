@@ -357,6 +357,7 @@ static int answer_metrics(sw_exchange *x) {
       sw_metric_print(out, "queue_tokens", "gauge", "Tokens that wait for a batch.", (double)now.waiting_tokens) ||
       sw_metric_print(out, "connections", "gauge", "Open connections.", (double)atomic_load(&s->connections)) ||
       sw_metric_print(out, "held_bytes", "gauge", "Bytes of requests and answers, by estimate.", (double)atomic_load(&s->memory)) ||
+      sw_metric_print(out, "unlogged_requests_total", "counter", "Requests that the access log could not take.", (double)atomic_load(&s->unlogged)) ||
       sw_metric_print(out, "reloads_total", "counter", "Models that were replaced.", (double)atomic_load(&s->models.reloads)) ||
       sw_metric_print(out, "reload_failures_total", "counter", "Models that could not be replaced.", (double)atomic_load(&s->models.failures)) ||
       sw_buffer_print(out, "# HELP skillwatch_model_info The models that are served.\n# TYPE skillwatch_model_info gauge\n"))

@@ -336,6 +336,21 @@ def test_drain(models):
     check(len(answered) >= 16 and any(when > told for _, when in answered) and not lost, f"{len(answered)} answered, {len(lost)} lost: {lost[:3]}")
 
 
+def test_impatience(models):
+    """A second SIGTERM does not wait for anybody."""
+    with Server("-m", models["ner"], "--timeout", 600, "--threads", 1) as server, server.socket() as asking:
+        body = json.dumps({"texts": LONG * 5}).encode()
+        asking.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        server.signal(signal.SIGTERM)
+        for _ in range(2000):
+            try: server.socket().close()
+            except OSError: break
+            time.sleep(0.01)
+        check(server.process.poll() is None, "it waits for the request")
+        server.signal(signal.SIGTERM)
+        check(server.process.wait(60) == -signal.SIGTERM, f"it ends: {server.process.returncode} {server.errors()}")
+
+
 def test_last_moment(models):
     """Clients that keep their connections and go on asking while it ends: an answer, a refusal or the end of the connection, and never an abort."""
     body = json.dumps({"text": "a"}).encode()
@@ -355,7 +370,8 @@ def test_last_moment(models):
         server.signal(signal.SIGTERM)
         together(late, len(sockets))
         for s in sockets: s.close()
-        check(server.stop() == 0 and seen <= {200, 503, None}, f"try {attempt}: {seen} {server.errors()}")
+        status = server.process.wait(60)  # not stop(): a second SIGTERM would end it at once
+        check(server.stop() == status == 0 and seen <= {200, 503, None}, f"try {attempt}: {status} {seen} {server.errors()}")
 
 
 def test_turns(models):
@@ -483,6 +499,20 @@ def test_tokens(models, folder):
             if "tokens stay" in server.errors(): break
             time.sleep(0.02)
         check("shorter than 16" in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"a bad file: the tokens stay: {server.errors()}")
+        for content, why in ((b"fourth-token-0123456789\n\0fifth-token-0123456789\n", "line 2: a NUL"), ("vierter-Schlüssel-0123456789\n".encode(), "not ASCII"),
+                             (b"# a\nfourth token 0123456789\n", "line 2: character 7")):
+            with open(tokens, "wb") as f: f.write(content)
+            server.signal(signal.SIGHUP)
+            for _ in range(200):
+                if why in server.errors(): break
+                time.sleep(0.02)
+            check(why in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"{why}: {server.errors()}")
+        with open(tokens, "wb") as f: f.write(b"\xef\xbb\xbfsixth-token-0123456789\r\nthird-token-0123456789")
+        server.signal(signal.SIGHUP)
+        for _ in range(200):
+            if status("Bearer sixth-token-0123456789")[0] == 200: break
+            time.sleep(0.02)
+        check(status("Bearer sixth-token-0123456789")[0] == 200 and status("Bearer third-token-0123456789")[0] == 200, "a byte order mark is no part of a token")
         headers = server.ask("/tag", method="OPTIONS", headers={"Origin": "https://example.org", "Access-Control-Request-Method": "POST"})
         check(headers[0] == 204 and headers[1]["Access-Control-Allow-Origin"] == "https://example.org", f"CORS: {headers[0]} {headers[1].items()}")
         check("Access-Control-Allow-Origin" not in server.ask("/health/live", headers={"Origin": "https://evil.example"})[1], "another origin")
@@ -491,6 +521,22 @@ def test_tokens(models, folder):
     text = open(log, encoding="utf-8").read()
     check(lines[0]["status"] == 200 and lines[0]["path"] == "/v1/embeddings" and lines[0]["texts"] == 1 and lines[0]["client"] == "127.0.0.1" and
           "secret" not in text and "token-" not in text, f"the access log: {lines[0]}")
+
+
+def test_log(models, folder):
+    """A log that nobody reads, or that has no room, keeps nobody waiting."""
+    pipe = os.path.join(folder, "log.pipe")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for log, requests in ((pipe, 1000), ("/dev/full", 3)):
+        with Server("-m", models["base"], "--access-log", log) as server:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            statuses = {exchange(connection, "/health/live")[0] for _ in range(requests)}
+            left_out = int(re.search(r"unlogged_requests_total (\d+)", exchange(connection, "/metrics")[2].decode())[1])
+            connection.close()
+            check(statuses == {200} and left_out >= 3, f"{log}: {statuses}, {left_out} left out")
+            check(server.stop() == 0 and server.errors().count("cannot write") == (log == "/dev/full"), f"{log}: {server.errors()}")
+    os.close(reader)
 
 
 def test_tls(models, folder):
@@ -564,8 +610,8 @@ with tempfile.TemporaryDirectory(prefix="skillwatch-serve-") as tmp:
             if wanted(test.__name__[5:]): test(*args)
         check(server.process.poll() is None and server.stop() == 0, f"the server ends well: {server.errors()}")
         check("ERROR" not in server.errors() and "WARNING" not in server.errors(), f"no sanitizer complains: {server.errors()[-3000:]}")
-    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_last_moment, (models,)), (test_turns, (models,)), (test_reload, (models, tmp)), (test_reload_vectors, (models, tmp)),
-                       (test_tokens, (models, tmp)), (test_tls, (models, tmp)), (test_usage, (models, tmp))):
+    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_impatience, (models,)), (test_last_moment, (models,)), (test_turns, (models,)), (test_reload, (models, tmp)), (test_reload_vectors, (models, tmp)),
+                       (test_tokens, (models, tmp)), (test_log, (models, tmp)), (test_tls, (models, tmp)), (test_usage, (models, tmp))):
         if wanted(test.__name__[5:]):
             started = time.time()
             test(*args)
