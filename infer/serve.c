@@ -5,6 +5,7 @@
 #include "engine/store/config_file.h"
 #include "infer/serve/server.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,17 @@ static void block_signals(sigset_t *signals) {
 static void reload(sw_server *s, sw_http *http) {
   if (sw_tokens_reload(&s->tokens)) fprintf(stderr, "skillwatch: the tokens stay as they are: %s\n", sw_error());
   sw_http_reopen_log(http);
-  sw_models_reload(&s->models);
+}
+
+static void reload_models(sw_server *s, int force) {
+  if (sw_models_reload(&s->models, force) && sw_openapi_update(s)) fprintf(stderr, "skillwatch: /openapi.json stays as it is: %s\n", sw_error());
+}
+
+/* Whether a signal to end is waiting: the system gives SIGHUP first, however often it comes. */
+static int ends(void) {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT);
 }
 
 static void wait_for_end(sw_server *s, sw_http *http, const sigset_t *signals) {
@@ -32,8 +43,10 @@ static void wait_for_end(sw_server *s, sw_http *http, const sigset_t *signals) {
   for (;;) {
     const int got = sigtimedwait(signals, NULL, &pause);
     if (got == SIGTERM || got == SIGINT) return;
+    if (ends()) continue;
     if (got == SIGHUP) reload(s, http);
-    else sw_models_reload(&s->models);
+    reload_models(s, got == SIGHUP);
+    if (atomic_exchange(&s->trim, 0)) malloc_trim(0);
   }
 }
 
@@ -67,18 +80,20 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   block_signals(&signals);
   models->threads = models->common.threads ? models->common.threads : sw_launch_threads();
   sw_metrics_open(&server.metrics);
+  pthread_mutex_init(&server.openapi_lock, NULL);
   int status = sw_tokens_open(o->tokens, &server.tokens);
   if (!status) status = sw_models_open(specs, models, &server.models);
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
-  if (!status && (server.openapi = sw_openapi(&server))) server.openapi_bytes = strlen(server.openapi);
-  if (!status && !server.openapi) status = -1;
+  if (!status) status = sw_openapi_update(&server);
   if (!status) status = sw_page_policy(sw_page, &server.page_policy);
   if (!status) status = sw_http_open(&server, &http, address, &port);
   if (!status) {
     tell(&server, &models->common, address, port, sw_clock() - started);
     wait_for_end(&server, http, &signals);
-    sw_http_drain(http);
-    if (!models->common.quiet) fprintf(stderr, "skillwatch: every request is answered\n");
+    signal(SIGHUP, SIG_IGN);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second one ends the process at once */
+    const int answered = sw_http_drain(http);
+    if (!models->common.quiet || !answered) fprintf(stderr, "skillwatch: %s\n", answered ? "every request is answered" : "requests that take too long are ended");
   }
   sw_http_close(http);
   sw_batcher_close(server.batcher);
@@ -86,6 +101,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   sw_tokens_close(&server.tokens);
   sw_metrics_close(&server.metrics);
   free(server.openapi);
+  pthread_mutex_destroy(&server.openapi_lock);
   sw_buffer_close(&server.page_policy);
   return status;
 }
@@ -124,7 +140,7 @@ int sw_infer_serve(int argc, char **argv) {
       {"access-log", 0, SW_OPTION_TEXT, &o.access_log, "FILE", "a line of JSON for each request; - for standard output"},
       {"timeout", 0, SW_OPTION_INT, &o.timeout, "SECONDS", "a request may take; then it is answered with 504"},
       {"receive-timeout", 0, SW_OPTION_INT, &o.receive_timeout, "SECONDS", "a client may take to send a request"},
-      {"queue", 0, SW_OPTION_INT, &o.queue, "N", "requests that may wait; others are answered with 429"},
+      {"queue", 0, SW_OPTION_INT, &o.queue, "N", "requests that may wait or be computed at a time; others: 429"},
       {"connections", 0, SW_OPTION_INT, &o.connections, "N", "that may be open at a time"},
       {"max-body", 0, SW_OPTION_INT, &o.body_megabytes, "MB", "of a request; a larger one is answered with 413"},
       {"memory", 0, SW_OPTION_INT, &o.memory_megabytes, "MB", "that requests and their answers may take together"},
@@ -147,9 +163,10 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends. SIGHUP: tokens, log and\n"
-                 "checkpoints are read anew; a checkpoint also when its file, or what its link points to, is another one. Who may ask:\n"
-                 "only this machine, unless --listen says otherwise; then --tokens or --public is needed.",
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once.\n"
+                 "SIGHUP: tokens, log, checkpoints, corpora and map are read anew (not the files of TLS); the last three also when a file, or\n"
+                 "what its link points to, is another one. Who may ask: only this machine, unless --listen says otherwise; then --tokens or\n"
+                 "--public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",
       .options = options,

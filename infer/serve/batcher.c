@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLICE_TEXTS = 32, SLICE_BYTES = 64 << 10, MIN_BATCH_TOKENS = 256, LARGE_BODY = 1 << 20 };
+enum { MOST_PASSED = 2, SLICE_TEXTS = 32, SLICE_BYTES = 64 << 10, MIN_BATCH_TOKENS = 256, LARGE_BODY = 1 << 20 };
 
 struct sw_batcher {
   int threads;
@@ -42,6 +42,7 @@ void sw_lane_close(sw_lane *l) {
 static void list_lane(sw_batcher *b, sw_lane *l) {
   if (l->listed || !l->count) return;
   l->listed = 1;
+  l->passed = 0;
   l->next = NULL;
   *b->lanes_end = l;
   b->lanes_end = &l->next;
@@ -114,7 +115,7 @@ static void stop_call(sw_batcher *b, sw_call *c, sw_call_outcome outcome, const 
   c->stopped = 1;
   c->outcome = outcome;
   c->error = strdup(error);
-  sw_lane *l = c->lane;
+  sw_lane *l = c->stage == SW_CALL_READY ? c->lane : NULL; /* before, prepare may be writing it */
   size_t kept = 0;
   for (size_t i = 0; l && i < l->count; i++) {
     const struct sw_unit unit = l->units[l->first + i];
@@ -158,8 +159,7 @@ int sw_batcher_add(sw_batcher *b, sw_call *c, size_t most) {
   return full;
 }
 
-void sw_batcher_expire(sw_batcher *b) {
-  const double now = sw_clock();
+void sw_batcher_expire(sw_batcher *b, double now) {
   pthread_mutex_lock(&b->lock);
   for (sw_call *c = b->first; c;) {
     if (!c->stopped && c->deadline <= now) stop_call(b, c, SW_CALL_LATE, "the deadline has passed");
@@ -351,6 +351,7 @@ static void do_batch(worker *w, sw_lane *l) {
   l->first += count;
   l->count -= count;
   l->tokens -= tokens;
+  for (sw_lane *other = b->lanes; other != l; other = other->next) other->passed++;
   relist_lane(b, l);
   b->seen.batches++;
   b->seen.batch_tokens += (uint64_t)tokens;
@@ -377,8 +378,9 @@ static void do_batch(worker *w, sw_lane *l) {
 /* Does something, under the lock, which is given up meanwhile; 0: there is nothing to do. */
 static int do_something(worker *w) {
   sw_batcher *b = w->batcher;
+  /* a full batch first, but a lane that has little does not wait for the end of a large request to another */
   for (sw_lane *l = b->lanes; l; l = l->next)
-    if (l->tokens >= l->batch_tokens) {
+    if (l->tokens >= l->batch_tokens || l->passed >= MOST_PASSED) {
       do_batch(w, l);
       return 1;
     }

@@ -28,7 +28,7 @@ typedef struct sw_lane {
   size_t first, count, capacity;
   int64_t tokens;
   struct sw_lane *next; /* of those that have any */
-  int listed;
+  int listed, passed; /* passed: batches of others that came before, since its last */
 } sw_lane;
 int sw_lane_open(sw_lane *lane, const sw_pipeline_job *steps, int64_t batch_tokens, int max_batch, int threads);
 void sw_lane_close(sw_lane *lane);
@@ -81,8 +81,8 @@ int sw_batcher_open(int threads, void (*observe)(void *context, int64_t tokens),
 void sw_batcher_close(sw_batcher *batcher);
 /* 0: done will be called. 1: the queue holds `most` calls already. */
 int sw_batcher_add(sw_batcher *batcher, sw_call *call, size_t most);
-/* Ends what is past its deadline; to be called a few times a second. */
-void sw_batcher_expire(sw_batcher *batcher);
+/* Ends what has its deadline at `now` (of sw_clock; HUGE_VAL: all) or before; to be called a few times a second. */
+void sw_batcher_expire(sw_batcher *batcher, double now);
 void sw_batcher_look(sw_batcher *batcher, sw_batcher_state *out);
 /* Frees what the batcher left in a call. */
 void sw_call_clear(sw_call *call);

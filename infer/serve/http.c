@@ -9,6 +9,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <math.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <poll.h>
@@ -22,6 +24,10 @@
 #include <unistd.h>
 
 enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
+enum {
+  LAST_WORDS = 2,  /* seconds for whoever still has a connection at the end */
+  READ_BODIES = 4, /* times --max-body that is read of what is refused */
+};
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -44,11 +50,14 @@ struct sw_http {
   pthread_t acceptor, clock;
   int accepting, ticking; /* threads that were started */
   atomic_int stop;
-  atomic_size_t exchanges; /* requests that have begun and whose answers are not sent */
-  pthread_mutex_t lock;    /* of clients */
+  pthread_mutex_t lock; /* of what follows, and of what is in clients */
   client *clients;
+  size_t computing; /* requests that are suspended: libmicrohttpd aborts where it is stopped before they are resumed */
+  int ending;       /* none is suspended any more */
+  double drained;   /* until when sw_http_drain waits */
   pthread_mutex_t log_lock;
   FILE *log;
+  int log_failed; /* and that is told */
 };
 
 /* What http.c keeps of an exchange. */
@@ -60,6 +69,7 @@ typedef struct {
   char *method, *path;
   double began, received; /* received: the whole request */
   int refused, answered;  /* refused: the answer is made already */
+  int told;               /* it is cut, whatever it has still to send */
   uint64_t bytes_in, bytes_out;
 } request;
 
@@ -150,7 +160,7 @@ static void *tick(void *context) {
   const struct timespec pause = {.tv_nsec = TICK_MS * 1000000};
   while (!atomic_load(&h->stop)) {
     nanosleep(&pause, NULL);
-    sw_batcher_expire(h->server->batcher);
+    sw_batcher_expire(h->server->batcher, sw_clock());
     cut_slow(h);
   }
   return NULL;
@@ -187,6 +197,21 @@ static void *accept_all(void *context) {
 
 /* --- the access log --- */
 
+/* Under the lock. Nobody waits for who reads the log: a pipe that can be written takes a line of PIPE_BUF bytes at once, and what it cannot take is left out
+ * and counted. */
+static void write_log(sw_http *h, const sw_buffer *line) {
+  struct pollfd room = {.fd = fileno(h->log), .events = POLLOUT};
+  if (line->size <= PIPE_BUF && poll(&room, 1, 0) == 1 && room.revents & POLLOUT) {
+    if (write(room.fd, line->data, line->size) == (ssize_t)line->size) {
+      h->log_failed = 0;
+      return;
+    }
+    if (!h->log_failed) fprintf(stderr, "skillwatch: cannot write %s: %s; requests are answered without it\n", h->server->options->access_log, strerror(errno));
+    h->log_failed = 1;
+  }
+  atomic_fetch_add(&h->server->unlogged, 1);
+}
+
 static void log_request(const request *r, double now) {
   sw_http *h = r->http;
   const sw_exchange *x = &r->exchange;
@@ -210,8 +235,7 @@ static void log_request(const request *r, double now) {
       (!x->served || (!sw_buffer_print(&line, ",\"model\":") && !sw_json_quote(&line, x->served->name, strlen(x->served->name)))) &&
       !sw_buffer_print(&line, "}\n")) {
     pthread_mutex_lock(&h->log_lock);
-    fwrite(line.data, line.size, 1, h->log);
-    fflush(h->log);
+    write_log(h, &line);
     pthread_mutex_unlock(&h->log_lock);
   }
   sw_buffer_close(&line);
@@ -333,10 +357,30 @@ static enum MHD_Result send_answer(request *r) {
   return status;
 }
 
+/* 0 where the server is ending: nothing may be suspended then. */
+static int suspend(request *r) {
+  sw_http *h = r->http;
+  pthread_mutex_lock(&h->lock);
+  const int allowed = !h->ending;
+  h->computing += (size_t)allowed;
+  if (allowed) r->client->phase = COMPUTING;
+  pthread_mutex_unlock(&h->lock);
+  if (allowed) MHD_suspend_connection(r->connection);
+  return allowed;
+}
+
+static void resume(request *r) {
+  sw_http *h = r->http; /* r may be gone as soon as it is resumed */
+  MHD_resume_connection(r->connection);
+  pthread_mutex_lock(&h->lock);
+  h->computing--;
+  pthread_mutex_unlock(&h->lock);
+}
+
 static void on_done(sw_call *call, sw_call_outcome outcome) {
   request *r = (request *)call;
   sw_route_answer(&r->exchange, outcome);
-  MHD_resume_connection(r->connection);
+  resume(r);
 }
 
 /* --- requests --- */
@@ -349,7 +393,27 @@ static void refuse(request *r, int status, const char *param, const char *format
   sw_buffer_close(&r->exchange.body);
 }
 
+static size_t most_body(const request *r) { return (size_t)r->http->server->options->body_megabytes << 20; }
+static void refuse_size(request *r) { refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body"); }
+
 static const char *header(const request *r, const char *name) { return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name); }
+
+/* Without a token only this machine's own pages may ask. A page of another site can reach this address, too, under a name of its own that it lets point
+ * here (DNS rebinding); its name is what Host says then, and never an address. */
+static int is_own_host(const sw_serve_options *o, const char *host) {
+  char name[256];
+  struct in6_addr address;
+  if (!host) return 1; /* HTTP/1.0, which no browser speaks */
+  const int is_bracketed = *host == '[';
+  const size_t bytes = is_bracketed ? strcspn(host + 1, "]") : strcspn(host, ":");
+  if (bytes >= sizeof name) return 0;
+  memcpy(name, host + is_bracketed, bytes);
+  name[bytes] = 0;
+  if (is_bracketed) return inet_pton(AF_INET6, name, &address) == 1;
+  const char *colon = strrchr(o->listen, ':');
+  const size_t own = colon ? (size_t)(colon - o->listen) : 0;
+  return inet_pton(AF_INET, name, &address) == 1 || !strcasecmp(name, "localhost") || (own == bytes && !strncasecmp(name, o->listen, own));
+}
 
 static int is_json(const char *type) {
   static const char json[] = "application/json";
@@ -359,7 +423,7 @@ static int is_json(const char *type) {
   return !*type || *type == ';';
 }
 
-/* What can be said of a request before its body is there. 1: it is so large that it is not read. */
+/* What can be said of a request before its body is there. 1: it is refused, and its body is not read. */
 static int check_head(request *r) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
@@ -372,31 +436,42 @@ static int check_head(request *r) {
     r->refused = 1;
     return 0;
   }
-  if (!x->route) refuse(r, 404, NULL, "there is nothing at %.200s; /openapi.json says what there is", r->path);
+  if (!o->tokens && !o->is_public && !is_own_host(o, header(r, "Host")))
+    refuse(r, 421, NULL, "%s", "the request is meant for another host: ask by address or as localhost, or start the server with --tokens or --public");
+  else if (!x->route) refuse(r, 404, NULL, "there is nothing at %.200s; /openapi.json says what there is", r->path);
   else if (x->route->is_post ? !is_post : !is_get) refuse(r, 405, NULL, "%.200s is not the method of this path", r->method);
   else if (!x->route->is_open && !sw_tokens_allow(&s->tokens, header(r, "Authorization")))
     refuse(r, 401, NULL, "%s", "a token is needed, as Authorization: Bearer TOKEN");
   else if (is_post && !length && !header(r, "Transfer-Encoding")) refuse(r, 411, NULL, "%s", "the request has no body: Content-Length is missing");
   else if (is_post && !is_json(header(r, "Content-Type"))) refuse(r, 415, NULL, "%s", "the body must be JSON, with Content-Type: application/json");
-  if (!length || strtoull(length, NULL, 10) >> 20 < (unsigned long long)o->body_megabytes) return 0;
-  r->refused = 0;
-  refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body");
-  return 1;
+  const unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
+  if (bytes > most_body(r)) {
+    r->refused = 0;
+    refuse_size(r);
+  }
+  /* who waits for leave to send the body is told at once; others may read the answer only when they have sent all of it */
+  return r->refused && (header(r, "Expect") || bytes > READ_BODIES * most_body(r));
 }
 
-/* A part of the body. */
-static void receive(request *r, const char *data, size_t bytes) {
+/* A part of the body; -1: no more of it is read. */
+static int receive(request *r, const char *data, size_t bytes) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   r->bytes_in += bytes;
-  if (r->refused) return; /* it is read, so that the client reads the answer, and dropped */
-  if (x->body.size + bytes > (size_t)s->options->body_megabytes << 20)
-    refuse(r, 413, NULL, "the body is larger than this server takes (%s): send fewer texts at a time", "--max-body");
+  if (r->refused) { /* it is read, so that the client reads the answer, and dropped */
+    if (r->bytes_in <= READ_BODIES * most_body(r)) return 0;
+    r->told = 1;
+    if (r->client && !r->http->is_tls)
+      say_error(r->client->socket, "413 Content Too Large", "", "invalid_request_error", "the body is larger than this server takes (--max-body)");
+    return -1;
+  }
+  if (x->body.size + bytes > most_body(r)) refuse_size(r);
   else if (sw_server_reserve(s, bytes)) refuse(r, 429, NULL, "%s", "the server holds as much as it can: try again");
   else {
     x->reserved += bytes;
     if (sw_buffer_append(&x->body, data, bytes)) refuse(r, 503, NULL, "%s", "out of memory");
   }
+  return 0;
 }
 
 /* The whole request is there. */
@@ -414,11 +489,13 @@ static enum MHD_Result answer(request *r) {
   }
   x->call.weight = x->body.size;
   x->call.deadline = r->received + s->options->timeout;
-  set_phase(r->http, r->client, COMPUTING, 0);
-  MHD_suspend_connection(r->connection); /* before anybody can resume it */
+  if (!suspend(r)) { /* before anybody can resume it */
+    refuse(r, 503, NULL, "%s", "the server is ending");
+    return send_answer(r);
+  }
   if (sw_batcher_add(s->batcher, &x->call, (size_t)s->options->queue)) {
     refuse(r, 429, NULL, "%s", "the queue is full: try again");
-    MHD_resume_connection(r->connection);
+    resume(r);
   }
   return MHD_YES;
 }
@@ -444,7 +521,6 @@ static request *begin(sw_http *h, struct MHD_Connection *connection, const char 
   c->encode = sw_route_encode;
   c->finish = route < 0 ? NULL : sw_routes[route].finish;
   c->done = on_done;
-  atomic_fetch_add(&h->exchanges, 1);
   return r;
 }
 
@@ -460,7 +536,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
   }
   if (*bytes) {
-    receive(r, data, *bytes);
+    if (receive(r, data, *bytes)) return MHD_NO;
     *bytes = 0;
     return MHD_YES;
   }
@@ -473,7 +549,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
   if (!r) return;
   const double now = sw_clock();
   sw_exchange *x = &r->exchange;
-  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->status = r->client && !r->answered && was_cut(h, r->client) ? 408 : CLIENT_CLOSED;
+  if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !r->told) x->status = r->client && !r->answered && was_cut(h, r->client) ? 408 : CLIENT_CLOSED;
   sw_metrics_request(&h->server->metrics, x->route_index, x->status, now - (r->received > 0 ? r->received : r->began), x->call.count, x->call.tokens);
   log_request(r, now);
   if (r->client) set_phase(h, r->client, RECEIVING, h->server->options->receive_timeout);
@@ -482,7 +558,6 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
   free(r->path);
   free(r);
   *own = NULL;
-  atomic_fetch_sub(&h->exchanges, 1);
 }
 
 /* --- listening --- */
@@ -562,8 +637,11 @@ static int start_daemon(sw_http *h) {
     flags |= MHD_USE_TLS;
     status = sw_file_read(o->certificate, 1 << 20, &certificate) || sw_file_read(o->key, 1 << 20, &key) ? -1 : 0;
   }
-  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, certificate.data}, {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data}, {MHD_OPTION_END, 0, NULL}};
-  if (!h->is_tls) tls[0] = tls[2];
+  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, certificate.data},
+                                 {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data},
+                                 {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-TLS1.0:-VERS-TLS1.1"},
+                                 {MHD_OPTION_END, 0, NULL}};
+  if (!h->is_tls) tls[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
   if (!status) {
     h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections + 1,
                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
@@ -572,6 +650,7 @@ static int start_daemon(sw_http *h) {
     if (!h->daemon && h->is_tls) status = sw_fail("cannot use %s with %s: a certificate and its key in PEM are wanted", o->certificate, o->key);
     else if (!h->daemon) status = sw_fail("cannot start the HTTP server: %s", strerror(errno));
   }
+  if (key.data) explicit_bzero(key.data, key.size);
   sw_buffer_close(&key);
   sw_buffer_close(&certificate);
   return status;
@@ -592,22 +671,40 @@ int sw_http_open(sw_server *server, sw_http **out, char address[128], int *port)
   return h->accepting ? 0 : sw_fail("cannot start a thread");
 }
 
-/* Whether somebody has sent what nobody has read. */
+/* Whether somebody has sent what is not answered. */
 static int is_busy(sw_http *h) {
-  int busy = atomic_load(&h->exchanges) > 0, unread;
+  int busy = 0, unread;
   pthread_mutex_lock(&h->lock);
   for (client *c = h->clients; c && !busy; c = c->after) busy = !c->cut && (c->begun || (!ioctl(c->socket, FIONREAD, &unread) && unread > 0));
   pthread_mutex_unlock(&h->lock);
   return busy;
 }
 
-void sw_http_drain(sw_http *h) {
+int sw_http_drain(sw_http *h) {
   atomic_store(&h->server->draining, 1);
   pthread_join(h->acceptor, NULL);
   h->accepting = 0;
   close(h->listener);
   h->listener = -1;
-  for (int quiet = 0; quiet < 3; quiet = is_busy(h) ? 0 : quiet + 1) usleep(TICK_MS * 1000);
+  h->drained = sw_clock() + h->server->options->timeout + h->server->options->receive_timeout;
+  for (int quiet = 0; quiet < 3 && sw_clock() < h->drained; quiet = is_busy(h) ? 0 : quiet + 1) usleep(TICK_MS * 1000);
+  return !is_busy(h);
+}
+
+/* From here on requests are refused, so that nothing is suspended when libmicrohttpd is stopped; whoever rests between two is sent away. */
+static void end_clients(sw_http *h) {
+  const double soon = sw_clock() + LAST_WORDS, until = soon > h->drained ? soon : h->drained;
+  for (int left = 1; left;) {
+    const int late = sw_clock() >= until;
+    if (late) sw_batcher_expire(h->server->batcher, HUGE_VAL);
+    pthread_mutex_lock(&h->lock);
+    h->ending = 1;
+    for (client *c = h->clients; c; c = c->after)
+      if (!c->begun) shutdown(c->socket, SHUT_RD);
+    left = h->computing || (h->clients && !late);
+    pthread_mutex_unlock(&h->lock);
+    if (left) usleep(TICK_MS * 100);
+  }
 }
 
 void sw_http_close(sw_http *h) {
@@ -617,6 +714,7 @@ void sw_http_close(sw_http *h) {
     pthread_join(h->acceptor, NULL);
   }
   if (h->listener >= 0) close(h->listener);
+  if (h->daemon) end_clients(h);
   if (h->ticking) {
     atomic_store(&h->stop, 1);
     pthread_join(h->clock, NULL);

@@ -61,7 +61,23 @@ static void close_served(sw_served *s) {
 }
 
 void sw_served_release(sw_served *s) {
-  if (s && atomic_fetch_sub(&s->references, 1) == 1) close_served(s);
+  if (!s || atomic_fetch_sub(&s->references, 1) != 1) return;
+  pthread_mutex_lock(&s->owner->lock);
+  s->next = s->owner->gone;
+  s->owner->gone = s;
+  pthread_mutex_unlock(&s->owner->lock);
+}
+
+static void free_gone(sw_models *m) {
+  pthread_mutex_lock(&m->lock);
+  sw_served *gone = m->gone;
+  m->gone = NULL;
+  pthread_mutex_unlock(&m->lock);
+  while (gone) {
+    sw_served *next = gone->next;
+    close_served(gone);
+    gone = next;
+  }
 }
 
 /* The corpora and the map that this model made. */
@@ -76,7 +92,7 @@ static int open_vectors(sw_served *s, const sw_models *m) {
   return ours < 0 || (ours && sw_served_map_open(&s->session, m->options.map, &s->map)) ? -1 : 0;
 }
 
-static int open_served(const sw_models *m, size_t index, sw_served **out) {
+static int open_served(sw_models *m, size_t index, sw_served **out) {
   const char *name = m->names[index], *path = m->paths[index];
   const sw_models_options *o = &m->options;
   sw_served *s = sw_alloc(sizeof *s);
@@ -84,6 +100,7 @@ static int open_served(const sw_models *m, size_t index, sw_served **out) {
   struct tm when = {0};
   s->name = name;
   s->path = path;
+  s->owner = m;
   s->options = o->common;
   s->options.model = path;
   s->options.output = "-";
@@ -151,6 +168,12 @@ static int is_same(const sw_file_state *a, const sw_file_state *b) {
          a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
+static size_t num_files(const sw_models *m) { return m->count + m->num_corpora + (m->options.map != NULL); }
+
+static const char *file_at(const sw_models *m, size_t i) {
+  return i < m->count ? m->paths[i] : i < m->count + m->num_corpora ? m->corpus_paths[i - m->count] : m->options.map;
+}
+
 /* "path" or "name=path" */
 static int name_file(const char *spec, char **name, char **path) {
   const char *equals = strchr(spec, '='), *slash = strchr(spec, '/');
@@ -207,20 +230,25 @@ int sw_models_open(const sw_list *specs, const sw_models_options *o, sw_models *
   *m = (sw_models){.options = *o};
   pthread_mutex_init(&m->lock, NULL);
   m->items = sw_alloc_array(count + 1, sizeof *m->items);
-  m->states = sw_alloc_array(count + 1, sizeof *m->states);
-  if (!m->items || !m->states || name_files(specs, &m->names, &m->paths, &m->count) ||
+  m->stale = sw_alloc(count + 1);
+  if (!m->items || !m->stale || name_files(specs, &m->names, &m->paths, &m->count) ||
       name_files(o->corpora, &m->corpus_names, &m->corpus_paths, &m->num_corpora))
     return -1;
+  const size_t files = num_files(m);
+  if (!(m->states = sw_alloc_array(files + 1, sizeof *m->states))) return -1;
+  for (size_t i = 0; i < files; i++)
+    if (look(file_at(m, i), &m->states[i])) return -1;
   for (size_t i = 0; i < count; i++)
-    if (look(m->paths[i], &m->states[i]) || open_served(m, i, &m->items[i])) return -1;
+    if (open_served(m, i, &m->items[i])) return -1;
   return check_vectors(m);
 }
 
 void sw_models_close(sw_models *m) {
   for (size_t i = 0; i < m->count; i++) sw_served_release(m->items[i]);
+  free_gone(m);
   free_names(m->names, m->paths, m->count);
   free_names(m->corpus_names, m->corpus_paths, m->num_corpora);
-  free(m->items), free(m->states);
+  free(m->items), free(m->states), free(m->stale);
   pthread_mutex_destroy(&m->lock);
 }
 
@@ -287,7 +315,7 @@ static int replace(sw_models *m, size_t i, int *same) {
   for (size_t k = 0; k < m->num_corpora && !status; k++)
     if (old->corpora[k] && !new->corpora[k]) status = sw_fail("%s: %s was made with the present checkpoint: embed it anew with the new one", m->paths[i], m->corpus_paths[k]);
   if (!status && old->map && !new->map) status = sw_fail("%s: %s was made with the present checkpoint: make it anew with the new one", m->paths[i], m->options.map);
-  *same = !strcmp(old->session.checkpoint.content_sha256, new->session.checkpoint.content_sha256);
+  *same = !m->stale[i] && !strcmp(old->session.checkpoint.content_sha256, new->session.checkpoint.content_sha256);
   if (!status && !*same) {
     pthread_mutex_lock(&m->lock);
     m->items[i] = new;
@@ -298,19 +326,33 @@ static int replace(sw_models *m, size_t i, int *same) {
   return status;
 }
 
-void sw_models_reload(sw_models *m) {
+/* Looks at a file; 1: it is another one. One that is gone, perhaps between two renames, is none: what is in memory is as good as before. */
+static int has_changed(sw_models *m, size_t i) {
+  sw_file_state now;
+  if (look(file_at(m, i), &now) || is_same(&now, &m->states[i])) return 0;
+  m->states[i] = now;
+  return 1;
+}
+
+int sw_models_reload(sw_models *m, int force) {
+  int vectors = 0, swapped = 0;
+  for (size_t i = m->count; i < num_files(m); i++) vectors |= has_changed(m, i);
   for (size_t i = 0; i < m->count; i++) {
-    sw_file_state now;
+    const int with_vectors = vectors && sw_served_can(m->items[i], SW_SERVE_EMBED);
     int same = 0;
-    if (look(m->paths[i], &now)) continue; /* between two renames, or gone: the model in memory is as good as before */
-    if (is_same(&now, &m->states[i])) continue;
-    m->states[i] = now;
+    m->stale[i] |= (char)with_vectors;
+    if (!has_changed(m, i) && !with_vectors && !force) continue;
     if (replace(m, i, &same)) {
       atomic_fetch_add(&m->failures, 1);
       fprintf(stderr, "skillwatch: the model '%s' stays as it is: %s\n", m->names[i], sw_error());
-    } else if (!same) {
-      atomic_fetch_add(&m->reloads, 1);
-      fprintf(stderr, "skillwatch: the model '%s' is now %.12s (%s)\n", m->names[i], m->items[i]->session.checkpoint.content_sha256, m->paths[i]);
+      continue;
     }
+    m->stale[i] = 0;
+    if (same) continue;
+    swapped++;
+    atomic_fetch_add(&m->reloads, 1);
+    fprintf(stderr, "skillwatch: the model '%s' is now %.12s (%s)\n", m->names[i], m->items[i]->session.checkpoint.content_sha256, m->paths[i]);
   }
+  free_gone(m);
+  return swapped;
 }

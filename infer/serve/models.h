@@ -23,7 +23,7 @@ typedef struct {
 } sw_file_state;
 
 /* A checkpoint in memory. */
-typedef struct {
+typedef struct sw_served {
   const char *name, *path; /* borrowed */
   sw_infer_options options;
   sw_infer_session session;
@@ -37,10 +37,13 @@ typedef struct {
   size_t num_corpora;
   int64_t created;              /* seconds since 1970 */
   atomic_int references;
+  struct sw_models *owner;
+  struct sw_served *next; /* of the owner's gone */
 } sw_served;
 int sw_served_can(const sw_served *served, sw_serve_job job);
 /* What the spans or texts of this job may be called, each once; `each` -1 ends it. */
 int sw_served_labels(const sw_served *served, sw_serve_job job, int (*each)(void *context, const char *label), void *context);
+/* Frees nothing: that takes long, and waits for files. sw_models_reload does. */
 void sw_served_release(sw_served *served);
 
 typedef struct {
@@ -51,15 +54,17 @@ typedef struct {
   const char *map;         /* NULL: none */
 } sw_models_options;
 
-typedef struct {
+typedef struct sw_models {
   sw_models_options options;
   size_t count;
   char **names, **paths; /* owned */
   char **corpus_names, **corpus_paths;
   size_t num_corpora;
   sw_served **items;     /* the present ones */
-  sw_file_state *states; /* of the files that were last opened, or tried */
-  pthread_mutex_t lock;  /* of items */
+  sw_file_state *states; /* [count, num_corpora, 1]: of the files of models, corpora and map that were last opened, or tried */
+  char *stale;           /* [count]: its corpora or the map may be others than those in memory */
+  pthread_mutex_t lock;  /* of items and gone */
+  sw_served *gone;       /* that nobody uses any more, to be freed */
   atomic_ullong reloads, failures;
 } sw_models;
 
@@ -72,7 +77,8 @@ sw_served *sw_models_take(sw_models *models, const char *name, sw_serve_job job,
 sw_served *sw_models_take_corpus(sw_models *models, const char *name, size_t *corpus, sw_fault *fault);
 sw_served *sw_models_take_map(sw_models *models, sw_fault *fault);
 sw_served *sw_models_at(sw_models *models, size_t index); /* to be released */
-/* Opens anew what lies in other files than before, beside the present model, and swaps them. What fails to open is told of on standard error, once;
- * the present model stays. */
-void sw_models_reload(sw_models *models);
+/* Opens anew, beside the present model, what lies in other files than before (all where `force`; all that embed where vectors or the map are others), and
+ * swaps them; how many. What fails to open is told of on standard error; the present model stays, until one of its files changes again. Frees models that
+ * nobody uses any more. */
+int sw_models_reload(sw_models *models, int force);
 #endif

@@ -121,8 +121,8 @@ static json_t *responses(const sw_server *s, const sw_route *r) {
   } errors[] = {
       {"400", "not what is wanted", POSTS},        {"401", "no token, or a wrong one", TOKENS},  {"404", "no such model", POSTS},
       {"405", "another method is wanted", ALWAYS}, {"408", "the request took too long", ALWAYS}, {"411", "no body", POSTS},
-      {"413", "too large", ALWAYS},                {"415", "not JSON", POSTS},                   {"422", "the model cannot do that", POSTS},
-      {"429", "too many requests", ALWAYS},        {"500", "failure", ALWAYS},                   {"503", "not now", ALWAYS},
+      {"413", "too large", ALWAYS},                {"415", "not JSON", POSTS},                   {"421", "meant for another host", ALWAYS},   {"422", "the model cannot do that", POSTS},
+      {"429", "too many requests", ALWAYS},        {"431", "its head is too large", ALWAYS},         {"500", "failure", ALWAYS},                   {"503", "not now", ALWAYS},
       {"504", "the deadline has passed", POSTS},
   };
   json_t *all = json_pack("{s:o}", "200", success(r));
@@ -145,7 +145,7 @@ static int can_be_asked(sw_server *s, const sw_route *r) {
   return (!r->is_post && r->use == SW_USE_PLAIN) || some;
 }
 
-char *sw_openapi(sw_server *s) {
+int sw_openapi_update(sw_server *s) {
   json_t *paths = json_object();
   for (int i = 0; i < sw_num_routes; i++) {
     const sw_route *r = &sw_routes[i];
@@ -163,5 +163,10 @@ char *sw_openapi(sw_server *s) {
   char *text = all ? sw_json_pretty(all) : NULL;
   if (!all) sw_fail("a model's name is not valid UTF-8");
   json_decref(all);
-  return text;
+  if (!text) return -1;
+  pthread_mutex_lock(&s->openapi_lock);
+  free(s->openapi);
+  s->openapi = text;
+  pthread_mutex_unlock(&s->openapi_lock);
+  return 0;
 }

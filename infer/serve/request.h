@@ -47,5 +47,7 @@ int sw_fault_set(sw_fault *fault, int status, const char *param, const char *for
 
 /* `fields`: those that the route has. Close `out` in any case. */
 int sw_request_read(const char *body, size_t bytes, int fields, sw_request *out, sw_fault *fault);
+/* Bytes that reading such a body takes at most, by and large. */
+size_t sw_request_cost(const char *body, size_t bytes);
 void sw_request_close(sw_request *request);
 #endif

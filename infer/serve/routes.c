@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAP_POINTS = 20000 };
+enum { MAP_POINTS = 20000, BYTES_OF_TEXT = 8 /* a byte's token ids, and what is quoted of it */, TRIM_BYTES = 32 << 20 };
 
 static int quote(sw_buffer *out, const char *text) { return sw_json_quote(out, text, strlen(text)); }
 static sw_exchange *of(sw_call *call) { return (sw_exchange *)call; }
@@ -42,14 +42,19 @@ static int check_ids(const sw_exchange *x, sw_fault *f) {
   return 0;
 }
 
+static int reserve(sw_exchange *x, size_t bytes) {
+  if (bytes > (size_t)x->server->options->memory_megabytes << 20)
+    return sw_fault_set(&x->fault, 413, NULL, "the texts and their answers take %zu MB, more than this server has for them (--memory): send fewer at a time", bytes >> 20);
+  if (sw_server_reserve(x->server, bytes)) return sw_fault_set(&x->fault, 429, NULL, "the server holds as much as it can: try again");
+  x->reserved += bytes;
+  return 0;
+}
+
 static int make_items(sw_exchange *x) {
   sw_call *c = &x->call;
-  const size_t wanted = x->request.count * (sizeof(sw_item) + bytes_of_answer(x));
-  if (wanted > (size_t)x->server->options->memory_megabytes << 20)
-    return sw_fault_set(&x->fault, 413, NULL, "%zu texts and their answers take %zu MB, more than this server has for them (--memory): send fewer at a time",
-                        x->request.count, wanted >> 20);
-  if (sw_server_reserve(x->server, wanted)) return sw_fault_set(&x->fault, 429, NULL, "the server holds as much as it can: try again");
-  x->reserved += wanted;
+  size_t wanted = x->request.count * (sizeof(sw_item) + sizeof *x->request.texts + bytes_of_answer(x));
+  for (size_t i = 0; i < x->request.count; i++) wanted += BYTES_OF_TEXT * x->request.texts[i].bytes;
+  if (reserve(x, wanted)) return -1;
   if (!(c->items = sw_alloc_array(x->request.count, sizeof *c->items))) {
     x->fault.status = 503;
     return -1;
@@ -74,11 +79,22 @@ static int choose_model(sw_exchange *x) {
   return 0;
 }
 
+/* JSON takes many times what its body takes: that is reserved before it is read, and what is not needed any more is given back. */
+static int read_request(sw_exchange *x) {
+  const char *body = x->body.data ? x->body.data : "";
+  const size_t bytes = x->body.size, cost = sw_request_cost(body, bytes);
+  if (reserve(x, cost) || sw_request_read(body, bytes, x->route->fields, &x->request, &x->fault)) return -1;
+  sw_buffer_close(&x->body);
+  const size_t unused = x->request.ids ? cost - 2 * bytes : bytes; /* two bytes or more of a body are an id of four */
+  x->reserved -= unused;
+  sw_server_give_back(x->server, unused);
+  return 0;
+}
+
 int sw_route_prepare(sw_call *c) {
   sw_exchange *x = of(c);
   const sw_request *r = &x->request;
-  if (sw_request_read(x->body.data ? x->body.data : "", x->body.size, x->route->fields, &x->request, &x->fault)) return -1;
-  sw_buffer_close(&x->body);
+  if (read_request(x)) return -1;
   if (choose_model(x)) return -1;
   const int hidden = x->served->session.model->config.hidden_size;
   if (r->dimensions && r->dimensions != hidden)
@@ -251,8 +267,14 @@ static int answer_map(sw_exchange *x) {
 }
 
 static int answer_page(sw_exchange *x) { return sw_buffer_append(&x->head, sw_page, sw_page_size); }
-static int answer_openapi(sw_exchange *x) { return sw_buffer_append(&x->head, x->server->openapi, x->server->openapi_bytes); }
 static int answer_metrics(sw_exchange *x);
+
+static int answer_openapi(sw_exchange *x) {
+  pthread_mutex_lock(&x->server->openapi_lock);
+  const int failed = sw_buffer_append(&x->head, x->server->openapi, strlen(x->server->openapi));
+  pthread_mutex_unlock(&x->server->openapi_lock);
+  return failed;
+}
 
 #define JOB_FIELDS (SW_FIELD_MODEL | SW_FIELD_TEXTS)
 /* clang-format off */
@@ -335,6 +357,7 @@ static int answer_metrics(sw_exchange *x) {
       sw_metric_print(out, "queue_tokens", "gauge", "Tokens that wait for a batch.", (double)now.waiting_tokens) ||
       sw_metric_print(out, "connections", "gauge", "Open connections.", (double)atomic_load(&s->connections)) ||
       sw_metric_print(out, "held_bytes", "gauge", "Bytes of requests and answers, by estimate.", (double)atomic_load(&s->memory)) ||
+      sw_metric_print(out, "unlogged_requests_total", "counter", "Requests that the access log could not take.", (double)atomic_load(&s->unlogged)) ||
       sw_metric_print(out, "reloads_total", "counter", "Models that were replaced.", (double)atomic_load(&s->models.reloads)) ||
       sw_metric_print(out, "reload_failures_total", "counter", "Models that could not be replaced.", (double)atomic_load(&s->models.failures)) ||
       sw_buffer_print(out, "# HELP skillwatch_model_info The models that are served.\n# TYPE skillwatch_model_info gauge\n"))
@@ -401,4 +424,5 @@ void sw_exchange_clear(sw_exchange *x) {
   sw_buffer_close(&x->head);
   sw_buffer_close(&x->tail);
   sw_server_give_back(x->server, x->reserved);
+  if (x->reserved > TRIM_BYTES) atomic_store(&x->server->trim, 1);
 }

@@ -26,9 +26,11 @@ typedef struct {
   sw_batcher *batcher;
   atomic_int draining;
   atomic_size_t memory;      /* bytes of requests and answers */
+  atomic_int trim;           /* a large one was freed: the system gets its memory back */
   atomic_size_t connections;
-  char *openapi;
-  size_t openapi_bytes;
+  atomic_size_t unlogged; /* requests that --access-log could not take */
+  pthread_mutex_t openapi_lock;
+  char *openapi; /* under the lock */
   sw_buffer page_policy;
 } sw_server;
 
@@ -91,15 +93,15 @@ void sw_exchange_clear(sw_exchange *exchange);
 
 /* --- openapi.c --- */
 
-/* What /openapi.json says, of the models that are served; free() it. */
-char *sw_openapi(sw_server *server);
+/* Makes what /openapi.json says, of the models that are served now; a failure leaves what it said before. */
+int sw_openapi_update(sw_server *server);
 
 /* --- http.c --- */
 
 /* Listens and answers, until sw_http_close. `address` is given what to ask: "http://127.0.0.1:8080". */
 int sw_http_open(sw_server *server, sw_http **out, char address[128], int *port);
-/* No new connections; returns when every request that was received is answered. */
-void sw_http_drain(sw_http *http);
+/* No new connections; waits until every request that was received is answered: 1, or at most for --timeout and --receive-timeout: 0. */
+int sw_http_drain(sw_http *http);
 void sw_http_close(sw_http *http);
 /* Opens the access log anew. */
 void sw_http_reopen_log(sw_http *http);

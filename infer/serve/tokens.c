@@ -19,13 +19,19 @@ static int hash_of(const char *token, size_t bytes, char hex[65]) {
 }
 
 static int read_tokens(const char *path, const sw_buffer *file, char (*hashes)[65], size_t *count) {
+  static const char mark[] = "\xef\xbb\xbf"; /* some editors begin a file with it */
   int line = 0;
-  for (const char *at = file->data; at && *at;) {
+  const char *end = file->data + file->size;
+  for (const char *at = file->size >= 3 && !memcmp(file->data, mark, 3) ? file->data + 3 : file->data; at < end;) {
     const size_t whole = strcspn(at, "\r\n");
     size_t bytes = whole;
     line++;
     while (bytes && (at[bytes - 1] == ' ' || at[bytes - 1] == '\t')) bytes--;
+    if (at[whole] == 0 && at + whole < end) return sw_fail("%s: line %d: a NUL is there, so it is no text: write a token a line", path, line);
     if (bytes && *at != '#') {
+      for (size_t i = 0; i < bytes; i++)
+        if (at[i] < 0x21 || at[i] > 0x7e)
+          return sw_fail("%s: line %d: character %zu is a space or not ASCII, which no token can have; make one with: openssl rand -hex 32", path, line, i + 1);
       if (bytes < SHORTEST) return sw_fail("%s: line %d: the token is shorter than %d characters; make one with: openssl rand -hex 32", path, line, SHORTEST);
       if (hash_of(at, bytes, hashes[(*count)++])) return -1;
     }

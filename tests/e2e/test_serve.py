@@ -159,14 +159,17 @@ def test_refusals(server):
     status, _, answer = post("/v1/embeddings", {"input": "a", "model": "gpt"})
     check(status == 404 and answer["error"]["code"] == "model_not_found" and answer["error"]["param"] == "model", f"another model: {status} {answer}")
     check(post("/tag", {"text": "a", "model": "tiny"})[0] == 422, "a model that cannot tag")
-    check(server.ask("/nothing")[0] == 404 and server.ask("/")[0] in (200, 404), "paths")
+    check(server.ask("/nothing")[0] == 404 and server.ask("/")[0] == 200, "paths")
+    for host, wanted in (("evil.example", 421), ("evil.example:80", 421), ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("[evil]", 421), ("", 421),
+                         ("localhost:9", 200), ("LOCALHOST", 200), ("127.0.0.1", 200), ("[::1]:8080", 200)):
+        check(server.ask("/models", headers={"Host": host})[0] == wanted, f"Host: {host}: {wanted}")
     for path, method, allow in (("/tag", "GET", "POST"), ("/models", "POST", "GET, HEAD"), ("/models", "DELETE", "GET, HEAD"), ("/tag", "OPTIONS", "POST")):
         status, headers, _ = server.ask(path, b"{}" if method == "POST" else None, method)
         check(status == 405 and headers["Allow"] == allow, f"{method} {path}: {status} {headers['Allow']}")
     check(post("/tag", {"text": "a"}, Content_Type="text/plain")[0] == 415, "text/plain")
     check(post("/tag", {"text": "a"}, Content_Type="application/json; charset=utf-8")[0] == 200, "with a charset")
     with server.socket() as s:
-        s.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\r\n")
+        s.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n")
         check(read_answer(s)[0] == 411, "no length")
     check(post("/tag", {"text": "a\0b"})[0] == 400, "NUL is no text")
     check(post("/tag", {"text": "\U0001F600 caf\u0065\u0301 \u200d\ufeff"})[0] == 200, "characters of all kinds")
@@ -198,39 +201,57 @@ def test_schemathesis(server, folder):
 
 def test_limits(models):
     with Server("-m", models["base"], "-m", models["ner"], "--receive-timeout", 1, "--max-body", 1, "--memory", 64, "--connections", CONNECTIONS + 50) as server:
-        started = time.time()
         with server.socket() as slow, server.socket() as idle, server.socket() as body:
-            body.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
-            slow.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\n")
+            body.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            slow.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\n")
             try:
-                for i in range(100):
+                for i in range(1000):
                     slow.sendall(b"X-%d: y\r\n" % i)
                     time.sleep(0.1)
+                check(False, "a slow client is cut")
             except OSError: pass
-            check(0.9 < time.time() - started < 8, f"a slow client is cut: {time.time() - started:.1f} s")
-            check(read_answer(body) == (408, body and {"error": {"message": "the request took too long to come", "type": "invalid_request_error", "param": None,
-                                                              "code": None}}), "half a body: 408")
+            check(read_answer(body) == (408, {"error": {"message": "the request took too long to come", "type": "invalid_request_error", "param": None, "code": None}}),
+                  "half a body: 408")
             idle.settimeout(5)
             check(not idle.recv(10000).startswith(b"HTTP/1.1 2"), "a silent client is cut")
         with server.socket() as huge:
-            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n" + b"x" * 1000)
+            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n" + b"x" * 1000)
             check(read_answer(huge)[0] == 413, "a body of 1 GB: 413")
+        with server.socket() as large:
+            large.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000)
+            check((read_answer(large) or (None,))[0] == 413, "whoever sends a body that is too large before reading has the answer")
+        with server.socket() as asking:
+            asking.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3000000\r\nExpect: 100-continue\r\n\r\n")
+            check((read_answer(asking) or (None,))[0] == 413, "whoever asks first is told at once")
+        for bytes, wanted in ((1 << 20, 200), ((1 << 20) + 1, 413)):
+            body = b'{"text": "a"' + b" " * (bytes - 13) + b"}"
+            check(server.ask("/tag", body, "POST")[0] == wanted, f"a body of {bytes} bytes: {wanted}")
+        before = server.memory()
+        status, _, answer = server.ask("/v1/embeddings", b'{"input":[' + b"1," * 500000 + b"1]}", "POST")
+        check(status == 200, f"many token ids: {status} {str(answer)[:200]}")
+        status, _, answer = server.ask("/v1/embeddings", b'{"input":[' + b"[1]," * 250000 + b"[1]]}", "POST")
+        check(status == 413 and server.memory() < before + 64, f"more JSON than there is memory for: {status}, {before:.0f} MB, then {server.memory():.0f}")
         before = server.memory()
         with server.socket() as huge:
-            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+            huge.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
                 for _ in range(1000): huge.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")  # 1 GB
-                huge.sendall(b"0\r\n\r\n")
-                check(read_answer(huge)[0] == 413, "in chunks")
-            except OSError: pass  # cut by --receive-timeout
+                check(False, "a body without an end is cut")
+            except OSError: pass
+        for _ in range(100):
+            metrics = server.ask("/metrics")[2].decode()
+            told = int((re.search(r'requests_total{route="/tag",status="413"} (\d+)', metrics) or (0, 0))[1])
+            if told == 5: break
+            time.sleep(0.05)
+        check(told == 5, f"a body of 1 GB in chunks is refused, too: {told} times 413")
         check(server.memory() < before + 64, f"memory: {before:.0f} MB, then {server.memory():.0f}")
         with server.socket() as half:
             body = json.dumps({"text": TEXTS[0]}).encode()
-            half.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            half.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             half.shutdown(socket.SHUT_WR)
             answer = read_answer(half)
-            check(answer is None or answer[0] == 200, f"half-closed: {answer}")
-        for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+            check(answer is not None and answer[0] == 200, f"half-closed: {answer}")
+        for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                         b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n"):
             with server.socket(5) as s:
                 try:
@@ -249,7 +270,7 @@ def test_connections(models):
     if soft < wanted: resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
     with Server("-m", models["base"], "--connections", CONNECTIONS) as server:
         body = json.dumps({"input": TEXTS[0]}).encode()
-        request = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        request = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         sockets = [server.socket() for _ in range(CONNECTIONS)]
         time.sleep(0.2)
         with server.socket() as more: check((read_answer(more) or (None,))[0] == 503, "one connection too many: 503")
@@ -280,9 +301,8 @@ def test_queue(models):
         refused = next(a for a in answers if a[0] == 429)
         check(refused[1]["Retry-After"] == "1" and refused[2]["error"]["type"] == "rate_limit_error", f"429 says when: {refused[1]}")
     with Server("-m", models["ner"], "--timeout", 1, "--threads", 1) as server:
-        started = time.time()
         status, _, answer = server.ask("/tag", {"texts": LONG})
-        check(status == 504 and time.time() - started < 20, f"the deadline: {status} after {time.time() - started:.1f} s")
+        check(status == 504, f"the deadline: {status}")
         check(server.ask("/tag", {"text": "a"})[0] == 200 and "skillwatch_held_bytes 0" in server.ask("/metrics")[2].decode(), "nothing of it is left")
 
 
@@ -297,7 +317,7 @@ def test_drain(models):
             try:
                 connection.settimeout(120)
                 body = json.dumps({"texts": LONG[i:i + 3]}).encode()
-                connection.sendall(b"POST /tag HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
+                connection.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
                 connection.sendall(body)
                 answer = read_answer(connection)
                 (answered if answer and answer[0] == 200 else lost).append((answer, time.time()))
@@ -314,6 +334,58 @@ def test_drain(models):
     server.stop()
     check(status == 0 and "every request is answered" in server.errors(), f"exit {status}: {server.errors()}")
     check(len(answered) >= 16 and any(when > told for _, when in answered) and not lost, f"{len(answered)} answered, {len(lost)} lost: {lost[:3]}")
+
+
+def test_impatience(models):
+    """A second SIGTERM does not wait for anybody."""
+    with Server("-m", models["ner"], "--timeout", 600, "--threads", 1) as server, server.socket() as asking:
+        body = json.dumps({"texts": LONG * 5}).encode()
+        asking.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        server.signal(signal.SIGTERM)
+        for _ in range(2000):
+            try: server.socket().close()
+            except OSError: break
+            time.sleep(0.01)
+        check(server.process.poll() is None, "it waits for the request")
+        server.signal(signal.SIGTERM)
+        check(server.process.wait(60) == -signal.SIGTERM, f"it ends: {server.process.returncode} {server.errors()}")
+
+
+def test_last_moment(models):
+    """Clients that keep their connections and go on asking while it ends: an answer, a refusal or the end of the connection, and never an abort."""
+    body = json.dumps({"text": "a"}).encode()
+    request = b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    for attempt in range(10):
+        server = Server("-m", models["ner"], "--quiet")
+        sockets = [server.socket(20) for _ in range(24)]
+        for s in sockets:
+            s.sendall(request)
+            check(read_answer(s)[0] == 200, "before the end")
+        seen = set()
+        def late(i):
+            time.sleep(0.1 + 0.01 * i)
+            try: sockets[i].sendall(request)
+            except OSError: return
+            seen.add((read_answer(sockets[i]) or (None,))[0])
+        server.signal(signal.SIGTERM)
+        together(late, len(sockets))
+        for s in sockets: s.close()
+        status = server.process.wait(60)  # not stop(): a second SIGTERM would end it at once
+        check(server.stop() == status == 0 and seen <= {200, 503, None}, f"try {attempt}: {status} {seen} {server.errors()}")
+
+
+def test_turns(models):
+    """A large request to one job does not stand before a small one to another: batches of the large one are left when the small one is answered."""
+    with Server("-m", models["ner"], "--timeout", 600, "--threads", 1, "--batch-tokens", 1024) as server:
+        def batches(): return int(dict(l.rsplit(" ", 1) for l in server.ask("/metrics")[2].decode().splitlines())["skillwatch_batch_tokens_count"])
+        statuses = []
+        thread = threading.Thread(target=lambda: statuses.append(server.ask("/tag", {"texts": LONG[:1000]}, timeout=600)[0]))
+        thread.start()
+        while batches() < 2 and thread.is_alive(): time.sleep(0.01)
+        statuses.append(server.ask("/v1/embeddings", {"input": "a"}, timeout=600)[0])
+        then = batches()
+        thread.join()
+        check(statuses == [200, 200] and then < batches() // 2, f"a small one beside a large one: {statuses}, after {then} of {batches()} batches")
 
 
 def test_reload(models, folder):
@@ -366,8 +438,39 @@ def test_reload(models, folder):
         for t in threads: t.join()
         check(not failures and seen == set(wanted.values()), f"no request is lost: {failures[:5]}, {len(seen)} answers")
         metrics = server.ask("/metrics")[2].decode()
-        check("skillwatch_reloads_total 2" in metrics and "skillwatch_reload_failures_total 2" in metrics, "reloads are counted")
+        check("skillwatch_reloads_total 2" in metrics and int(re.search(r"skillwatch_reload_failures_total (\d+)", metrics)[1]) >= 2, "reloads are counted")
         check(server.stop() == 0, f"it ends: {server.errors()}")
+
+
+def test_reload_vectors(models, folder):
+    """Another file of vectors is searched in without a new start; one that fails is tried again when it changes, and at SIGHUP."""
+    corpus = os.path.join(folder, "changing.h5")
+    def embed_lines(texts):
+        with open(corpus + ".txt", "w", encoding="utf-8") as f: f.writelines(t.replace("\n", " ") + "\n" for t in texts)
+        done = program("infer", "embed", "-m", models["base"], corpus + ".txt", "--format", "lines", "-o", corpus + ".new.h5", "--quiet")
+        check(done.returncode == 0, f"embed: {done.stderr}")
+        os.replace(corpus + ".new.h5", corpus)
+    embed_lines(POSTINGS[:5])
+    with Server("-m", "it=" + models["base"], "--corpus", "c=" + corpus) as server:
+        hits = lambda: len(server.ask("/search", {"text": "data", "k": 20})[2]["results"][0]["hits"])
+        def until(what, is_so):
+            for _ in range(400):
+                if is_so(): return
+                time.sleep(0.05)
+            check(False, f"{what}: {hits()} hits {server.errors()}")
+        check(hits() == 5, "the first vectors")
+        embed_lines(POSTINGS[:7])
+        until("other vectors", lambda: hits() == 7)
+        with open(corpus + ".bad", "wb") as f: f.write(b"garbage")
+        os.replace(corpus + ".bad", corpus)
+        until("garbage is told of", lambda: "stays as it is" in server.errors())
+        told = server.errors().count("stays as it is")
+        server.signal(signal.SIGHUP)
+        until("SIGHUP tries again", lambda: server.errors().count("stays as it is") > told)
+        check(hits() == 7, "the vectors before it are searched")
+        embed_lines(POSTINGS[:9])
+        until("a good file after a bad one", lambda: hits() == 9)
+        check(server.stop() == 0 and "Sanitizer" not in server.errors(), f"it ends: {server.errors()}")
 
 
 def test_tokens(models, folder):
@@ -396,6 +499,20 @@ def test_tokens(models, folder):
             if "tokens stay" in server.errors(): break
             time.sleep(0.02)
         check("shorter than 16" in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"a bad file: the tokens stay: {server.errors()}")
+        for content, why in ((b"fourth-token-0123456789\n\0fifth-token-0123456789\n", "line 2: a NUL"), ("vierter-Schlüssel-0123456789\n".encode(), "not ASCII"),
+                             (b"# a\nfourth token 0123456789\n", "line 2: character 7")):
+            with open(tokens, "wb") as f: f.write(content)
+            server.signal(signal.SIGHUP)
+            for _ in range(200):
+                if why in server.errors(): break
+                time.sleep(0.02)
+            check(why in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"{why}: {server.errors()}")
+        with open(tokens, "wb") as f: f.write(b"\xef\xbb\xbfsixth-token-0123456789\r\nthird-token-0123456789")
+        server.signal(signal.SIGHUP)
+        for _ in range(200):
+            if status("Bearer sixth-token-0123456789")[0] == 200: break
+            time.sleep(0.02)
+        check(status("Bearer sixth-token-0123456789")[0] == 200 and status("Bearer third-token-0123456789")[0] == 200, "a byte order mark is no part of a token")
         headers = server.ask("/tag", method="OPTIONS", headers={"Origin": "https://example.org", "Access-Control-Request-Method": "POST"})
         check(headers[0] == 204 and headers[1]["Access-Control-Allow-Origin"] == "https://example.org", f"CORS: {headers[0]} {headers[1].items()}")
         check("Access-Control-Allow-Origin" not in server.ask("/health/live", headers={"Origin": "https://evil.example"})[1], "another origin")
@@ -404,6 +521,22 @@ def test_tokens(models, folder):
     text = open(log, encoding="utf-8").read()
     check(lines[0]["status"] == 200 and lines[0]["path"] == "/v1/embeddings" and lines[0]["texts"] == 1 and lines[0]["client"] == "127.0.0.1" and
           "secret" not in text and "token-" not in text, f"the access log: {lines[0]}")
+
+
+def test_log(models, folder):
+    """A log that nobody reads, or that has no room, keeps nobody waiting."""
+    pipe = os.path.join(folder, "log.pipe")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for log, requests in ((pipe, 1000), ("/dev/full", 3)):
+        with Server("-m", models["base"], "--access-log", log) as server:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            statuses = {exchange(connection, "/health/live")[0] for _ in range(requests)}
+            left_out = int(re.search(r"unlogged_requests_total (\d+)", exchange(connection, "/metrics")[2].decode())[1])
+            connection.close()
+            check(statuses == {200} and left_out >= 3, f"{log}: {statuses}, {left_out} left out")
+            check(server.stop() == 0 and server.errors().count("cannot write") == (log == "/dev/full"), f"{log}: {server.errors()}")
+    os.close(reader)
 
 
 def test_tls(models, folder):
@@ -415,8 +548,11 @@ def test_tls(models, folder):
         status, _, answer = exchange(connection, "/v1/embeddings", {"input": TEXTS[:40]})
         check(server.url.startswith("https://") and status == 200 and len(answer["data"]) == 40, f"TLS: {status}")
         connection.close()
+        old = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"], input=b"", capture_output=True, timeout=60)
+        new = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_2"], input=b"", capture_output=True, timeout=60)
+        check(old.returncode != 0 and new.returncode == 0, f"TLS 1.2, and nothing older: {old.returncode}, {new.returncode} {new.stderr[-300:]}")
         with server.socket(5) as s:
-            s.sendall(b"GET /models HTTP/1.1\r\nHost: x\r\n\r\n")
+            s.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
             try: check(not s.recv(100).startswith(b"HTTP"), "plain HTTP is not answered")
             except OSError: pass
 
@@ -474,8 +610,8 @@ with tempfile.TemporaryDirectory(prefix="skillwatch-serve-") as tmp:
             if wanted(test.__name__[5:]): test(*args)
         check(server.process.poll() is None and server.stop() == 0, f"the server ends well: {server.errors()}")
         check("ERROR" not in server.errors() and "WARNING" not in server.errors(), f"no sanitizer complains: {server.errors()[-3000:]}")
-    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_reload, (models, tmp)),
-                       (test_tokens, (models, tmp)), (test_tls, (models, tmp)), (test_usage, (models, tmp))):
+    for test, args in ((test_limits, (models,)), (test_connections, (models,)), (test_queue, (models,)), (test_drain, (models,)), (test_impatience, (models,)), (test_last_moment, (models,)), (test_turns, (models,)), (test_reload, (models, tmp)), (test_reload_vectors, (models, tmp)),
+                       (test_tokens, (models, tmp)), (test_log, (models, tmp)), (test_tls, (models, tmp)), (test_usage, (models, tmp))):
         if wanted(test.__name__[5:]):
             started = time.time()
             test(*args)
