@@ -97,9 +97,10 @@ static int body(int argc, char **argv) {
       .summary = "One page, index.html, that needs no network: what the postings ask for, which skills rise and fall, maps, topics, occupations, scores of\n"
                  "models, costs of labels, as far as they are given; beside it the pictures as PNG and the numbers of every figure as CSV.\n\n"
                  "Rising and falling: the share of a week's postings that name a skill, by logistic regression on time, with 95 % intervals. Weeks that\n"
-                 "scatter more than chance says widen them (quasi-binomial, with what all skills have in common), and so do weeks that follow each other and are alike; of all skills that are said to rise\n"
-                 "or fall at most 5 % are expected to do neither (Benjamini and Hochberg over all layers). Fewer than three weeks show no trend. A posting\n"
-                 "without a date counts in no week. Rows that cannot be used, and postings that were read before, go to rejected.jsonl.",
+                 "scatter more than chance says widen them (quasi-binomial, with what all skills have in common), and so do weeks that are like those\n"
+                 "before them; of all skills that are said to rise or fall at most 5 % are expected to do neither (Benjamini and Hochberg over all\n"
+                 "layers). Fewer than three weeks show no trend. A posting without a date counts in no week. Rows that cannot be used, and postings\n"
+                 "that were read before, go to rejected.jsonl. In the CSV a text that begins like a formula has an apostrophe before it.",
       .example = "skillwatch report --tags tags.jsonl --map map.h5 --clusters clusters.csv --titles titles.csv -o report/",
       .options = options,
   };

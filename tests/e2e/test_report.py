@@ -149,7 +149,7 @@ def page_without_gl(folder):
         b.wait("document.documentElement.dataset.ready === '1' && document.querySelectorAll('#map-chart .scatterlayer .point').length > 2000", 60)
         check("no WebGL: one of 2 points" in b.text("#map-note") and b.text("#map-count") == "5,000 of 5,000 points", f"without WebGL: {b.text('#map-note')}")
         names = b.evaluate("document.querySelector('#map-chart').data.map(t => [t.name, t.marker.symbol])")
-        check(len(names) == 49 and names[47][0] == "13 others" and names[48] == ["no cluster", "x"] and "x" not in [n[1] for n in names[:48]], f"traces: {names[45:]}")
+        check(len(names) == 50 and names[48][0] == "12 others" and names[49] == ["no cluster", "x"] and "x" not in [n[1] for n in names[:49]], f"traces: {names[45:]}")
         check(not b.evaluate("document.querySelector('#dates').hidden") and b.text("#range") == "weeks of 2025-12-01 to 2026-01-05", "a slider without tags")
         b.evaluate("document.querySelector('#from').focus()")
         b.press("End")
@@ -302,6 +302,19 @@ with tempfile.TemporaryDirectory() as tmp:
     done = report("--map", four, "--clusters", write_csv(at("names.csv"), ["id", "cluster", "name"], names), "-o", at("names"))
     check(done.returncode == 0 and "1 row set aside" in done.stderr and len({r["cluster"] for r in rows(at("names"), "map.csv")}) == 5, f"names of clusters: {done.stderr}")
     check("2 of 6 points of the map have no cluster in names.csv" in open(at("names/index.html"), encoding="utf-8").read(), "points without a cluster")
+    try:
+        import h5py, numpy as np
+    except ImportError as e: print(f"skipped: a map in HDF5: {e}")
+    else:
+        with h5py.File(at("map.h5"), "w") as f:
+            for key, text in (("format", "skillwatch-vectors"), ("model_sha256", "a" * 64), ("model", "m"), ("pooling", "mean"), ("prefix", ""), ("map", "{}")): f.attrs[key] = np.bytes_(text)
+            f.attrs["version"], f.attrs["normalize"] = 1, 0
+            for key, values in (("vectors", np.ones((3, 2))), ("coordinates", [[0, 1], [np.nan, 2], [3, 4]])): f.create_dataset(key, data=np.asarray(values, np.float32), chunks=True, fletcher32=True)
+            f.create_dataset("ids", data=np.array([b"a", b"b", b"c"], dtype=h5py.string_dtype("utf-8", 8)))
+        done = report("--map", at("map.h5"), "-o", at("hdf"))
+        check(done.returncode == 0 and "1 row set aside" in done.stderr and [(r["id"], r["x"]) for r in rows(at("hdf"), "map.csv")] == [("a", "0"), ("c", "3")], f"a point that is nowhere: {done.stderr}")
+        aside = [json.loads(l) for l in open(at("hdf/rejected.jsonl"))] if done.returncode == 0 else []
+        check([(a["line"], a["reason"]) for a in aside] == [(2, "a coordinate is no finite number")], f"set aside: {aside}")
     # what cannot be used
     check.refused(report("-o", at("x")), "a report on what?", "no input", (2,))
     check.refused(report("--tags", at("tags.jsonl")), "-o FOLDER is missing", "no output", (2,))

@@ -320,9 +320,9 @@ static int draw_map(const report *r, const char *folder) {
   const double scale = fmin((WIDE - 40) / fmax((double)high[0] - (double)low[0], 1e-9), (HIGH - 40) / fmax((double)high[1] - (double)low[1], 1e-9));
   const double left = EDGE + WIDE / 2.0 - scale * ((double)low[0] + (double)high[0]) / 2, middle = EDGE + 36 + HIGH / 2.0 + scale * ((double)low[1] + (double)high[1]) / 2;
   if (!status) {
-    char count[64];
+    char count[96];
     sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 8, "Map");
-    snprintf(count, sizeof count, "%zu points%s", m->count, clusters ? ", coloured by cluster" : "");
+    snprintf(count, sizeof count, "%zu points%s", m->count, clusters ? ", coloured by cluster; crosses have none" : "");
     sw_picture_text(p, small_font, SW_LEFT, EDGE + 50, EDGE + 9, count);
     const double radius = m->count > 50000 ? 1 : m->count > 5000 ? 1.6 : m->count > 500 ? 3 : 4.5, opacity = m->count > 5000 ? 0.45 : 0.75;
     for (size_t i = 0; i < m->count; i++) {

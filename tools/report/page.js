@@ -62,7 +62,7 @@
     const names = chosen.map((s, i) => i), traces = [[1, "rises", "#009e73", "triangle-up"], [-1, "falls", "#d55e00", "triangle-down"], [0, "cannot be told from chance", "#8c8c8c", "circle-open"]].map(([d, name, color, symbol]) => {
       const of = names.filter(i => chosen[i].d === d), bar = (k, sign) => of.map(i => Math.max(0, sign * ((chosen[i].b[k] ?? sign * 4 * far) - at(chosen[i]))));
       const arrow = s => s.e > 0 ? "triangle-right" : "triangle-left";
-      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol: of.map(i => chosen[i].e ? arrow(chosen[i]) + (d ? "" : "-open") : symbol), size: of.map(i => chosen[i].e ? 14 : 11) },
+      return { type: "scatter", mode: "markers", name, x: of.map(i => at(chosen[i])), y: of, marker: { color, symbol: of.map(i => chosen[i].e ? arrow(chosen[i]) + (d ? "" : "-open") : symbol), size: of.map(i => chosen[i].e ? 14 : 11), opacity: 1 },
                error_x: { type: "data", symmetric: false, array: bar(2, 1), arrayminus: bar(1, -1), color, thickness: 2, width: 4 }, hovertemplate: "%{text}<extra></extra>",
                text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.e ? "without end" + (s.e > 0 ? ", upwards" : ", downwards") : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
@@ -193,7 +193,7 @@
   }
   function drawMap() {
     const m = maps[dims], groups = new Map(), found = [], chart = $("map-chart"), flat = dims === 2 && !gl, step = flat ? Math.ceil(m.n / MOST_WITHOUT_GL) : 1;
-    const many = data.clusters.length, named = many > data.mostClusters ? data.mostClusters - 1 : many; // the smallest are one: "others"
+    const many = data.clusters.length, named = Math.min(many, data.mostClusters); // the smallest are one: "others"
     let shown = 0;
     $("map-note").hidden = gl;
     $("map-note").textContent = "This browser has no WebGL: " + (dims === 3 ? "the map in three dimensions cannot be drawn; its points are in map-3d.csv." : step > 1 ? `one of ${step} points is drawn; all are in map.csv.` : "the map is drawn without it.");
