@@ -431,7 +431,7 @@ static int body(int argc, char **argv) {
   const sw_command command = {
       .usage = "skillwatch cycle --config week.json [options]",
       .summary = "The whole week as one command: fetch, label, train (from the checkpoint in use, with earlier weeks' labels), compare, promote,\n"
-                 "tag, link, skills, embed, map, cluster, push; those that the config names. Each step is a program, started as a person\n"
+                 "tag, link, skills, embed, map, cluster, report, push; those that the config names. Each step is a program, started as a person\n"
                  "would, in the config's folder. What it did is in STATE/RUN/STEP.json, what it said in STATE/RUN/STEP.log. The same command\n"
                  "goes on after a crash, and does nothing where all is done; what has changed is done again, and what depends on it.\n"
                  "Exit status: 0 done; 1 a step failed; 2 wrong usage or config; 3 the gate refused the new checkpoint (all else is done,\n"

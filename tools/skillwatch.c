@@ -26,7 +26,7 @@ static const struct {
     {"infer", "tag postings, embed and classify texts: skillwatch infer tag|embed|classify ..."},
     {"eval", "score a checkpoint on labelled data"},
     {"compare", "checkpoints side by side; --gate: is the newer no worse?"},
-    {"cycle", "the whole week: fetch, label, train, compare, promote, tag, embed, map, cluster, as one safe command"},
+    {"cycle", "the whole week: fetch, label, train, compare, promote, tag, embed, map, cluster, report, as one safe command"},
     {"rollback", "back to an earlier promoted checkpoint"},
     {"top", "which skills the tagged postings ask for, by date"},
     {"report", "what skills rise and fall, maps and more: a page, pictures, tables"},

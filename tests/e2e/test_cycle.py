@@ -12,7 +12,7 @@ from tiny import BIN, ROOT, SAMPLES, Checks, program, samples_base, tiny_bert, v
 
 check = Checks()
 DATA = os.path.join(ROOT, "../shared/data/in-demand")
-STEPS = ("fetch", "label", "train", "compare", "promote", "tag", "link", "skills", "embed", "map", "cluster")
+STEPS = ("fetch", "label", "train", "compare", "promote", "tag", "link", "skills", "embed", "map", "cluster", "report")
 
 
 def lines_of(path):
@@ -112,7 +112,7 @@ class Place:
             "postings": "job-postings", "base": "base.h5", "fetch": {"source": "board.json"},
             "label": {"model": "scripted", "base-url": world.chat.url, "price-in": 1, "price-out": 2} | world.data.label,
             "train": {"threads": 1, "checkpoint-every": 20} | world.data.train, "compare": {"data": ["test.jsonl"], "margin": 0.3, "resamples": 200},
-            "tag": {}, "link": {"taxonomy": os.path.join(SAMPLES, "taxonomy.csv"), "exact-only": True}, "embed": {}, "map": {"n-neighbors": 4, "epochs": 30}, "cluster": {"clusters": "2..3"}}
+            "tag": {}, "link": {"taxonomy": os.path.join(SAMPLES, "taxonomy.csv"), "exact-only": True}, "embed": {}, "map": {"n-neighbors": 4, "epochs": 30}, "cluster": {"clusters": "2..3"}, "report": {"title": "Weeks", "min-postings": 2}}
         with open(self.path("board.json"), "w") as f:
             json.dump({"name": "board", "url": world.board.url + "/jobs", "params": {"offset": "{offset}", "limit": "{limit}"}, "paging": {"by": "offset", "size": 10},
                        "rows": "data.jobs", "fields": {"id": "id", "title": "title", "company": "organization", "text": "description_text"}}, f)
@@ -217,6 +217,8 @@ def test_weeks(world, place):
     asked = len(world.chat.log)
     before = {p: os.stat(os.path.join(at, p)).st_mtime_ns for at, _, names in os.walk(place.folder) for p in names if p.endswith((".h5", ".jsonl", ".csv"))}
     out = place.outcome("19-01-2026")
+    page = open(place.path("state/2026-W04/report/index.html"), encoding="utf-8").read()
+    check("<title>Weeks" in page and [w for w in place.record("2026-W04", "report")["command"] if w.endswith("linked.jsonl")] == [f"state/{r}/link/linked.jsonl" for r in runs], "a report on all weeks so far")
     check(set(out.values()) == {"up to date"} and len(world.chat.log) == asked, f"a second run does nothing: {out}")
     check(before == {p: os.stat(os.path.join(at, p)).st_mtime_ns for at, _, names in os.walk(place.folder) for p in names if p.endswith((".h5", ".jsonl", ".csv"))}, "and touches nothing")
     text = place.cycle("19-01-2026", "--dry-run")[0]
@@ -241,7 +243,7 @@ def test_changes(world, place):
     out = place.outcome("19-01-2026", "--only", "cluster")
     check(out == {"cluster": "done"}, f"--only: {out}")
     out = place.outcome("19-01-2026", "--from", "embed")
-    check(out == dict.fromkeys(("embed", "map", "cluster"), "done"), f"--from: {out}")
+    check(out == dict.fromkeys(("embed", "map", "cluster", "report"), "done"), f"--from: {out}")
     out = place.outcome("19-01-2026", "--to", "label")
     check(out == {"fetch": "up to date", "label": "up to date"}, f"--to: {out}")
     out = place.outcome("05-01-2026")
