@@ -207,12 +207,9 @@ int cycle_config_open(const char *path, cycle *c) {
 }
 
 void cycle_config_close(cycle *c) {
+  cycle_run_close(c);
   json_decref(c->config);
   json_decref(c->given);
   json_decref(c->hashes);
-  json_decref(c->info);
-  json_decref(c->runs);
-  free(c->run);
-  free(c->folder);
   sw_lock_release(&c->lock);
 }

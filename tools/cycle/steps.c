@@ -128,11 +128,47 @@ static int add_earlier(const cycle *c, plan *p) {
   return status;
 }
 
-static int later_is_there(const cycle *c, plan *p) { return c->newest ? 0 : sw_buffer_print(&p->left_out, "a later run has gone on"); }
+/* 1, and the plan says so, where a step of training is not for this run; -1 on failure. What is not labelled yet may be. */
+static int no_training(const cycle *c, plan *p) {
+  if (!c->newest) return sw_buffer_print(&p->left_out, "a later run has gone on") ? -1 : 1;
+  const int none = cycle_no_labels(c);
+  return none > 0 && sw_buffer_print(&p->left_out, "no labels") ? -1 : none;
+}
+
+int cycle_no_labels(const cycle *c) {
+  if (!json_object_get(c->config, "label") || json_object_get(json_object_get(c->config, "train"), "data")) return 0;
+  char *path = cycle_path(c, NULL, "label/labels.jsonl"), *line = NULL;
+  FILE *file = path ? fopen(path, "re") : NULL;
+  size_t room = 0;
+  ssize_t length;
+  int none = file != NULL;
+  while (none && (length = getline(&line, &room, file)) > 0) {
+    json_t *row = NULL;
+    json_error_t error;
+    if (sw_json_row(line, (size_t)length, 0, &row, &error)) none = -1;
+    if (none > 0 && json_array_size(json_object_get(row, "spans"))) none = 0;
+    json_decref(row);
+    if (none < 0) break;
+  }
+  if (file) fclose(file);
+  free(line);
+  free(path);
+  return none;
+}
+
+/* 1, and the plan says so, where a week without labels came before anything was promoted; -1 on failure. */
+static int no_tagger(cycle *c, plan *p) {
+  char *model = NULL;
+  int none = cycle_in_use(c, &model) ? -1 : model ? 0 : cycle_no_labels(c);
+  free(model);
+  return none > 0 && sw_buffer_print(&p->left_out, "nothing was promoted yet, and there were no labels") ? -1 : none;
+}
 
 static int make_train(cycle *c, plan *p) {
   char *from = NULL;
-  if (later_is_there(c, p) || cycle_trained_from(c, &from)) return -1;
+  const int none = no_training(c, p);
+  if (none) return none < 0 ? -1 : 0;
+  if (cycle_trained_from(c, &from)) return -1;
   if (!from && !(from = sw_strdup(c->base))) return -1;
   if (add(p->command, "train", "ner", NULL) || add_model(p, "--base", from)) return -1;
   if (json_object_get(c->config, "label") && add_file(c, p, "--data", "label/labels.jsonl", p->inputs)) return -1;
@@ -141,7 +177,9 @@ static int make_train(cycle *c, plan *p) {
 
 static int make_compare(cycle *c, plan *p) {
   char *old = NULL;
-  if (later_is_there(c, p) || cycle_compared_with(c, &old)) return -1;
+  const int none = no_training(c, p);
+  if (none) return none < 0 ? -1 : 0;
+  if (cycle_compared_with(c, &old)) return -1;
   if (!old) return sw_buffer_print(&p->left_out, "there is no earlier checkpoint to compare with");
   return add(p->command, "compare", NULL) || add_model(p, "--gate", old) || add_file(c, p, NULL, "train/tagger.h5", p->inputs) || add(p->command, "--no-speed", NULL) ||
                  add_file(c, p, "-o", "compare/compare.json", p->outputs)
@@ -151,6 +189,8 @@ static int make_compare(cycle *c, plan *p) {
 
 static int make_tag(cycle *c, plan *p) {
   char *model = NULL;
+  const int none = no_tagger(c, p);
+  if (none) return none < 0 ? -1 : 0;
   if (cycle_in_use(c, &model)) return -1;
   if (!model) return sw_fail("%s/current.h5 is not there: nothing was promoted yet, so there is no tagger (ln -s NAME.h5 %s/current.h5 brings one of your own)", c->models, c->models);
   return add(p->command, "infer", "tag", NULL) || add_model(p, "-m", model) || add_postings(c, p) || add_file(c, p, "-o", "tag/tags.jsonl", p->outputs) ? -1 : add_settings(c, p, "tag");
@@ -159,6 +199,8 @@ static int make_tag(cycle *c, plan *p) {
 static char *base_of(const cycle *c) { return sw_strdup(c->base); }
 
 static int make_link(cycle *c, plan *p) {
+  const int none = no_tagger(c, p);
+  if (none) return none < 0 ? -1 : 0;
   const json_t *settings = json_object_get(c->config, "link");
   const int words = json_is_true(json_object_get(settings, "exact-only"));
   if (!words && !c->base) return sw_fail("\"link\" needs \"base\", or \"exact-only\": true");
@@ -169,6 +211,8 @@ static int make_link(cycle *c, plan *p) {
 }
 
 static int make_skills(cycle *c, plan *p) {
+  const int none = no_tagger(c, p);
+  if (none) return none < 0 ? -1 : 0;
   char *file = cycle_path(c, NULL, "skills/skills.jsonl");
   int status = !file || add(p->command, "top", NULL) || add_file(c, p, NULL, json_object_get(c->config, "link") ? "link/linked.jsonl" : "tag/tags.jsonl", p->inputs) ||
                add(p->command, "--json", "-k", "1000000000", NULL) || add(p->outputs, file, NULL);
@@ -204,7 +248,9 @@ static int after_skills(cycle *c, json_t *record) {
 }
 
 /* 1 where the run's tags name no skill; what is not there yet may. */
-static int no_skills(const cycle *c, plan *p) {
+static int no_skills(cycle *c, plan *p) {
+  const int untagged = no_tagger(c, p);
+  if (untagged) return untagged;
   char *path = cycle_path(c, NULL, "skills/skills.jsonl");
   FILE *file = path ? fopen(path, "re") : NULL;
   const int none = file && fgetc(file) == EOF;
@@ -214,7 +260,8 @@ static int no_skills(const cycle *c, plan *p) {
 }
 
 static int make_embed(cycle *c, plan *p) {
-  if (no_skills(c, p)) return 0;
+  const int none = no_skills(c, p);
+  if (none) return none < 0 ? -1 : 0;
   return add(p->command, "infer", "embed", NULL) || add_file(c, p, NULL, "skills/skills.jsonl", p->inputs) || add(p->command, "--column", "text", "--id-column", "id", NULL) ||
                  add_model(p, "-m", base_of(c)) || add_file(c, p, "-o", "embed/vectors.h5", p->outputs)
              ? -1
@@ -265,7 +312,8 @@ static int add_map_settings(const cycle *c, plan *p) {
 
 static int make_map(cycle *c, plan *p) {
   char *fitted = NULL;
-  if (no_skills(c, p)) return 0;
+  const int none = no_skills(c, p);
+  if (none) return none < 0 ? -1 : 0;
   if (find_fitted(c, &fitted)) return -1;
   const int placed = fitted != NULL;
   if (add(p->command, "infer", "map", NULL) || add_file(c, p, NULL, "embed/vectors.h5", p->inputs) || add_model(p, "--fit-on", fitted) || add_file(c, p, "-o", "map/map.h5", p->outputs)) return -1;
@@ -273,7 +321,8 @@ static int make_map(cycle *c, plan *p) {
 }
 
 static int make_cluster(cycle *c, plan *p) {
-  if (no_skills(c, p)) return 0;
+  const int none = no_skills(c, p);
+  if (none) return none < 0 ? -1 : 0;
   return add(p->command, "infer", "cluster", NULL) || add_file(c, p, NULL, json_object_get(c->config, "map") ? "map/map.h5" : "embed/vectors.h5", p->inputs) ||
                  add_file(c, p, "--texts", "skills/skills.jsonl", p->inputs) || add(p->command, "--column", "text", "--id-column", "id", NULL) || add_file(c, p, "-o", "cluster/clusters.csv", p->outputs)
              ? -1
@@ -291,6 +340,8 @@ static int add_if_there(const cycle *c, plan *p, const char *option, const char 
 /* Tags and labels of all weeks up to this, this week's map and clusters, the checkpoint in use, with its ancestors. */
 static int make_report(cycle *c, plan *p) {
   char *model = NULL;
+  const int untagged = no_tagger(c, p);
+  if (untagged) return untagged < 0 ? -1 : 0;
   const int bare = no_skills(c, p), linked = json_object_get(c->config, "link") != NULL;
   sw_buffer_clear(&p->left_out); /* no map, but a report all the same */
   if (cycle_in_use(c, &model)) return -1;
@@ -315,7 +366,8 @@ static int make_report(cycle *c, plan *p) {
 
 static int make_push(cycle *c, plan *p) {
   char *model = NULL;
-  if (later_is_there(c, p) || cycle_in_use(c, &model)) return -1;
+  if (!c->newest) return sw_buffer_print(&p->left_out, "a later run has gone on");
+  if (cycle_in_use(c, &model)) return -1;
   if (!model) return sw_buffer_print(&p->left_out, "nothing was promoted yet");
   int status = add(p->command, "push", model, NULL) || add(p->inputs, model, NULL) || add(p->command, "--json", NULL) || add_settings(c, p, "push");
   for (size_t i = json_array_size(c->runs); !status && i-- > 0;) { /* the gate may have kept last week's, which was the last to be pushed */
@@ -332,7 +384,7 @@ static int make_push(cycle *c, plan *p) {
 
 const step cycle_steps[] = {
     {.name = "fetch", .verb = "fetch", .own = "source", .set = "output date json quiet dry-run finish", .required = "source", .make = make_fetch, .printed = ""},
-    {.name = "label", .verb = "label", .set = "output json resume dry-run audit of export format checkpoint", .required = "model", .make = make_label, .after = after_label, .printed = ""},
+    {.name = "label", .verb = "label", .set = "output json resume dry-run audit of export format checkpoint", .required = "model", .make = make_label, .after = after_label, .printed = "", .keeps = "label/labels.jsonl.partial"},
     {.name = "train", .verb = "train", .task = "ner", .own = "earlier earlier_weeks", .set = "base output resume force", .needs = {"label"}, .make = make_train},
     {.name = "compare", .verb = "compare", .set = "gate speed output json", .required = "data", .needs = {"train"}, .make = make_compare, .gate = 1},
     {.name = "promote", .key = "train", .own = "ungated", .needs = {"train"}, .make = cycle_make_promote, .gate = 1},
