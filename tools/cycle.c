@@ -28,7 +28,7 @@ typedef struct {
   settings o;
   json_t *told;    /* step: what became of it */
   json_t *remade;  /* dry run: paths that would be written anew */
-  int code;        /* what the run ends with so far */
+  int late;        /* all is done but a step that does not stop the others: push */
 } job;
 
 static int say(const job *j, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -500,11 +500,12 @@ static int run_all(job *j, int first, int last, int forced) {
     } else if (ended) {
       sw_exit_message(ended);
       code = ended;
+      j->late = s->last;
       if (!s->last) return j->o.dry || !cycle_finished(c, 0) ? code : sw_exit_message(SW_EXIT_FAILED);
     }
   }
   const int whole = !forced && last == cycle_step_count() - 1;
-  if (!j->o.dry && whole && (cycle_finished(c, 1) || cycle_clean(c))) return sw_exit_message(SW_EXIT_FAILED);
+  if (!j->o.dry && whole && (cycle_finished(c, !j->late) || cycle_clean(c))) return sw_exit_message(SW_EXIT_FAILED);
   return code;
 }
 
@@ -566,7 +567,8 @@ static int run(job *j) {
     if (cycle_run_name(c, NULL, NULL)) before = sw_exit_message(SW_EXIT_FAILED);
   }
   free(earlier);
-  if (before && before != SW_EXIT_GATE) return before;
+  if (before && before != SW_EXIT_GATE && !j->late) return before; /* a push that fails holds no week up */
+  j->late = 0;
   const int code = run_one(j, first, last, 0);
   return code ? code : before;
 }

@@ -42,7 +42,9 @@ static int add_settings(const cycle *c, plan *p, const char *name) {
     const char *text = json_string_value(item), *colon = strrchr(text, ':');
     char *file = strncmp(text, "--", 2) ? sw_strdup(text) : NULL;
     if (file && colon && !is_file(file)) file[colon - text] = 0;
-    const int status = add(p->command, text, NULL) || (file && is_file(file) && add(p->inputs, file, NULL));
+    const char *option = i ? json_string_value(json_array_get(given, i - 1)) : "";
+    const int reads = !strcmp(option, "--data") || !strcmp(option, "--dev"); /* folders, too; another's may be a cache */
+    const int status = add(p->command, text, NULL) || (file && (reads ? sw_exists(file) : is_file(file)) && add(p->inputs, file, NULL));
     free(file);
     if (status) return -1;
   }
@@ -102,6 +104,25 @@ static int after_label(cycle *c, json_t *record) {
   return status;
 }
 
+/* 1 where a file of labels is there and none of its rows has a span; -1 on failure. */
+static int names_nothing(const char *path) {
+  FILE *file = fopen(path, "re");
+  char *line = NULL;
+  size_t room = 0;
+  ssize_t length;
+  int none = file != NULL;
+  while (none > 0 && (length = getline(&line, &room, file)) > 0) {
+    json_t *row = NULL;
+    json_error_t error;
+    if (sw_json_row(line, (size_t)length, 0, &row, &error)) none = -1;
+    else if (json_array_size(json_object_get(row, "spans"))) none = 0;
+    json_decref(row);
+  }
+  if (file) fclose(file);
+  free(line);
+  return none;
+}
+
 /* Labels of earlier runs, as --replay, the same part each. */
 static int add_earlier(const cycle *c, plan *p) {
   const double part = cycle_number(c, "train", "earlier", 0.3);
@@ -113,7 +134,10 @@ static int add_earlier(const cycle *c, plan *p) {
     const char *run = json_string_value(json_array_get(c->runs, i));
     char *path = cycle_path(c, run, "label/labels.jsonl");
     if (!path) status = -1;
-    if (path && strcmp(run, c->run) && sw_exists(path)) status = add(files, path, NULL);
+    if (path && strcmp(run, c->run) && sw_exists(path)) {
+      const int none = names_nothing(path);
+      status = none < 0 ? -1 : none ? 0 : add(files, path, NULL);
+    }
     free(path);
   }
   while (json_array_size(files) > most) json_array_remove(files, 0);
@@ -137,21 +161,8 @@ static int no_training(const cycle *c, plan *p) {
 
 int cycle_no_labels(const cycle *c) {
   if (!json_object_get(c->config, "label") || json_object_get(json_object_get(c->config, "train"), "data")) return 0;
-  char *path = cycle_path(c, NULL, "label/labels.jsonl"), *line = NULL;
-  FILE *file = path ? fopen(path, "re") : NULL;
-  size_t room = 0;
-  ssize_t length;
-  int none = file != NULL;
-  while (none && (length = getline(&line, &room, file)) > 0) {
-    json_t *row = NULL;
-    json_error_t error;
-    if (sw_json_row(line, (size_t)length, 0, &row, &error)) none = -1;
-    if (none > 0 && json_array_size(json_object_get(row, "spans"))) none = 0;
-    json_decref(row);
-    if (none < 0) break;
-  }
-  if (file) fclose(file);
-  free(line);
+  char *path = cycle_path(c, NULL, "label/labels.jsonl");
+  const int none = path ? names_nothing(path) : -1;
   free(path);
   return none;
 }
@@ -320,13 +331,46 @@ static int make_map(cycle *c, plan *p) {
   return placed ? add_map_settings(c, p) : add_settings(c, p, "map");
 }
 
+/* "2..20" or "8" for no more clusters than there are skills; NULL where the setting can stay. free() it. */
+static char *fewer_clusters(const cycle *c, const char *asked) {
+  char *path = cycle_path(c, NULL, "skills/skills.jsonl"), byte;
+  FILE *file = path ? fopen(path, "re") : NULL;
+  int low, high, skills = 0, read = 0;
+  for (int next; file && (next = fgetc(file)) != EOF;) skills += next == '\n';
+  const int parts = sscanf(asked, "%d..%d%n%c", &low, &high, &read, &byte);
+  sw_buffer text = {0};
+  if (file) fclose(file);
+  free(path);
+  if (parts < 1 || (parts == 1 && strspn(asked, "0123456789") != strlen(asked)) || parts > 2) return NULL;
+  if (parts == 1) high = low;
+  if (!skills || high <= skills) return NULL;
+  high = skills > 1 ? skills / 2 : 1; /* some of them may have the same vector */
+  if (low >= high) sw_buffer_print(&text, "%d", high);
+  else sw_buffer_print(&text, "%d..%d", low, high);
+  return sw_buffer_take(&text);
+}
+
+/* The settings, with fewer clusters where the week has fewer skills. */
+static int add_cluster_settings(const cycle *c, plan *p) {
+  json_t *given = json_object_get(c->given, "cluster"), *asked = NULL;
+  size_t i = 0;
+  while (i < json_array_size(given) && strcmp(json_string_value(json_array_get(given, i)), "--clusters")) i++;
+  char *fewer = i + 1 < json_array_size(given) ? fewer_clusters(c, json_string_value(asked = json_array_get(given, i + 1))) : NULL;
+  if (!fewer) return add_settings(c, p, "cluster");
+  json_incref(asked);
+  const int status = json_array_set_new(given, i + 1, json_string(fewer)) || add_settings(c, p, "cluster") || json_array_set(given, i + 1, asked) ? -1 : 0;
+  json_decref(asked);
+  free(fewer);
+  return status;
+}
+
 static int make_cluster(cycle *c, plan *p) {
   const int none = no_skills(c, p);
   if (none) return none < 0 ? -1 : 0;
   return add(p->command, "infer", "cluster", NULL) || add_file(c, p, NULL, json_object_get(c->config, "map") ? "map/map.h5" : "embed/vectors.h5", p->inputs) ||
                  add_file(c, p, "--texts", "skills/skills.jsonl", p->inputs) || add(p->command, "--column", "text", "--id-column", "id", NULL) || add_file(c, p, "-o", "cluster/clusters.csv", p->outputs)
              ? -1
-             : add_settings(c, p, "cluster");
+             : add_cluster_settings(c, p);
 }
 
 /* A file of a run, as an option and an input, where it is there. */
