@@ -197,6 +197,7 @@ def weeks(world):
         out = place.outcome(date)
         took.append(time.time() - began)
         check(out == dict.fromkeys(STEPS, "done") | ({} if number else {"compare": "left out"}), f"{date}: {out}")
+    place.asked = len(world.chat.log)
     check(sum(os.path.exists(place.path(f"state/{n}/run.json")) for n in os.listdir(place.path("state"))) == 3, "a folder a run")
     return place, took
 
@@ -525,6 +526,7 @@ def kills(world, reference, took, count, rng):
     killed = alone = turns = 0
     while killed < count:
         place, turns = world.place(), turns + 1
+        asked, before = len(world.chat.log), killed
         if not check(turns < 12, f"only {killed} kills hit"): return
         for number, date in enumerate(world.weeks):
             world.show(date)
@@ -541,6 +543,8 @@ def kills(world, reference, took, count, rng):
                 if run.returncode == 0: break
                 if not check(run.returncode in (-signal.SIGKILL, 75), f"after {killed} kills: {run.returncode} {error[-1500:]}"): return
                 if run.returncode == 75: time.sleep(0.05)
+        asked = len(world.chat.log) - asked
+        check(asked <= reference.asked + 8 * (killed - before), f"no answer is paid for twice but those on their way at a kill: {asked} questions, undisturbed {reference.asked}, {killed - before} kills")
         found = place.files()
         differ = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
         check(not differ, f"other files after {killed} kills: {differ}")
