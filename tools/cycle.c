@@ -28,7 +28,7 @@ typedef struct {
   settings o;
   json_t *told;    /* step: what became of it */
   json_t *remade;  /* dry run: paths that would be written anew */
-  int code;        /* what the run ends with so far */
+  int late;        /* all is done but a step that does not stop the others: push */
 } job;
 
 static int say(const job *j, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -36,7 +36,7 @@ static int say(const job *j, const char *name, const char *format, ...) {
   if (j->o.quiet) return 0;
   va_list rest;
   va_start(rest, format);
-  FILE *to = j->o.dry ? stdout : stderr;
+  FILE *to = j->o.dry && !j->o.json ? stdout : stderr;
   fprintf(to, "%-8s ", name);
   vfprintf(to, format, rest);
   fputc('\n', to);
@@ -85,6 +85,37 @@ static const char *first_difference(const json_t *before, const json_t *now) {
   return "?";
 }
 
+/* The place of the next argument from `i` on that is no option of pace or price. */
+static size_t skip_pace(const json_t *command, size_t i) {
+  static const char *const pace[] = {"--budget", "--price-in", "--price-out", "--requests-per-minute", "--tokens-per-minute", "--tries", "--timeout", "--time-limit", "--parallel"};
+  for (size_t o = 0; o < sizeof pace / sizeof *pace;) {
+    const char *word = json_string_value(json_array_get(command, i));
+    if (word && !strcmp(word, pace[o])) i += 2, o = 0;
+    else o++;
+  }
+  return i;
+}
+
+/* 1 for the same work: options that only say how fast it goes or how dear it may be do not count. */
+static int same_work(const json_t *a, const json_t *b) {
+  for (size_t i = 0, k = 0;; i++, k++) {
+    i = skip_pace(a, i);
+    k = skip_pace(b, k);
+    if (i >= json_array_size(a) || k >= json_array_size(b)) return i >= json_array_size(a) && k >= json_array_size(b);
+    if (!json_equal(json_array_get(a, i), json_array_get(b, k))) return 0;
+  }
+}
+
+/* The promoted checkpoint that an older run's record names and that is gone by now, or NULL: such a run stays as it is. */
+static const char *gone_model(const cycle *c, const json_t *record) {
+  const size_t length = strlen(c->models);
+  const char *path;
+  json_t *hash;
+  if (!c->newest) json_object_foreach(json_object_get(record, "inputs"), path, hash)
+      if (!strncmp(path, c->models, length) && path[length] == '/' && !sw_exists(path)) return path;
+  return NULL;
+}
+
 typedef enum { UP_TO_DATE, GO_ON, BEGIN } decision;
 
 /* `why`: a part of a sentence. */
@@ -95,7 +126,8 @@ static decision decide(const job *j, const step *s, const plan *p, const json_t 
   *why = 0;
   if (forced) snprintf(why, 512, "asked for");
   else if (!record) snprintf(why, 512, "not done yet");
-  else if (!json_equal(p->command, json_object_get(record, "command"))) snprintf(why, 512, "another command than last time");
+  else if (ended && !lacks && gone_model(&j->c, record)) return UP_TO_DATE;
+  else if (!same_work(p->command, json_object_get(record, "command"))) snprintf(why, 512, "another command than last time");
   else if (!json_equal(inputs, json_object_get(record, "inputs"))) snprintf(why, 512, "%s has changed", first_difference(json_object_get(record, "inputs"), inputs));
   if (*why) return BEGIN;
   if (!ended) {
@@ -115,7 +147,13 @@ static char *command_text(const json_t *command) {
   for (size_t i = 0; i < json_array_size(command); i++) {
     const char *word = json_string_value(json_array_get(command, i));
     const int plain = *word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:,=+%@") == strlen(word);
-    sw_buffer_print(&text, plain ? " %s" : " '%s'", word);
+    if (plain) {
+      sw_buffer_print(&text, " %s", word);
+      continue;
+    }
+    sw_buffer_print(&text, " '");
+    for (size_t n; (n = strcspn(word, "'")), word[n]; word += n + 1) sw_buffer_print(&text, "%.*s'\\''", (int)n, word);
+    sw_buffer_print(&text, "%s'", word);
   }
   char *all = sw_buffer_take(&text);
   return all;
@@ -189,6 +227,88 @@ static int judge(const step *s, const child_result *r, const char *log, json_t *
   return code;
 }
 
+/* <state>/<run>/<step><ending>; free() it. */
+static char *beside(const cycle *c, const step *s, const char *ending) {
+  sw_buffer name = {0};
+  char *path = sw_buffer_print(&name, "%s%s", s->name, ending) ? NULL : cycle_path(c, NULL, name.data);
+  sw_buffer_close(&name);
+  return path;
+}
+
+/* What the step made before is kept as <step>.before until it has ended well again; what an attempt since then left is removed. The folder of label
+ * stays: its journal holds answers that are paid for. */
+static int set_aside(const cycle *c, const step *s) {
+  if (s->keeps) return 0;
+  char *folder = cycle_path(c, NULL, s->name), *before = beside(c, s, ".before");
+  int status = folder && before ? 0 : -1;
+  if (!status && sw_is_folder(folder)) {
+    if (sw_exists(before)) sw_remove_folder(folder);
+    else if (rename(folder, before)) status = sw_fail("cannot rename %s to %s", folder, before);
+  }
+  free(folder);
+  free(before);
+  return status;
+}
+
+/* Once the record says that the step ended well. */
+static void clear_aside(const cycle *c, const step *s) {
+  char *before = beside(c, s, ".before"), *out = s->printed && !*s->printed ? beside(c, s, ".out") : NULL;
+  if (before && sw_exists(before)) sw_remove_folder(before);
+  if (out) unlink(out);
+  free(before);
+  free(out);
+}
+
+/* Outputs that people have changed since the record was written, before the step makes them anew: labels.jsonl becomes labels.1.jsonl. */
+static int keep_corrected(job *j, const step *s, const json_t *before) {
+  const char *path;
+  json_t *hash;
+  int status = 0;
+  if (s->keeps) json_object_foreach(json_object_get(before, "outputs"), path, hash) {
+      const char *now = sw_exists(path) ? cycle_hash(&j->c, path) : NULL, *dot = strrchr(path, '.');
+      if (!now || !strcmp(now, json_string_value(hash))) continue;
+      sw_buffer other = {0};
+      int number = 0;
+      do {
+        sw_buffer_clear(&other);
+        status = sw_buffer_print(&other, "%.*s.%d%s", (int)(dot - path), path, ++number, dot);
+      } while (!status && sw_exists(other.data));
+      if (!status && rename(path, other.data)) status = sw_fail("cannot rename %s to %s", path, other.data);
+      if (!status) say(j, s->name, "%s was changed since: it is kept as %s", path, other.data);
+      json_object_del(j->c.hashes, path);
+      sw_buffer_close(&other);
+      if (status) break;
+    }
+  return status;
+}
+
+/* Adds what earlier attempts cost. */
+static void add_bill(json_t *bill, const json_t *earlier) {
+  static const char *const keys[] = {"cost", "tokens_in", "tokens_out"};
+  for (size_t i = 0; earlier && i < sizeof keys / sizeof *keys; i++) {
+    const json_t *a = json_object_get(bill, keys[i]), *b = json_object_get(earlier, keys[i]);
+    if (a && b) json_object_set_new(bill, keys[i], json_is_integer(a) ? json_integer(json_integer_value(a) + json_integer_value(b)) : json_real(json_number_value(a) + json_number_value(b)));
+  }
+}
+
+/* What attempts that are over have cost, or NULL: the record's, and what one that was killed before its record had printed. One whose journal is there
+ * is not over: it goes on, and its bill with it. */
+static json_t *spent_before(const cycle *c, const step *s, decision how, const json_t *before) {
+  if (!s->keeps || !before) return NULL;
+  if (json_is_integer(json_object_get(before, "status")) && json_integer_value(json_object_get(before, "status")) == 0) return json_deep_copy(json_object_get(before, "result"));
+  json_t *spent = json_deep_copy(json_object_get(before, "spent_before"));
+  char *journal = cycle_path(c, NULL, s->keeps), *out = beside(c, s, ".out");
+  json_t *told = how == BEGIN && journal && out && !sw_exists(journal) ? read_printed(out) : NULL;
+  if (told) {
+    add_bill(told, spent);
+    json_decref(spent);
+    spent = told;
+  }
+  free(journal);
+  free(out);
+  return spent;
+}
+
 /* Runs the step's program, or what the cycle does itself. 0, 3, or another status with a message. */
 static int act(job *j, const step *s, const plan *p, decision how, json_t *record) {
   cycle *c = &j->c;
@@ -198,7 +318,7 @@ static int act(job *j, const step *s, const plan *p, decision how, json_t *recor
   sw_buffer_clear(&name);
   if (!status && s->printed) status = sw_buffer_print(&name, *s->printed ? "%s/%s" : "%s.out", s->name, s->printed) || !(out = cycle_path(c, NULL, name.data)) ? -1 : 0;
   if (!status && how == BEGIN) {
-    sw_remove_folder(folder);
+    status = set_aside(c, s);
     if (out) unlink(out);
   }
   if (!status && !s->verb) {
@@ -217,7 +337,10 @@ static int act(job *j, const step *s, const plan *p, decision how, json_t *recor
     status = (files && sw_make_folders(folder)) || log_line(log, text) || cycle_run(p->command, &child, &result) ? -1 : 0;
     if (!status) code = judge(s, &result, log, record);
     json_t *printed = !status && !code && out && !*s->printed ? read_printed(out) : NULL;
-    if (printed) json_object_set_new(record, "result", printed);
+    if (printed) {
+      add_bill(printed, json_object_get(record, "spent_before"));
+      json_object_set_new(record, "result", printed);
+    }
     json_object_clear(c->hashes);
     if (!status && !code && s->after && s->after(c, record)) status = -1;
     if (!status && (code == 0 || code == SW_EXIT_GATE)) {
@@ -230,7 +353,6 @@ static int act(job *j, const step *s, const plan *p, decision how, json_t *recor
   sw_buffer_close(&name);
   free(folder);
   free(log);
-  if (out && !*s->printed && !code) unlink(out);
   free(out);
   free(text);
   return code;
@@ -249,7 +371,13 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
   json_t *record = json_pack("{s:O, s:O, s:i, s:I}", "command", p->command, "inputs", inputs, "status", -1, "attempts", attempts + 1);
   const double began = seconds_now();
   if (!record) return sw_fail_memory("the step cannot be noted"), SW_EXIT_FAILED;
-  if (how == GO_ON && json_object_get(before, "result")) json_object_set(record, "result", json_object_get(before, "result"));
+  if (keep_corrected(j, s, before)) {
+    json_decref(record);
+    return SW_EXIT_FAILED;
+  }
+  json_t *spent = spent_before(c, s, how, before);
+  if (spent) json_object_set_new(record, "spent_before", spent);
+  if ((how == GO_ON || !s->verb) && json_object_get(before, "result")) json_object_set(record, "result", json_object_get(before, "result"));
   stamp(record, "begun");
   if (cycle_record_write(c, s->name, record)) {
     json_decref(record);
@@ -265,6 +393,7 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
   }
   if (cycle_record_write(c, s->name, record)) code = SW_EXIT_FAILED;
   else if (message) sw_fail("%s", message);
+  else clear_aside(c, s);
   free(message);
   json_decref(record);
   return code;
@@ -274,7 +403,10 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
 static void tell_changed(const job *j, const step *s, const plan *p, const json_t *record) {
   json_t *now = hash_all((cycle *)&j->c, p->outputs);
   const json_t *then = json_object_get(record, "outputs");
-  if (now && then && !json_equal(now, then)) say(j, s->name, "up to date, but %s was changed since: it stays as it is (--from %s makes it anew)", first_difference(then, now), s->name);
+  const char *model = gone_model(&j->c, record);
+  if (!j->o.dry) clear_aside(&j->c, s);
+  if (model) say(j, s->name, "up to date, though %s, which it was made with, is gone", model);
+  else if (now && then && !json_equal(now, then)) say(j, s->name, "up to date, but %s was changed since: it stays as it is (--from %s makes it anew)", first_difference(then, now), s->name);
   else say(j, s->name, "up to date");
   json_decref(now);
 }
@@ -368,10 +500,12 @@ static int run_all(job *j, int first, int last, int forced) {
     } else if (ended) {
       sw_exit_message(ended);
       code = ended;
-      if (!s->last) return code;
+      j->late = s->last;
+      if (!s->last) return j->o.dry || !cycle_finished(c, 0) ? code : sw_exit_message(SW_EXIT_FAILED);
     }
   }
-  if (!j->o.dry && !forced && last == cycle_step_count() - 1 && cycle_clean(c)) return sw_exit_message(SW_EXIT_FAILED);
+  const int whole = !forced && last == cycle_step_count() - 1;
+  if (!j->o.dry && whole && (cycle_finished(c, !j->late) || cycle_clean(c))) return sw_exit_message(SW_EXIT_FAILED);
   return code;
 }
 
@@ -392,12 +526,23 @@ static int lock_state(cycle *c) {
   return status;
 }
 
+static int run_one(job *j, int first, int last, int forced) {
+  if (cycle_run_open(&j->c)) return sw_exit_message(SW_EXIT_FAILED);
+  say(j, "run", "%s%s", j->c.run, j->o.dry ? ": what would be done" : "");
+  const int code = run_all(j, first, last, forced);
+  return j->o.json && tell(j, code) ? sw_exit_message(SW_EXIT_FAILED) : code;
+}
+
 static int run(job *j) {
   const settings *o = &j->o;
   cycle *c = &j->c;
   const char *start = o->only ? o->only : o->from, *end = o->only ? o->only : o->to;
   const int first = step_index(o->only ? "only" : "from", start, 0), last = step_index(o->only ? "only" : "to", end, cycle_step_count() - 1);
   if (first < 0 || last < 0) return sw_exit_message(SW_EXIT_USAGE);
+  if (first > last) {
+    sw_fail("--from %s --to %s: %s comes before %s", start, end, end, start);
+    return sw_exit_message(SW_EXIT_USAGE);
+  }
   if (cycle_config_open(o->config, c)) return sw_exit_message(SW_EXIT_USAGE);
   if ((start && !cycle_config_of(c, &cycle_steps[first])) || (end && !cycle_config_of(c, &cycle_steps[last]))) {
     sw_fail("%s has no step \"%s\"", o->config, start && !cycle_config_of(c, &cycle_steps[first]) ? start : end);
@@ -405,12 +550,27 @@ static int run(job *j) {
   }
   if (cycle_run_name(c, o->run, o->date)) return sw_exit_message(SW_EXIT_USAGE);
   c->dry = o->dry;
+  c->first = first;
   const int locked = o->dry ? 0 : lock_state(c);
   if (locked) return sw_exit_message(locked > 0 ? SW_EXIT_AGAIN : SW_EXIT_FAILED);
-  if (cycle_run_open(c)) return sw_exit_message(SW_EXIT_FAILED);
-  say(j, "run", "%s%s", c->run, o->dry ? ": what would be done" : "");
-  const int code = run_all(j, first, last, start != NULL);
-  return o->json && tell(j, code) ? sw_exit_message(SW_EXIT_FAILED) : code;
+  if (start || end || o->run || o->date) return run_one(j, first, last, start != NULL);
+  char *earlier = NULL;
+  if (cycle_unfinished(c, &earlier)) return sw_exit_message(SW_EXIT_FAILED);
+  int before = SW_EXIT_DONE;
+  if (earlier && strcmp(earlier, c->run)) { /* the next week would leave its training out */
+    say(j, "run", "%s is not finished: first that (--run NAME goes on without it)", earlier);
+    cycle_run_close(c);
+    before = cycle_run_name(c, earlier, NULL) ? sw_exit_message(SW_EXIT_FAILED) : run_one(j, first, last, 0);
+    cycle_run_close(c);
+    json_object_clear(j->told);
+    json_object_clear(j->remade);
+    if (cycle_run_name(c, NULL, NULL)) before = sw_exit_message(SW_EXIT_FAILED);
+  }
+  free(earlier);
+  if (before && before != SW_EXIT_GATE && !j->late) return before; /* a push that fails holds no week up */
+  j->late = 0;
+  const int code = run_one(j, first, last, 0);
+  return code ? code : before;
 }
 
 static int body(int argc, char **argv) {

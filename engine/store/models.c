@@ -226,7 +226,7 @@ json_t *sw_models_find(const json_t *history, const char *which) {
   return found;
 }
 
-int sw_models_prune(const char *folder, int keep, int *removed) {
+int sw_models_prune(const char *folder, int keep, const json_t *needed, int *removed) {
   char *current = NULL;
   json_t *history = sw_models_history(folder), *kept = json_object(), *entry;
   size_t i;
@@ -241,7 +241,7 @@ int sw_models_prune(const char *folder, int keep, int *removed) {
   }
   json_array_foreach(history, i, entry) {
     const char *to = sw_json_string(entry, "to");
-    if (status || json_object_get(kept, to) || (current && !strcmp(to, current)) || strchr(to, '/')) continue;
+    if (status || json_object_get(kept, to) || json_object_get(needed, to) || (current && !strcmp(to, current)) || strchr(to, '/')) continue;
     char *path = sw_path_join(folder, to);
     if (!path) status = -1;
     gone += path && unlink(path) == 0;

@@ -21,8 +21,8 @@ json_t *sw_models_history(const char *folder);
 /* The entry of "promote" that `which` names: a run (its last), or at least four of the first digits of the content hash; NULL, with a message,
  * for none or several. Borrowed. */
 json_t *sw_models_find(const json_t *history, const char *which);
-/* Removes promoted checkpoints but that of the link and those that the last `keep` promotions name; *removed: how many (may be NULL). */
-int sw_models_prune(const char *folder, int keep, int *removed);
+/* Removes promoted checkpoints but that of the link and those that the last `keep` promotions or `needed` name, {"NAME.h5": ...} (may be NULL); *removed: how many (may be NULL). */
+int sw_models_prune(const char *folder, int keep, const json_t *needed, int *removed);
 /* Takes the folder's lock: 0; 1 where another has it; -1. The folder is made. */
 int sw_models_lock(const char *folder, sw_lock *lock);
 #endif

@@ -200,6 +200,7 @@ def weeks(world):
         out = place.outcome(date)
         took.append(time.time() - began)
         check(out == dict.fromkeys(STEPS, "done") | ({} if number else {"compare": "left out"}), f"{date}: {out}")
+    place.asked = len(world.chat.log)
     check(sum(os.path.exists(place.path(f"state/{n}/run.json")) for n in os.listdir(place.path("state"))) == 3, "a folder a run")
     return place, took
 
@@ -304,6 +305,112 @@ def test_gate(world, source):
     check(place.current() == first and len(place.history()) == 1 and "models/" + first in place.record("2026-W03", "tag")["command"], "the old link stays and tags")
     _, error = place.cycle("12-01-2026", expect=3)
     check("refused: " in error and "up to date" in error, f"again: 3, and nothing is done: {error}")
+    del place.config["compare"]
+    place.config["promote"] = {"ungated": True}
+    out = place.outcome("12-01-2026")
+    check(out["promote"] == "done" and place.history()[-1]["why"] == "ungated" and place.current() != first, f"without the gate: {out}")
+
+
+def light(world, *weeks):
+    """A place with the steps up to tag, whose gate lets all in, after some weeks."""
+    place = world.place()
+    for step in ("link", "embed", "map", "cluster", "report"): del place.config[step]
+    place.config["compare"]["margin"] = 1
+    for date in weeks:
+        world.show(date)
+        place.cycle(date, "--quiet")
+    return place
+
+
+def test_no_way_round(world):
+    """Promotion without compare's word on this very checkpoint, and over a rollback."""
+    place = light(world, "05-01-2026")
+    world.show("12-01-2026")
+    place.cycle("12-01-2026", "--to", "compare")
+    first = place.current()
+    place.config["train"]["lr"] = 4e-3
+    place.cycle("12-01-2026", "--only", "train")
+    error = place.cycle("12-01-2026", "--only", "promote", expect=1)[1]
+    check("compare has not judged this checkpoint; run --from compare" in error and place.current() == first, f"another candidate than the one compared: {error}")
+    out = place.outcome("12-01-2026")
+    second = place.current()
+    check(out["compare"] == out["promote"] == "done" and second != first, f"a plain run compares it: {out}")
+    rollback(place, place.path("models"), "--why", "a test")
+    with open(place.path("test.jsonl"), "a") as f: f.write(json.dumps(world.test[0]) + "\n")
+    error = place.cycle("12-01-2026", expect=3)[1]
+    check("was rolled back (a test)" in error and place.current() == first, f"a cycle does not undo a rollback: {error}")
+    rollback(place, place.path("models"), "--to", "2026-W03")
+    check(place.outcome("12-01-2026", "--from", "promote")["promote"] == "done" and place.current() == second, "a person does")
+    # a rollback between compare and promote
+    world.show("19-01-2026")
+    place.cycle("19-01-2026", "--to", "compare")
+    rollback(place, place.path("models"))
+    error = place.cycle("19-01-2026", "--only", "promote", expect=1)[1]
+    check("use rollback --to" in error and place.current() == first, f"the link was moved: {error}")
+    out = place.outcome("19-01-2026")
+    check(out["train"] == out["promote"] == "done" and place.history()[-1]["from"] == first and "models/" + first in place.record("2026-W04", "train")["command"], f"trained from what is in use: {out}")
+
+
+def test_money(world):
+    """Labels that people corrected, and the bill, outlast all."""
+    place = light(world)
+    world.show("05-01-2026")
+    place.cycle("05-01-2026", "--to", "label")
+    labels, bill = place.path("state/2026-W02/label/labels.jsonl"), lambda: json.load(open(place.path("state/2026-W02/label/bill.json")))["tokens_in"]
+    rows, paid = lines_of(labels), bill()
+    place.config["label"]["price-in"] = 3
+    check(place.outcome("05-01-2026", "--to", "label")["label"] == "up to date", "a price makes nothing anew")
+    write_lines(labels, rows[:3])
+    place.config["label"]["temperature"] = 0.5
+    error = place.cycle("05-01-2026", "--to", "label")[1]
+    check("kept as state/2026-W02/label/labels.1.jsonl" in error and len(lines_of(labels)) == len(rows), f"labels anew: {error}")
+    check(lines_of(place.path("state/2026-W02/label/labels.1.jsonl")) == rows[:3] and bill() > paid > 0, "corrected labels are kept, and the bill grows")
+    paid = bill()
+    record = place.record("2026-W02", "label")
+    last = record["result"] | {k: record["result"][k] - record["spent_before"][k] for k in ("cost", "tokens_in", "tokens_out")}
+    for key in ("outputs", "ended", "seconds", "result"): del record[key]
+    with open(place.path("state/2026-W02/label.json"), "w") as f: json.dump(record | {"status": -1}, f)  # killed before its last record
+    with open(place.path("state/2026-W02/label.out"), "w") as f: f.write(json.dumps(last) + "\n")
+    place.cycle("05-01-2026", "--to", "label")
+    check(bill() == paid and not os.path.exists(place.path("state/2026-W02/label.out")), f"the bill after a kill: {bill()}, not {paid}")
+
+
+def test_quiet_week(world):
+    """A week whose postings name no skill ends well, and so does the first."""
+    place = light(world)
+    place.config |= {"link": {"taxonomy": os.path.join(SAMPLES, "taxonomy.csv"), "exact-only": True}, "embed": {}, "map": {}, "cluster": {"clusters": "8..20"}}
+    world.think = lambda text, request: json.dumps({"spans": []})
+    world.show("05-01-2026")
+    out = place.outcome("05-01-2026")
+    check(out["train"] == out["promote"] == out["tag"] == out["cluster"] == "left out", f"no labels, no tagger: {out}")
+    world.think = world.data.think
+    world.show("12-01-2026")
+    place.cycle("12-01-2026", "--to", "tag")
+    world.think = lambda text, request: json.dumps({"spans": []})
+    world.board.fresh(jobs=[job(9000, text="We use Python daily. Work with people.")])
+    out = place.outcome("19-01-2026")
+    world.think = world.data.think
+    check(out["train"] == out["promote"] == "left out" and out["tag"] == "done", f"few skills: {out}")
+
+
+def test_unfinished(world):
+    """A week that broke off is done before the next begins; old weeks outlast their models."""
+    place = light(world)
+    place.config["keep"] = 1
+    url = place.config["label"]["base-url"]
+    place.config["label"] |= {"base-url": "http://127.0.0.1:9/v1", "tries": 1}
+    world.show("05-01-2026")
+    place.cycle("05-01-2026", expect=75)
+    place.config["label"]["base-url"] = url
+    world.show("12-01-2026")
+    error = place.cycle(None)[1]
+    check("2026-W02 is not finished: first that" in error and os.path.exists(place.path("state/2026-W02/tag/tags.jsonl")) and len(place.history()) == 2, f"the week before: {error}")
+    place.config["train"]["lr"] = 4e-3
+    world.show("19-01-2026")
+    place.cycle("19-01-2026", "--run", "third")
+    place.cycle("19-01-2026", "--run", "third")
+    check(place.history()[0]["to"] not in os.listdir(place.path("models")), "a model that no kept week names is removed")
+    check(place.outcome("05-01-2026")["tag"] == "up to date" and os.path.exists(place.path("state/2026-W02/tag/tags.jsonl")), "its tags stay")
 
 
 def test_trouble(world):
@@ -369,6 +476,9 @@ def test_bad_configs(world):
     bad("nowhere.h5 is not there", "no base", lambda c: c.update(base="nowhere.h5"))
     bad("there is no such step", "--from", lambda c: None, "--from", "tagg")
     bad("exclude each other", "--only and --to", lambda c: None, "--only", "tag", "--to", "tag")
+    bad("--date wants a day", "--date", lambda c: None, "--date", "1-01-2026x")
+    bad('"skills" needs the step "embed"', "skills for nothing", lambda c: [c.pop(k) for k in ("embed", "map", "cluster", "report")] and c.update(skills={}))
+    bad("fetch comes before tag", "--from after --to", lambda c: None, "--from", "tag", "--to", "fetch")
     bad("--run wants a name", "--run", lambda c: None, "--run", "../x")
     open(place.path("week.json"), "w").write("{")
     check.refused(program("cycle", "--config", place.path("week.json")), "not valid JSON", "broken JSON", (2,))
@@ -402,7 +512,7 @@ def test_schedules(folder):
         with open(os.path.join(units, "skillwatch-cycle.service"), "w") as f:
             f.write(service.replace("/usr/local/bin/skillwatch", os.path.abspath(BIN + "/skillwatch")).replace("User=skillwatch", "User=root").replace("Group=skillwatch", "Group=root"))
         accepts("systemd-analyze", "verify", "--man=no", os.path.join(units, "skillwatch-cycle.service"), os.path.join(units, "skillwatch-cycle.timer"))
-        accepts("systemd-analyze", "calendar", "Mon *-*-* 05:00:00")
+        accepts("systemd-analyze", "calendar", "Mon *-*-* 05:00:00 UTC")
     else: print("no systemd-analyze: the units are not verified")
     line = [l for l in open(os.path.join(schedules, "crontab")) if l[0].isdigit()][0]
     accepts("sh", "-n", "-c", line.split(None, 5)[5])
@@ -420,6 +530,7 @@ def kills(world, reference, took, count, rng):
     killed = alone = turns = 0
     while killed < count:
         place, turns = world.place(), turns + 1
+        asked, before = len(world.chat.log), killed
         if not check(turns < 12, f"only {killed} kills hit"): return
         for number, date in enumerate(world.weeks):
             world.show(date)
@@ -436,6 +547,8 @@ def kills(world, reference, took, count, rng):
                 if run.returncode == 0: break
                 if not check(run.returncode in (-signal.SIGKILL, 75), f"after {killed} kills: {run.returncode} {error[-1500:]}"): return
                 if run.returncode == 75: time.sleep(0.05)
+        asked = len(world.chat.log) - asked
+        check(asked <= reference.asked + 8 * (killed - before), f"no answer is paid for twice but those on their way at a kill: {asked} questions, undisturbed {reference.asked}, {killed - before} kills")
         found = place.files()
         differ = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
         check(not differ, f"other files after {killed} kills: {differ}")
@@ -459,7 +572,7 @@ def main():
         kills(world, place, took, options.kills, random.Random(options.seed))
         if not options.real:
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
-            test_trouble(world)
+            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_trouble): test(world)
             test_bad_configs(world)
             test_schedules(folder)
     check.close()

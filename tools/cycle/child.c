@@ -27,6 +27,7 @@ int cycle_keep_signals(void) {
   for (int i = 0; i < STOPPING; i++)
     if (sigaction(stopping[i], NULL, &present) || present.sa_handler != SIG_IGN) sigaddset(&kept, stopping[i]); /* nohup's stays */
   sigaddset(&kept, SIGCHLD);
+  signal(SIGCHLD, SIG_DFL); /* ignored, as it may be inherited, it would lose the children's statuses */
   return sigprocmask(SIG_BLOCK, &kept, &before) ? sw_fail("signals cannot be kept: %s", strerror(errno)) : 0;
 }
 

@@ -172,6 +172,7 @@ static int check_together(const cycle *c, const char *path) {
   if (!c->base && (train || json_object_get(c->config, "embed"))) return sw_fail("%s: \"base\" is needed: the checkpoint that training starts from and that skills are embedded with", path);
   if (train && !gate && !ungated)
     return sw_fail("%s: \"train\" without \"compare\" lets a worse checkpoint in: give \"compare\": {\"data\": [\"test.jsonl\"]}, or \"promote\": {\"ungated\": true}", path);
+  if (json_object_get(c->config, "skills") && !json_object_get(c->config, "embed")) return sw_fail("%s: \"skills\" needs the step \"embed\", which they are counted for", path);
   if (gate && ungated) return sw_fail("%s: \"compare\" and \"promote\": {\"ungated\": true} exclude each other", path);
   if (c->base && !sw_exists(c->base)) return sw_fail("%s: \"base\": %s is not there (skillwatch pull makes one)", path, c->base);
   return 0;
@@ -207,12 +208,9 @@ int cycle_config_open(const char *path, cycle *c) {
 }
 
 void cycle_config_close(cycle *c) {
+  cycle_run_close(c);
   json_decref(c->config);
   json_decref(c->given);
   json_decref(c->hashes);
-  json_decref(c->info);
-  json_decref(c->runs);
-  free(c->run);
-  free(c->folder);
   sw_lock_release(&c->lock);
 }

@@ -15,10 +15,11 @@
  * A step's other keys are the long options of its program, as in its --config; "stop_after" is how many seconds it may take. Options that the cycle
  * sets itself, such as "output", are refused.
  *
- * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings"}; <state>/<run>/<step>.json what a step did: {"command",
+ * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings", "finished": true once all steps are done}; <state>/<run>/<step>.json what a step did: {"command",
  * "inputs", "outputs" (path: SHA-256), "begun", "ended", "seconds", "attempts", "status" (-1 while it is under way), "result" (what it printed)};
  * <step>.log is all it said, <step>/ holds its files. A step is up to date where its last record has the same command and inputs and ended well, and
- * its outputs are there. One that is under way with the same command and inputs goes on; any other begins anew, in an empty folder. */
+ * its outputs are there. One that is under way with the same command and inputs goes on; any other begins anew, in an empty folder,
+ * and what the folder held is beside it, as <step>.before, until that has ended well. The folder of label stays: answers in it are paid for. */
 #ifndef SW_CYCLE_CYCLE_H
 #define SW_CYCLE_CYCLE_H
 #include "base/buffer.h"
@@ -30,6 +31,7 @@ typedef struct {
   const char *state, *postings, *models, *base; /* of the config */
   int keep;
   int dry;            /* nothing is to be written */
+  int first;          /* index of the step that this call begins with */
   char *run, *folder; /* its name, and <state>/<run>; owned */
   char date[11];      /* of a run that is new, DD-MM-YYYY */
   json_t *info;       /* run.json */
@@ -58,12 +60,16 @@ typedef struct {
   int (*make)(cycle *c, plan *p);   /* fills the plan */
   int (*after)(cycle *c, json_t *record); /* with what was printed, when the step has ended well; or NULL */
   const char *printed;              /* file of the step's folder that standard output goes to; "" : to the record; NULL: to the log */
+  const char *keeps;                /* file of the folder that holds what is paid for while the step is under way; the folder stays. NULL: none */
   int gate, last;                   /* gate: status 3 is an end, too; last: its failure does not stop the others */
 } step;
 
 extern const step cycle_steps[];
 int cycle_step_count(void);
 const step *cycle_step(const char *name);
+
+/* 1 where this run's labels are there and name nothing, so that there is nothing to train with; 0, or -1 with a message. */
+int cycle_no_labels(const cycle *c);
 
 /* --- config.c --- */
 
@@ -79,8 +85,13 @@ double cycle_number(const cycle *c, const char *step, const char *key, double ot
 
 /* The run that is meant: `name` (NULL: the ISO week of `date`), and its day (DD-MM-YYYY; NULL: today's, UTC). Fails on wrong usage. */
 int cycle_run_name(cycle *c, const char *name, const char *date);
-/* Opens it, or begins it where it is new. */
+/* Opens it, or begins it where it is new. One that has no postings yet is later than none. */
 int cycle_run_open(cycle *c);
+void cycle_run_close(cycle *c);
+/* The latest run with postings, where not all its steps are done; else NULL. free() it. */
+int cycle_unfinished(const cycle *c, char **name);
+/* Notes whether they are. */
+int cycle_finished(cycle *c, int finished);
 /* Notes what lies in the folder of postings that no other run had; in a dry run with what fetch is going to bring. */
 int cycle_take_postings(cycle *c);
 /* "<state>/<run>/<name>"; free() it. `run` NULL: this one. */

@@ -14,39 +14,49 @@ static int in_models(const cycle *c, const char *name, char **path) {
   return name && !*path ? -1 : 0;
 }
 
+/* What `name` replaced when this run promoted it, or `name` itself where another did. The run's record is written before the link moves, the history
+ * after it. Borrowed from either. */
+static const char *replaced(const cycle *c, const char *name, const json_t *history, const json_t *record) {
+  const json_t *result = json_object_get(record, "result");
+  if (same(sw_json_string(result, "to"), name) && same(sw_json_string(result, "outcome"), "promoted")) return sw_json_string(result, "from");
+  for (size_t i = json_array_size(history); i-- > 0;) {
+    const json_t *entry = json_array_get(history, i);
+    if (same(sw_json_string(entry, "action"), "promote") && same(sw_json_string(entry, "to"), name)) return same(sw_json_string(entry, "run"), c->run) ? sw_json_string(entry, "from") : name;
+  }
+  return name;
+}
+
 int cycle_trained_from(cycle *c, char **path) {
   char *current = NULL;
   *path = NULL;
   if (sw_models_current(c->models, &current)) return -1;
-  json_t *history = sw_models_history(c->models);
+  json_t *history = sw_models_history(c->models), *record = cycle_record(c, NULL, "promote");
   const char *from = current;
-  for (size_t i = json_array_size(history); from && i-- > 0;) { /* what this run promoted was trained from what it replaced */
-    const json_t *entry = json_array_get(history, i);
-    if (same(sw_json_string(entry, "run"), c->run) && same(sw_json_string(entry, "action"), "promote") && same(sw_json_string(entry, "to"), from))
-      from = sw_json_string(entry, "from");
+  for (size_t i = 0; from && i <= json_array_size(history); i++) { /* what this run promoted was trained from what it replaced */
+    const char *before = replaced(c, from, history, record);
+    if (same(before, from)) break;
+    from = before;
   }
   const int status = history ? in_models(c, from, path) : -1;
   json_decref(history);
+  json_decref(record);
   free(current);
   return status;
 }
 
-/* Where the run's own promotion of the candidate stands: its record's "result", or NULL. *record is to be released. */
-static const json_t *own_promotion(const cycle *c, const char *name, json_t **record) {
-  *record = cycle_record(c, NULL, "promote");
-  const json_t *result = json_object_get(*record, "result");
-  return name && same(sw_json_string(result, "to"), name) ? result : NULL;
-}
-
 int cycle_compared_with(cycle *c, char **path) {
   char *candidate = cycle_path(c, NULL, "train/tagger.h5"), *name = NULL, *current = NULL, hex[65];
-  json_t *record = NULL;
+  json_t *history = NULL, *record = NULL;
   int status = candidate ? 0 : -1;
   *path = NULL;
   if (!status && sw_exists(candidate)) status = sw_models_name(candidate, c->run, &name, hex);
   if (!status) status = sw_models_current(c->models, &current);
-  const json_t *own = status ? NULL : own_promotion(c, name, &record);
-  if (!status) status = in_models(c, own ? sw_json_string(own, "from") : current, path);
+  if (!status && name && same(name, current)) { /* promoted already */
+    record = cycle_record(c, NULL, "promote");
+    if (!(history = sw_models_history(c->models))) status = -1;
+  }
+  if (!status) status = in_models(c, history ? replaced(c, name, history, record) : current, path);
+  json_decref(history);
   json_decref(record);
   free(candidate);
   free(name);
@@ -68,11 +78,14 @@ int cycle_in_use(cycle *c, char **path) {
 /* --- promotion --- */
 
 int cycle_make_promote(cycle *c, plan *p) {
+  const int gated = json_object_get(c->config, "compare") != NULL;
   char *candidate = cycle_path(c, NULL, "train/tagger.h5"), *compared = cycle_path(c, NULL, "compare/compare.json");
   int status = candidate && compared ? 0 : -1;
-  if (!status && !c->newest) status = sw_buffer_print(&p->left_out, "a later run has gone on");
-  if (!status) status = json_array_append_new(p->command, json_string("promote")) || json_array_append_new(p->inputs, json_string(candidate));
-  if (!status && sw_exists(compared)) status = json_array_append_new(p->inputs, json_string(compared));
+  const int none = c->newest ? cycle_no_labels(c) : 0;
+  if (none < 0) status = -1;
+  if (!status && (none || !c->newest)) status = sw_buffer_print(&p->left_out, none ? "no labels" : "a later run has gone on");
+  if (!status) status = json_array_append_new(p->command, json_string("promote")) || json_array_append_new(p->command, json_string(gated ? "gated" : "ungated")) || json_array_append_new(p->inputs, json_string(candidate));
+  if (!status && gated && sw_exists(compared)) status = json_array_append_new(p->inputs, json_string(compared));
   free(candidate);
   free(compared);
   return status ? -1 : 0;
@@ -90,23 +103,67 @@ static json_t *scores_of(const json_t *compared) {
   return scores;
 }
 
-int cycle_promote(cycle *c, json_t **result) {
-  char *candidate = cycle_path(c, NULL, "train/tagger.h5"), *compared = NULL, *current = NULL, *from = NULL, *name = NULL, hex[65];
-  json_t *gate = cycle_record(c, NULL, "compare"), *table = NULL, *record = NULL, *entry = NULL;
-  *result = NULL;
-  int status = candidate && (compared = cycle_path(c, NULL, "compare/compare.json")) ? sw_models_name(candidate, c->run, &name, hex) : -1;
-  if (!status && sw_exists(compared) && !(table = sw_json_read(compared, 1 << 28))) status = -1;
-  if (!status) status = sw_models_current(c->models, &current);
-  const json_t *own = status ? NULL : own_promotion(c, name, &record);
-  const char *before = own ? sw_json_string(own, "from") : current;
-  from = before ? sw_strdup(before) : NULL;
-  const int refused = table && json_integer_value(json_object_get(gate, "status")) == 3;
-  const char *reason = sw_json_string(json_object_get(table, "gate"), "reason");
-  const char *why = refused ? reason ? reason : "the gate said no" : table ? "no worse than the one before" : from ? "ungated" : "the first";
-  if (!status && !refused && !same(current, from) && !same(current, name)) {
+/* What follows `option` in the command of a step's record, or NULL. */
+static const char *argument_of(const json_t *record, const char *option) {
+  const json_t *command = json_object_get(record, "command");
+  for (size_t i = 0; i + 1 < json_array_size(command); i++)
+    if (same(json_string_value(json_array_get(command, i)), option)) return json_string_value(json_array_get(command, i + 1));
+  return NULL;
+}
+
+/* 1 where compare has judged the present candidate, and its table is the present one; 0, or -1 with a message. */
+static int is_judged(cycle *c, const json_t *record, const char *candidate, const char *compared) {
+  const json_t *status = json_object_get(record, "status");
+  if (!json_is_integer(status) || (json_integer_value(status) != 0 && json_integer_value(status) != 3) || !sw_exists(compared)) return 0;
+  const char *now = cycle_hash(c, candidate), *table = now ? cycle_hash(c, compared) : NULL;
+  if (!table) return -1;
+  return same(sw_json_string(json_object_get(record, "inputs"), candidate), now) && same(sw_json_string(json_object_get(record, "outputs"), compared), table);
+}
+
+/* The link is not where the candidate was trained from or compared with. Where those steps come before this one the next run does them anew. */
+static int moved(const cycle *c, const char *step_needed) {
+  if (c->first <= (int)(cycle_step(step_needed) - cycle_steps)) {
     sw_fail("%s/current.h5 was moved while the run was under way: run it again", c->models);
-    status = 75;
+    return 75;
   }
+  return sw_fail("%s/current.h5 was moved after this checkpoint's %s: run --from %s, or, for one that was promoted before, use rollback --to", c->models, step_needed, step_needed);
+}
+
+/* "was rolled back (why)" where a rollback was the last to move the link away from `name`; free() it. NULL where none was. */
+static char *rolled_back(const json_t *history, const char *name) {
+  sw_buffer text = {0};
+  for (size_t i = json_array_size(history); i-- > 0;) {
+    const json_t *entry = json_array_get(history, i);
+    if (!same(sw_json_string(entry, "from"), name)) continue;
+    const char *why = sw_json_string(entry, "why");
+    if (same(sw_json_string(entry, "action"), "rollback")) sw_buffer_print(&text, "was rolled back (%s)", why ? why : "-");
+    break;
+  }
+  return text.size ? sw_buffer_take(&text) : NULL;
+}
+
+int cycle_promote(cycle *c, json_t **result) {
+  const int gated = json_object_get(c->config, "compare") != NULL;
+  char *candidate = cycle_path(c, NULL, "train/tagger.h5"), *compared = cycle_path(c, NULL, "compare/compare.json"), *current = NULL, *base = NULL, *gate_path = NULL, *name = NULL, *back = NULL, hex[65];
+  json_t *gate = cycle_record(c, NULL, "compare"), *train = cycle_record(c, NULL, "train"), *record = cycle_record(c, NULL, "promote"), *history = NULL, *table = NULL, *entry = NULL;
+  *result = NULL;
+  int status = candidate && compared ? sw_models_name(candidate, c->run, &name, hex) : -1;
+  if (!status && (sw_models_current(c->models, &current) || !(history = sw_models_history(c->models)) || cycle_trained_from(c, &base))) status = -1;
+  const int here = !status && same(current, name);
+  const char *from = status ? NULL : here ? replaced(c, name, history, record) : current;
+  const char *trained = argument_of(train, "--base");
+  if (!status && !same(trained, base ? base : c->base)) status = moved(c, "train");
+  if (!status && gated && from) {
+    const int judged = is_judged(c, gate, candidate, compared);
+    status = judged < 0 ? -1 : in_models(c, from, &gate_path);
+    if (!status && !judged) status = sw_fail("compare has not judged this checkpoint; run --from compare");
+    if (!status && !same(argument_of(gate, "--gate"), gate_path)) status = moved(c, "compare");
+    if (!status && !(table = sw_json_read(compared, 1 << 28))) status = -1;
+  }
+  if (!status && !here) back = rolled_back(history, name);
+  const int refused = back || (table && json_integer_value(json_object_get(gate, "status")) == 3);
+  const char *reason = sw_json_string(json_object_get(table, "gate"), "reason");
+  const char *why = back ? back : refused ? reason ? reason : "the gate said no" : table ? "no worse than the one before" : from ? "ungated" : "the first";
   if (!status) {
     *result = json_pack("{s:s, s:s*, s:s, s:s, s:s*, s:s, s:o}", "outcome", refused ? "refused" : "promoted", "from", from, "to", name, "sha256", hex, "current", refused ? current : name, "why", why,
                         "scores", scores_of(table));
@@ -124,13 +181,17 @@ int cycle_promote(cycle *c, json_t **result) {
   }
   if (!status && refused) status = 3;
   json_decref(gate);
-  json_decref(table);
+  json_decref(train);
   json_decref(record);
+  json_decref(history);
+  json_decref(table);
   json_decref(entry);
   free(candidate);
   free(compared);
   free(current);
-  free(from);
+  free(base);
+  free(gate_path);
   free(name);
+  free(back);
   return status;
 }

@@ -80,8 +80,14 @@ static json_t *find_runs(const cycle *c) {
   DIR *dir = opendir(c->state);
   for (struct dirent *entry; all && dir && (entry = readdir(dir));) {
     if (!is_name(entry->d_name)) continue;
-    json_t *info = cycle_record(c, entry->d_name, "run");
-    if (info && (!sw_json_string(info, "run") || strcmp(sw_json_string(info, "run"), entry->d_name) || !json_is_integer(json_object_get(info, "number")))) {
+    char *file = cycle_path(c, entry->d_name, "run.json");
+    const int there = file && sw_exists(file);
+    json_t *info = there ? sw_json_read(file, RECORD_BYTES) : NULL;
+    free(file);
+    if (there && !info) {
+      json_decref(all);
+      all = NULL;
+    } else if (info && (!sw_json_string(info, "run") || strcmp(sw_json_string(info, "run"), entry->d_name) || !json_is_integer(json_object_get(info, "number")))) {
       sw_fail("%s/%s/run.json is not a run's: move that folder away", c->state, entry->d_name);
       json_decref(info);
       json_decref(all);
@@ -109,7 +115,7 @@ int cycle_run_name(cycle *c, const char *name, const char *date) {
     snprintf(c->date, sizeof c->date, "%s", date);
   else
     strftime(c->date, sizeof c->date, "%d-%m-%Y", gmtime_r(&now, &utc));
-  if ((date && strlen(date) != 10) || week_of(c->date, week)) return sw_fail("--date wants a day as 31-01-2026, not '%s'", date ? date : c->date);
+  if ((date && (strlen(date) != 10 || strspn(date, "0123456789-") != 10 || date[2] != '-' || date[5] != '-')) || week_of(c->date, week)) return sw_fail("--date wants a day as 31-01-2026, not '%s'", date ? date : c->date);
   if (name && !is_name(name)) return sw_fail("--run wants a name of letters, digits, '-', '_' and '.', as in 2026-W05, not '%s'", name);
   sw_buffer folder = {0};
   c->run = sw_strdup(name ? name : week);
@@ -117,6 +123,32 @@ int cycle_run_name(cycle *c, const char *name, const char *date) {
   c->folder = status ? NULL : sw_buffer_take(&folder);
   sw_buffer_close(&folder);
   return c->folder ? 0 : -1;
+}
+
+int cycle_unfinished(const cycle *c, char **name) {
+  json_t *infos = find_runs(c), *info = NULL;
+  *name = NULL;
+  for (size_t i = json_array_size(infos); !info && i-- > 0;)
+    if (json_array_size(json_object_get(json_array_get(infos, i), "postings"))) info = json_array_get(infos, i);
+  int status = infos ? 0 : -1;
+  if (info && !json_is_true(json_object_get(info, "finished")) && !(*name = sw_strdup(sw_json_string(info, "run")))) status = -1;
+  json_decref(infos);
+  return status;
+}
+
+int cycle_finished(cycle *c, int finished) {
+  if (json_is_true(json_object_get(c->info, "finished")) == finished) return 0;
+  return json_object_set_new(c->info, "finished", json_boolean(finished)) || cycle_record_write(c, "run", c->info) ? -1 : 0;
+}
+
+void cycle_run_close(cycle *c) {
+  json_decref(c->info);
+  json_decref(c->runs);
+  json_object_clear(c->hashes);
+  free(c->run);
+  free(c->folder);
+  c->info = c->runs = NULL;
+  c->run = c->folder = NULL;
 }
 
 int cycle_run_open(cycle *c) {
@@ -129,14 +161,17 @@ int cycle_run_open(cycle *c) {
     return -1;
   }
   json_array_foreach(infos, i, info) {
+    const int ours = !strcmp(sw_json_string(info, "run"), c->run);
+    if (ours) c->info = json_incref(info);
+    if (!json_array_size(json_object_get(info, "postings"))) continue; /* nothing was done in it */
     last = json_integer_value(json_object_get(info, "number"));
     json_array_append(c->runs, json_object_get(info, "run"));
-    if (!strcmp(sw_json_string(info, "run"), c->run)) c->info = json_incref(info);
   }
-  c->newest = !c->info || json_integer_value(json_object_get(c->info, "number")) == last;
   json_decref(infos);
-  if (c->info) return 0;
-  json_array_append_new(c->runs, json_string(c->run));
+  const int empty = !json_array_size(json_object_get(c->info, "postings"));
+  c->newest = empty || json_integer_value(json_object_get(c->info, "number")) == last;
+  if (empty) json_array_append_new(c->runs, json_string(c->run));
+  if (c->info) return empty && json_object_set_new(c->info, "number", json_integer(last + 1)) ? sw_fail_memory("the run cannot be noted") : 0;
   c->info = json_pack("{s:s, s:I, s:s, s:[]}", "run", c->run, "number", last + 1, "date", c->date, "postings");
   if (!c->info) return sw_fail_memory("the run cannot be noted");
   return c->dry ? 0 : sw_make_folders(c->folder) || cycle_record_write(c, "run", c->info) ? -1 : 0;
@@ -269,11 +304,37 @@ static void clean_training(const cycle *c, const char *run) {
   free(folder);
 }
 
+/* Promoted checkpoints that the kept runs' steps name, which would begin anew without them: {"NAME.h5": true}. */
+static json_t *needed_models(const cycle *c) {
+  static const char *const steps[] = {"train", "compare", "tag", "report", "push"};
+  const size_t count = json_array_size(c->runs), length = strlen(c->models);
+  json_t *needed = json_object(), *word;
+  for (size_t i = count > (size_t)c->keep ? count - (size_t)c->keep : 0; i < count; i++) {
+    for (size_t k = 0; k < sizeof steps / sizeof *steps; k++) {
+      json_t *record = cycle_record(c, json_string_value(json_array_get(c->runs, i)), steps[k]);
+      size_t at;
+      json_array_foreach(json_object_get(record, "command"), at, word) {
+        const char *text = json_string_value(word);
+        if (text && !strncmp(text, c->models, length) && text[length] == '/') json_object_set_new(needed, text + length + 1, json_true());
+      }
+      json_decref(record);
+    }
+  }
+  return needed;
+}
+
 int cycle_clean(cycle *c) {
   const size_t count = json_array_size(c->runs);
   for (size_t i = 0; i + (size_t)c->keep < count; i++) clean_training(c, json_string_value(json_array_get(c->runs, i)));
   sw_temporary_sweep(c->state);
   if (!sw_is_folder(c->models)) return 0;
+  sw_lock lock = {0};
+  const int locked = sw_models_lock(c->models, &lock);
+  if (locked) return locked > 0 ? 0 : -1; /* a rollback is at work: another time */
   sw_temporary_sweep(c->models);
-  return sw_models_prune(c->models, c->keep, NULL);
+  json_t *needed = needed_models(c);
+  const int status = needed ? sw_models_prune(c->models, c->keep, needed, NULL) : sw_fail_memory("the models cannot be cleaned");
+  json_decref(needed);
+  sw_lock_release(&lock);
+  return status;
 }
