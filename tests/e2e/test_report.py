@@ -142,8 +142,8 @@ def page(folder, points):
         check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
 
 
-def page_without_gl(folder):
-    """5,000 points in 60 clusters and without one, dated by their titles, where a browser has no WebGL."""
+def page_without_gl(folder, bare):
+    """5,000 points in 60 clusters and without one, dated by their titles, where a browser has no WebGL; then `bare`, a map alone."""
     with Browser(1000, 800, options=("--disable-3d-apis",)) as b:
         b.open_file(os.path.join(folder, "index.html"))
         b.wait("document.documentElement.dataset.ready === '1' && document.querySelectorAll('#map-chart .scatterlayer .point').length > 2000", 60)
@@ -164,6 +164,9 @@ def page_without_gl(folder):
         b.press("End")
         b.evaluate("document.querySelector('#to').value = document.querySelector('#to').max, document.querySelector('#to').dispatchEvent(new Event('input'))")
         b.wait("!document.querySelector('#map-chart').hidden && document.querySelectorAll('#map-chart .scatterlayer .point').length > 300")
+        b.open_file(os.path.join(bare, "index.html"))
+        b.wait("document.documentElement.dataset.ready === '1' && document.querySelectorAll('#map-chart .scatterlayer .point').length > 10", 60)
+        check(b.evaluate("document.querySelector('#words').hidden && document.querySelectorAll('#nav a').length === 1"), "nothing in short without tags")
         check(not b.errors and not b.strangers(), f"without WebGL: {b.errors}")
 
 
@@ -245,7 +248,7 @@ with tempfile.TemporaryDirectory() as tmp:
     when = write_csv(at("wide-titles.csv"), ["id", "title", "date"], [[i, f"Posting {i}", (datetime.date(2025, 12, 1) + datetime.timedelta(weeks=i % 6)).isoformat()] for i in many])
     done = report("--map", flat, "--map-3d", deep, "--clusters", of, "--titles", when, "-o", at("wide"))
     check(done.returncode == 0, done.stderr)
-    if done.returncode == 0 and find(): page_without_gl(at("wide"))
+    if done.returncode == 0 and find(): page_without_gl(at("wide"), at("map only"))
     done = report("--tags", write("one.jsonl", json.dumps({"id": "x", "date": "2026-01-14", "spans": []})), "--map", flat, "--titles", when, "-o", at("extended"))
     html = open(at("extended/index.html"), encoding="utf-8").read() if done.returncode == 0 else ""
     check('"weeks":["2026-01-12"]' in html and '"mapWeeks":["2025-12-01"' in html and '"2026-01-12"],"mostClusters"' in html, f"the map's weeks: {done.stderr}")
