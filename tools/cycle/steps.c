@@ -408,39 +408,6 @@ static int make_report(cycle *c, plan *p) {
   return status ? -1 : 0;
 }
 
-/* A file of a run, as an option and an input, where it is there. */
-static int add_if_there(const cycle *c, plan *p, const char *option, const char *run, const char *name) {
-  char *path = cycle_path(c, run, name);
-  const int there = path && sw_exists(path), status = !path || (there && (add(p->command, option, path, NULL) || add(p->inputs, path, NULL)));
-  free(path);
-  return status ? -1 : there;
-}
-
-/* Tags and labels of all weeks up to this, this week's map and clusters, the checkpoint in use, with its ancestors. */
-static int make_report(cycle *c, plan *p) {
-  char *model = NULL;
-  const int bare = no_skills(c, p), linked = json_object_get(c->config, "link") != NULL;
-  sw_buffer_clear(&p->left_out); /* no map, but a report all the same */
-  if (cycle_in_use(c, &model)) return -1;
-  int status = add(p->command, "report", NULL), ours = 0;
-  for (size_t i = 0; !status && !ours && i < json_array_size(c->runs); i++) { /* a later run's are not this one's */
-    const char *run = json_string_value(json_array_get(c->runs, i));
-    const int found = (ours = !strcmp(run, c->run)) ? add_file(c, p, "--tags", linked ? "link/linked.jsonl" : "tag/tags.jsonl", p->inputs) : add_if_there(c, p, "--tags", run, "link/linked.jsonl");
-    status = found < 0 || (!ours && !found && add_if_there(c, p, "--tags", run, "tag/tags.jsonl") < 0) || add_if_there(c, p, "--labels", run, "label/labels.jsonl") < 0 ||
-             add_if_there(c, p, "--labels", run, "label/bill.json") < 0;
-  }
-  const int mapped = !bare && json_object_get(c->config, "map"), grouped = mapped && json_object_get(c->config, "cluster");
-  if (!status && mapped) status = add_file(c, p, cycle_number(c, "map", "components", 2) == 3 ? "--map-3d" : "--map", "map/map.h5", p->inputs) || add_file(c, p, "--titles", "skills/skills.jsonl", p->inputs) || add(p->command, "--column", "text", "--id-column", "id", NULL);
-  if (!status && grouped) status = add_file(c, p, "--clusters", "cluster/clusters.csv", p->inputs);
-  if (!status) status = add_model(p, "--checkpoint", model);
-  else free(model);
-  if (!status) status = add_file(c, p, "-o", "report", NULL) || add(p->command, "--force", NULL);
-  char *page = status ? NULL : cycle_path(c, NULL, "report/index.html");
-  if (!status) status = !page || add(p->outputs, page, NULL) || add_settings(c, p, "report");
-  free(page);
-  return status ? -1 : 0;
-}
-
 static int make_push(cycle *c, plan *p) {
   char *model = NULL;
   if (!c->newest) return sw_buffer_print(&p->left_out, "a later run has gone on");
