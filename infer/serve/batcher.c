@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PASSED = 2, SLICE_TEXTS = 32, SLICE_BYTES = 64 << 10, MIN_BATCH_TOKENS = 256, LARGE_BODY = 1 << 20 };
+enum { MOST_PASSED = 2, SLICE_TEXTS = 32, SLICE_BYTES = 64 << 10, MIN_BATCH_TOKENS = 64, LARGE_BODY = 1 << 20 };
 
 struct sw_batcher {
   int threads;
@@ -19,14 +19,15 @@ struct sw_batcher {
   sw_call *first, *last; /* not done; those that were served longest ago come first */
   size_t calls;
   sw_lane *lanes, **lanes_end; /* with pieces to be run, in the order in which they got their first */
-  int idle, stop, large;       /* large: a large body is being read, of which one at a time takes enough memory */
+  int stop, large;             /* large: a large body is being read, of which one at a time takes enough memory */
+  int64_t running;             /* tokens of the batches that are run */
   sw_batcher_state seen;
 };
 
 /* --- lanes --- */
 
-int sw_lane_open(sw_lane *l, const sw_pipeline_job *steps, int64_t batch_tokens, int max_batch, int threads) {
-  *l = (sw_lane){.steps = *steps, .batch_tokens = batch_tokens, .max_batch = max_batch, .threads = threads};
+int sw_lane_open(sw_lane *l, const sw_pipeline_job *steps, int64_t batch_tokens, int max_batch, int threads, int at_once) {
+  *l = (sw_lane){.steps = *steps, .batch_tokens = batch_tokens, .max_batch = max_batch, .threads = threads, .at_once = at_once};
   l->workers = sw_alloc_array((size_t)threads, sizeof *l->workers);
   return l->workers ? 0 : -1;
 }
@@ -336,8 +337,8 @@ static void do_batch(worker *w, sw_lane *l) {
     check_done(b, c);
     return;
   }
-  /* few tokens are shared with who has nothing to do, as long as a batch keeps a size worth running */
-  int64_t budget = l->tokens / (b->idle + 1) + 1, tokens = 0;
+  /* a part for each batch that can run now, and one to go on with while those who were answered ask again */
+  int64_t budget = (l->tokens + b->running) / (l->at_once + 1) + 1, tokens = 0;
   if (budget < MIN_BATCH_TOKENS) budget = MIN_BATCH_TOKENS;
   if (budget > l->batch_tokens) budget = l->batch_tokens;
   size_t count = 0;
@@ -351,6 +352,8 @@ static void do_batch(worker *w, sw_lane *l) {
   l->first += count;
   l->count -= count;
   l->tokens -= tokens;
+  b->running += tokens;
+  l->running++;
   for (sw_lane *other = b->lanes; other != l; other = other->next) other->passed++;
   relist_lane(b, l);
   b->seen.batches++;
@@ -361,6 +364,8 @@ static void do_batch(worker *w, sw_lane *l) {
   if (b->observe) b->observe(b->context, tokens);
   run_batch(w, l, count);
   pthread_mutex_lock(&b->lock);
+  b->running -= tokens;
+  l->running--;
   for (size_t i = 0; i < count; i++)
     if (--w->units[i].slice->left == 0) finish_slice(w, w->units[i].slice);
   size_t done = 0; /* calls, which are taken out before any of them is given back: units then point to what may be gone */
@@ -375,12 +380,15 @@ static void do_batch(worker *w, sw_lane *l) {
   pthread_mutex_lock(&b->lock);
 }
 
+/* One more batch than can run at once is packed ahead: while it waits for its turn, the next one grows. */
+static int can_run(const sw_lane *l) { return l->running <= l->at_once; }
+
 /* Does something, under the lock, which is given up meanwhile; 0: there is nothing to do. */
 static int do_something(worker *w) {
   sw_batcher *b = w->batcher;
   /* a full batch first, but a lane that has little does not wait for the end of a large request to another */
   for (sw_lane *l = b->lanes; l; l = l->next)
-    if (l->tokens >= l->batch_tokens || l->passed >= MOST_PASSED) {
+    if (can_run(l) && (l->tokens >= l->batch_tokens || l->passed >= MOST_PASSED)) {
       do_batch(w, l);
       return 1;
     }
@@ -392,9 +400,12 @@ static int do_something(worker *w) {
     else do_encode(w, c);
     return 1;
   }
-  if (b->lanes) do_batch(w, b->lanes);
-  else return 0;
-  return 1;
+  for (sw_lane *l = b->lanes; l; l = l->next)
+    if (can_run(l)) {
+      do_batch(w, l);
+      return 1;
+    }
+  return 0;
 }
 
 static void *work(void *context) {
@@ -403,9 +414,7 @@ static void *work(void *context) {
   pthread_mutex_lock(&b->lock);
   while (!b->stop) {
     if (do_something(w)) continue;
-    b->idle++;
     pthread_cond_wait(&b->changed, &b->lock);
-    b->idle--;
   }
   pthread_mutex_unlock(&b->lock);
   free(w->units), free(w->pieces), free(w->calls), free(w->ids), free(w->cu_seqlens);

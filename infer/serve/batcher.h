@@ -20,6 +20,7 @@ typedef struct sw_lane {
   int max_batch;
   void **workers; /* [threads]; a thread's own, opened when it first has work here */
   int threads;
+  int at_once; /* batches that can run at once: a GPU runs one */
   /* the batcher's: pieces to be run, the oldest first */
   struct sw_unit {
     sw_piece *piece;
@@ -29,8 +30,9 @@ typedef struct sw_lane {
   int64_t tokens;
   struct sw_lane *next; /* of those that have any */
   int listed, passed; /* passed: batches of others that came before, since its last */
+  int running;        /* batches */
 } sw_lane;
-int sw_lane_open(sw_lane *lane, const sw_pipeline_job *steps, int64_t batch_tokens, int max_batch, int threads);
+int sw_lane_open(sw_lane *lane, const sw_pipeline_job *steps, int64_t batch_tokens, int max_batch, int threads, int at_once);
 void sw_lane_close(sw_lane *lane);
 
 typedef enum { SW_CALL_ANSWERED, SW_CALL_REFUSED, SW_CALL_BROKEN, SW_CALL_LATE } sw_call_outcome;

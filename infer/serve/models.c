@@ -20,7 +20,7 @@ static int has_head(const sw_model *m, const char *task) {
 static int open_lane(sw_served *s, sw_serve_job job, const sw_pipeline_job *steps, void *context, int threads) {
   sw_pipeline_job own = *steps;
   own.context = context;
-  return sw_lane_open(&s->lanes[job], &own, s->session.runs.batch_tokens, s->session.runs.max_batch, threads);
+  return sw_lane_open(&s->lanes[job], &own, s->session.runs.batch_tokens, s->session.runs.max_batch, threads, s->session.runs.shared ? 1 : threads);
 }
 
 static int open_jobs(sw_served *s, const sw_models_options *o) {
