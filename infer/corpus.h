@@ -38,7 +38,7 @@ json_t *sw_corpus_identity(const char *path);
 int sw_corpus_format(const char *const *paths, size_t count, const char *format, sw_postings_format *out);
 
 /* The nearest of a corpus, for blocks of vectors. */
-enum { SW_FINDER_BLOCK = 1024 };
+enum { SW_FINDER_BLOCK = 8192 }; /* queries at once: for each block the corpus is read once; memory that few queries do not touch is not used */
 typedef struct {
   sw_search *search;
   sw_search_corpus corpus;

@@ -62,16 +62,22 @@ void sw_search_close(sw_search *s) {
   free(s);
 }
 
-/* The rows in s->host, checked, and for the cosine of unit length, to the device. */
+/* Of unit length for the cosine; whether its values are finite numbers. */
+static int settle_row(const sw_search *s, float *row) {
+  double squares = 0;
+  for (int h = 0; h < s->hidden; h++) squares += (double)row[h] * (double)row[h];
+  const double factor = squares > 0 ? 1 / sqrt(squares) : 0;
+  for (int h = 0; h < s->hidden && s->similarity == SW_COSINE; h++) row[h] = (float)(row[h] * factor);
+  return isfinite(squares);
+}
+
+/* The rows in s->host to the device. */
 static int put_rows(sw_search *s, int64_t rows, int64_t first, const char *name, float *to) {
-  for (int64_t i = 0; i < rows; i++) {
-    float *row = s->host + i * s->hidden;
-    double squares = 0;
-    for (int h = 0; h < s->hidden; h++) squares += (double)row[h] * (double)row[h];
-    if (!isfinite(squares)) return sw_fail("%s: row %lld holds a value that is no finite number", name, (long long)(first + i + 1));
-    const double factor = squares > 0 ? 1 / sqrt(squares) : 0;
-    for (int h = 0; h < s->hidden && s->similarity == SW_COSINE; h++) row[h] = (float)(row[h] * factor);
-  }
+  int64_t bad = rows; /* the first */
+#pragma omp parallel for num_threads(s->stream.threads) schedule(static) reduction(min : bad) if (rows * s->hidden >= 1 << 16)
+  for (int64_t i = 0; i < rows; i++)
+    if (!settle_row(s, s->host + i * s->hidden) && i < bad) bad = i;
+  if (bad < rows) return sw_fail("%s: row %lld holds a value that is no finite number", name, (long long)(first + bad + 1));
   sw_device *device = s->stream.device;
   return device->copy_in(&s->stream, to, s->host, (size_t)(rows * s->hidden) * sizeof(float)) || device->synchronize(&s->stream) ? -1 : 0;
 }
