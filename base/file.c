@@ -73,6 +73,19 @@ void sw_remove_folder(const char *folder) {
 
 void sw_temporary_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
 
+/* No such process, or one that has ended and is only not yet asked how: under an init that does not ask, for good. */
+static int has_ended(pid_t pid) {
+  char path[32], line[512]; /* "<pid> (<name of at most 64 bytes>) <state> ..." */
+  if (kill(pid, 0)) return errno == ESRCH;
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  FILE *file = fopen(path, "re");
+  const size_t size = file ? fread(line, 1, sizeof line - 1, file) : 0;
+  if (file) fclose(file);
+  line[size] = 0;
+  const char *name_end = strrchr(line, ')');
+  return name_end && (!strncmp(name_end, ") Z", 3) || !strncmp(name_end, ") X", 3));
+}
+
 /* Whether `name` is "<base>.tmp-<pid>-<n>" (base NULL: of any) and no such process is there. */
 static int is_left_over(const char *name, const char *base) {
   const char *ending = base ? NULL : strstr(name, ".tmp-");
@@ -81,7 +94,7 @@ static int is_left_over(const char *name, const char *base) {
   const size_t length = base ? strlen(base) : (size_t)(ending - name);
   int pid, number, end = 0;
   return (!base || !strncmp(name, base, length)) && sscanf(name + length, ".tmp-%d-%d%n", &pid, &number, &end) == 2 && end &&
-         !name[length + (size_t)end] && pid > 0 && pid != getpid() && kill(pid, 0) && errno == ESRCH;
+         !name[length + (size_t)end] && pid > 0 && pid != getpid() && has_ended(pid);
 }
 
 /* Removes what processes that were killed left behind. A living one whose pid means nothing here holds a lock. */

@@ -316,23 +316,30 @@ static void test_no_room(void **state) {
   sw_checkpoint_close(&b);
 }
 
-/* Temporary files of dead processes go; those of living ones and files that only look similar stay. */
+/* Temporary files of dead processes go, waited for or not; those of living ones and files that only look similar stay. */
 static void test_stale_files(void **state) {
   sw_checkpoint c;
-  char dead[96], living[96], similar[96];
+  char dead[96], unasked[96], living[96], similar[96];
   pid_t child = fork();
   if (!child) _exit(0);
   assert_int_equal(waitpid(child, NULL, 0), child);
+  const pid_t zombie = fork();
+  if (!zombie) _exit(0);
+  siginfo_t ended;
+  assert_int_equal(waitid(P_PID, (id_t)zombie, &ended, WEXITED | WNOWAIT), 0);
   snprintf(dead, sizeof dead, "%s.tmp-%d-0", path, (int)child);
+  snprintf(unasked, sizeof unasked, "%s.tmp-%d-0", path, (int)zombie);
   snprintf(living, sizeof living, "%s.tmp-%d-0", path, (int)getppid());
   snprintf(similar, sizeof similar, "%s.tmp-%d-0.bak", path, (int)child);
   write_bytes(dead, "x", 1);
+  write_bytes(unasked, "x", 1);
   write_bytes(living, "x", 1);
   write_bytes(similar, "x", 1);
   make(&c, 0);
   assert_int_equal(sw_checkpoint_write(path, &c), 0);
   sw_checkpoint_close(&c);
-  assert_true(!sw_exists(dead) && sw_exists(living) && sw_exists(similar));
+  assert_true(!sw_exists(dead) && !sw_exists(unasked) && sw_exists(living) && sw_exists(similar));
+  assert_int_equal(waitpid(zombie, NULL, 0), zombie);
   unlink(living);
   unlink(similar);
 }
