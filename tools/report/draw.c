@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const sw_font title_font = {17, 1, SW_BLACK}, section_font = {13, 1, SW_BLACK}, font = {12, 0, SW_BLACK}, small_font = {11, 0, SW_GREY};
-enum { EDGE = 22, ROW = 22, MOST_NAME = 230, FIELD = 520, EACH_WAY = 10, MOST_LAYERS = 8, LINES = 6, MOST_WEEK_TICKS = 9 };
+enum { EDGE = 22, ROW = 22, MOST_NAME = 230, FIELD = 520, EACH_WAY = 10, MOST_LAYERS = 8, MOST_WEEK_TICKS = 9 };
 static const int RISING = 0x009e73, FALLING = 0xd55e00;
 
 static int write_picture(sw_picture *p, const char *folder, const char *name) {
@@ -165,27 +165,6 @@ static int draw_trends(const report *r, const char *folder) {
 
 /* --- over time --- */
 
-static int by_total(const void *a, const void *b) {
-  const report_skill *x = *(const report_skill *const *)a, *y = *(const report_skill *const *)b;
-  return x->skill->total != y->skill->total ? (x->skill->total < y->skill->total) - (x->skill->total > y->skill->total) : (x > y) - (x < y);
-}
-
-/* Of every layer the surest that rise and fall, in turn; where there are none the most frequent skills. */
-static size_t choose_lines(const report *r, const report_skill **order, const report_skill *lines[LINES]) {
-  size_t count = 0;
-  for (size_t rank = 1; rank <= LINES && count < LINES; rank++)
-    for (size_t l = 0; l < r->counts.layers.count; l++)
-      for (int direction = 1; direction >= -1 && count < LINES; direction -= 2) {
-        const report_skill *best[LINES];
-        if (report_pick(r, (int)l, direction, rank, best) == rank) lines[count++] = best[rank - 1];
-      }
-  if (count) return count;
-  for (size_t i = 0; i < r->num_skills; i++) order[i] = &r->skills[i];
-  if (r->num_skills) qsort(order, r->num_skills, sizeof *order, by_total);
-  for (; count < LINES && count < r->num_skills; count++) lines[count] = order[count];
-  return count;
-}
-
 static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
   size_t n = 0;
   const size_t all = r->weeks_with_postings;
@@ -222,12 +201,11 @@ static void draw_weeks(sw_picture *p, const sw_field *f, const report *r) {
 
 static int draw_time(const report *r, const char *folder) {
   enum { WIDE = 700, HIGH = 330, BARS = 80, LEGEND = 250 };
-  const report_skill **order = sw_alloc_array(r->num_skills + 1, sizeof *order);
   double *x = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *x), *y = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *y), most = 0, bars = 0;
   sw_picture *p = NULL;
-  int status = order && x && y ? 0 : -1;
-  const report_skill *chosen[LINES];
-  const size_t lines = status ? 0 : choose_lines(r, order, chosen);
+  int status = x && y ? 0 : -1;
+  const report_skill *chosen[REPORT_LINES];
+  const size_t lines = report_pick_lines(r, chosen);
   for (int w = 0; w < r->num_weeks; w++) {
     bars = fmax(bars, r->postings[w]);
     for (size_t i = 0; i < lines && !status; i++)
@@ -273,7 +251,7 @@ static int draw_time(const report *r, const char *folder) {
     if (!status) status = write_picture(p, folder, "skills-over-time.png");
   }
   sw_picture_close(p);
-  free(order), free(x), free(y);
+  free(x), free(y);
   return status;
 }
 
@@ -322,7 +300,9 @@ static int draw_map(const report *r, const char *folder) {
   if (!status) {
     char count[96];
     sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 8, "Map");
-    snprintf(count, sizeof count, "%zu points%s", m->count, clusters ? ", coloured by cluster; crosses have none" : "");
+    size_t without = 0;
+    for (size_t i = 0; i < m->count; i++) without += r->points[m->id[i]].cluster < 0;
+    snprintf(count, sizeof count, "%zu points%s%s", m->count, clusters ? ", coloured by cluster" : "", clusters && without ? "; crosses have none" : "");
     sw_picture_text(p, small_font, SW_LEFT, EDGE + 50, EDGE + 9, count);
     const double radius = m->count > 50000 ? 1 : m->count > 5000 ? 1.6 : m->count > 500 ? 3 : 4.5, opacity = m->count > 5000 ? 0.45 : 0.75;
     for (size_t i = 0; i < m->count; i++) {
