@@ -83,6 +83,15 @@ def tables(tags, folder):
     return skills
 
 
+# texts of charts that are cut off by their chart's edge, and legends that lie on an axis's numbers
+CUT = """[...document.querySelectorAll('.js-plotly-plot')].flatMap(c => { const box = c.getBoundingClientRect(), out = [], at = e => e.getBoundingClientRect();
+  if (!box.width) return out;
+  for (const t of c.querySelectorAll('.xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .legendtext')) if (at(t).width && (at(t).left < box.left - 1 || at(t).right > box.right + 1)) out.push(c.id + ': ' + t.textContent);
+  const legend = c.querySelector('.legend');
+  if (legend && c.id !== 'map-chart') for (const t of c.querySelectorAll('.xtick text')) if (at(t).top < at(legend).bottom && at(t).bottom > at(legend).top) out.push(c.id + ': legend on ' + t.textContent);
+  return out; })"""
+
+
 def page(folder, points):
     with Browser(1200, 900) as b:
         b.open_file(os.path.join(folder, "index.html"))
@@ -137,8 +146,12 @@ def page(folder, points):
         check(not nameless, f"controls without a name: {nameless[:3]}")
         b.dark()
         b.wait("getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")
+        cut = b.evaluate(CUT)
+        check(not cut, f"cut off at 1200 pixels: {cut[:3]}")
         b.resize(360, 800)
-        b.wait("document.documentElement.scrollWidth <= 362")
+        b.wait("document.documentElement.scrollWidth <= 362 && document.querySelector('#trend-chart .g-xtitle').textContent === 'odds a week'")
+        cut = b.evaluate(CUT)
+        check(not cut, f"cut off at 360 pixels: {cut[:3]}")
         check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
 
 
@@ -206,7 +219,7 @@ with tempfile.TemporaryDirectory() as tmp:
         data = html[html.index('id="data">') + 10:]
         data = data[:data.index("</script>")]
         check("<" not in data and HOSTILE not in html and json.loads(data)["skills"], "no tag of a posting's in the page")
-        check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "trends.png", "skills-over-time.png")), "pictures")
+        check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "map-3d.png", "trends.png", "skills-over-time.png", "occupations.png", "labels.png")), "pictures")
         if find(): page(at("out"), n)
     # the same bits again, in place of the old one only with --force
     before = {f: open(os.path.join(at("out"), f), "rb").read() for f in os.listdir(at("out"))}

@@ -29,7 +29,10 @@
     return layout;
   }
   let mapButtons = []; // by name, so that none that would send anything anywhere is among them
-  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtons: [mapButtons] });
+  const draw = (id, traces, layout) => {
+    if (layout.height) $(id).style.height = layout.height + "px"; // Plotly forgets its own when the window's size changes
+    return Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtons: [mapButtons] });
+  };
   // ticks of a year or less are Mondays
   const dateAxis = weeks => {
     const [first, last] = [0, weeks.length - 1].map(i => Date.parse(weeks[i])), week = 7 * 864e5, count = (last - first) / week + 1;
@@ -78,8 +81,7 @@
       let last = 0;
       for (const f of side) if (Math.abs(Math.log(f) - last) > room) spread.push(f), last = Math.log(f);
     }
-    $("trend-chart").style.height = Math.max(240, 110 + 26 * chosen.length) + "px";
-    draw("trend-chart", traces, { xaxis: { title: { text: "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
+    draw("trend-chart", traces, { height: Math.max(240, 110 + 26 * chosen.length), xaxis: { title: { text: narrow.matches ? "odds a week" : "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
       yaxis: { tickvals: names, ticktext: labels.map(plain), range: [-0.7, chosen.length - 0.3], showgrid: false, zeroline: false }, showlegend: true });
   }
   if (data.skills.some(s => s.b)) {
@@ -343,7 +345,7 @@
     const [sentences, spans, tokensIn, tokensOut, cost] = data.labelSums, count = x => x.toLocaleString("en");
     $("label-words").textContent = `${count(sentences)} labelled sentences with ${count(spans)} skills` + (tokensIn || cost ? `; ${count(tokensIn)} tokens sent, ${count(tokensOut)} received, cost ${cost.toFixed(2)}` + (sentences && cost ? `, ${(1000 * cost / sentences).toFixed(2)} for 1,000 sentences` : "") : "") + ".";
     if (data.labels.length) keep(() => draw("label-chart", [
-      { type: "bar", name: "labelled sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
+      { type: "bar", name: "sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
       ...(cost ? [{ type: "scatter", mode: "markers+lines", name: "cost, by the week of the bill", x: data.labels.filter(l => l[5]).map(l => l[0]), y: data.labels.filter(l => l[5]).map(l => l[5]), yaxis: "y2", line: { color: colour(1) }, marker: { size: 9, symbol: "diamond" } }] : [])],
       { height: 380, showlegend: true, xaxis: dateAxis(data.labels.map(l => l[0])), yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
     else $("label-chart").remove();
