@@ -146,23 +146,26 @@ static int draw_trends(const report *r, const char *folder) {
 
 /* --- over time --- */
 
-static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
+static void draw_band(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
   size_t n = 0;
   const size_t all = r->weeks_with_postings;
   for (int w = 0; w < r->num_weeks; w++) {
     if (!(r->postings[w] > 0)) continue;
     const sw_interval range = sw_wilson(s->named[w], r->postings[w], 0.95);
     x[n] = x[2 * all - 1 - n] = sw_field_x(f, w);
-    y[n] = sw_field_y(f, fmin(range.high, f->y.high)), y[2 * all - 1 - n] = sw_field_y(f, range.low);
+    y[n] = sw_field_y(f, range.high), y[2 * all - 1 - n] = sw_field_y(f, range.low);
     n++;
   }
   sw_picture_area(p, sw_colour(number), 0.1, x, y, 2 * n);
+}
+
+static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number) {
   double before_x = 0, before_y = 0;
   for (int pass = 0; pass < 2; pass++) {
     size_t k = 0;
     for (int w = 0; w < r->num_weeks; w++) {
       if (!(r->postings[w] > 0)) continue;
-      const double at_x = sw_field_x(f, w), at_y = sw_field_y(f, fmin(s->named[w] / r->postings[w], f->y.high));
+      const double at_x = sw_field_x(f, w), at_y = sw_field_y(f, s->named[w] / r->postings[w]);
       if (pass) sw_picture_marker(p, number, at_x, at_y, 5);
       else if (k) sw_picture_line(p, before_x, before_y, at_x, at_y, 2, sw_colour(number), 0);
       before_x = at_x, before_y = at_y, k++;
@@ -179,18 +182,19 @@ static int draw_time(const report *r, const char *folder) {
   const size_t lines = report_pick_lines(r, chosen);
   for (int w = 0; w < r->num_weeks; w++) {
     bars = fmax(bars, r->postings[w]);
-    for (size_t i = 0; i < lines && !status; i++)
-      if (r->postings[w] > 0) most = fmax(most, chosen[i]->named[w] / r->postings[w]);
+    for (size_t i = 0; i < lines; i++)
+      if (r->postings[w] > 0) most = fmax(most, sw_wilson(chosen[i]->named[w], r->postings[w], 0.95).high);
   }
   if (!status) status = sw_picture_open(2 * EDGE + 50 + WIDE + LEGEND, 2 * EDGE + 60 + HIGH + 20 + BARS + 40, &p);
   if (!status) {
     sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 10, "Skills over time");
     sw_picture_text(p, small_font, SW_LEFT, EDGE, EDGE + 32, "Share of a week's postings that name the skill, with 95 % Wilson intervals; below, the week's postings");
     const double last = r->num_weeks > 1 ? r->num_weeks - 1 : 1;
-    sw_field f = {EDGE + 50, EDGE + 60, WIDE, HIGH, {-0.5, last + 0.5, 1}, sw_axis_make(0, fmin(1, 1.15 * most + 0.005), 5)};
+    sw_field f = {EDGE + 50, EDGE + 60, WIDE, HIGH, {-0.5, last + 0.5, 1}, sw_axis_make(0, most, 5)};
     f.y.low = 0;
     report_draw_scale(p, &f, 1);
-    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i, x, y);
+    for (size_t i = lines; i-- > 0;) draw_band(p, &f, r, chosen[i], (int)i, x, y);
+    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i);
     for (size_t i = 0; i < lines && !status; i++) {
       const double at = f.top + 12 + 40 * (double)i;
       status = report_draw_key(p, (int)i, f.left + WIDE + 14, at, chosen[i]->skill->name, LEGEND - 26);

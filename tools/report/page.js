@@ -99,19 +99,19 @@
   }
   const charted = new Set();
   function drawTime() {
-    const weeks = data.weeks.map((w, i) => i).filter(i => data.postings[i] > 0), traces = [];
+    const weeks = data.weeks.map((w, i) => i).filter(i => data.postings[i] > 0), traces = [], bands = []; // under all lines
     let at = 0;
     traces.push({ type: "bar", name: "postings of the week", x: weeks.map(i => data.weeks[i]), y: weeks.map(i => data.postings[i]), yaxis: "y2", marker: { color: css("--line") }, hovertemplate: "%{x}: %{y} postings<extra></extra>" });
     for (const s of charted) {
       const k = at++, name = plain(short(s.n, 40)), share = weeks.map(i => s.c[i] / data.postings[i]), range = weeks.map(i => wilson(s.c[i], data.postings[i])), x = weeks.map(i => data.weeks[i]);
       if (charted.size <= 6) {
         const fill = colour(k) + "22";
-        traces.push({ type: "scatter", mode: "lines", x: [...x, ...[...x].reverse()], y: [...range.map(r => r[1]), ...range.map(r => r[0]).reverse()], fill: "toself", fillcolor: fill, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: "s" + k });
+        bands.push({ type: "scatter", mode: "lines", x: [...x, ...[...x].reverse()], y: [...range.map(r => r[1]), ...range.map(r => r[0]).reverse()], fill: "toself", fillcolor: fill, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: "s" + k });
       }
       traces.push({ type: "scatter", mode: "lines+markers", name, legendgroup: "s" + k, x, y: share, line: { color: colour(k), width: 2, dash: DASHES[Math.floor(k / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[k % 6], size: 7, color: colour(k) },
                     text: weeks.map((i, j) => `${name}<br>week of ${data.weeks[i]}: ${s.c[i]} of ${data.postings[i]}, ${percent(share[j])} (${percent(range[j][0])} to ${percent(range[j][1])})`), hovertemplate: "%{text}<extra></extra>" });
     }
-    draw("time-chart", traces, { height: higher(460, 1 + charted.size), showlegend: true, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
+    draw("time-chart", [...bands, ...traces], { height: higher(460, 1 + charted.size), showlegend: true, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
