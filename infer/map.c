@@ -124,25 +124,39 @@ static int write_hdf(map_job *job, char **ids, const char *json) {
   return -1;
 }
 
-static int write_csv(map_job *job, char **ids) {
+/* Nine digits give every float back exactly. */
+static int put_csv(sw_buffer *text, const char *id, const float *at, int dims) {
+  int status = sw_csv_quote(text, id, strlen(id));
+  for (int c = 0; c < dims && !status; c++) status = sw_buffer_print(text, ",%.9g", (double)at[c]);
+  return status ? -1 : sw_buffer_append(text, "\r\n", 2);
+}
+
+static int put_json(sw_buffer *text, const char *id, const float *at, int dims, int first) {
+  int status = sw_buffer_print(text, first ? "\n{\"id\": " : ",\n{\"id\": ") || sw_json_quote(text, id, strlen(id));
+  for (int c = 0; c < dims && !status; c++) status = sw_buffer_print(text, ", \"%c\": %.9g", "xyz"[c], (double)at[c]);
+  return status ? -1 : sw_buffer_append(text, "}", 1);
+}
+
+/* json: the settings, for JSON; NULL: CSV. */
+static int write_text(map_job *job, char **ids, const char *json) {
   const int dims = job->umap.components;
   sw_output out;
   sw_buffer text = {0};
   if (sw_output_open(&out, job->o->output)) return -1;
-  int status = sw_buffer_print(&text, "id,x,y%s\r\n", dims == 3 ? ",z" : "");
+  int status = json ? sw_buffer_print(&text, "{\"map\": %s,\n\"points\": [", json) : sw_buffer_print(&text, "id,x,y%s\r\n", dims == 3 ? ",z" : "");
   for (int64_t first = 0; first < job->input.rows && !status; first += BLOCK) {
     const int64_t count = job->input.rows - first < BLOCK ? job->input.rows - first : BLOCK;
     status = sw_usable_read(&job->input, first, count, NULL, ids);
     for (int64_t i = 0; i < count && !status; i++) {
-      status = sw_csv_quote(&text, ids[i], strlen(ids[i]));
-      for (int c = 0; c < dims && !status; c++) status = sw_buffer_print(&text, ",%.9g", (double)job->coordinates[(first + i) * dims + c]);
-      if (!status) status = sw_buffer_append(&text, "\r\n", 2);
+      const float *at = job->coordinates + (first + i) * dims;
+      status = json ? put_json(&text, ids[i], at, dims, first + i == 0) : put_csv(&text, ids[i], at, dims);
     }
     if (!status && text.size) fwrite(text.data, text.size, 1, out.file); /* the commit reports errors */
     sw_buffer_clear(&text);
     free_ids(ids);
   }
   sw_buffer_close(&text);
+  if (json) fputs("\n]}\n", out.file);
   if (!status) return sw_output_commit(&out);
   sw_output_abandon(&out);
   return -1;
@@ -152,7 +166,8 @@ static int write_map(map_job *job) {
   char **ids = sw_alloc_array(BLOCK, sizeof *ids);
   json_t *settings = ids ? settings_to_json(job) : NULL;
   char *json = settings ? sw_json_canonical(settings) : NULL;
-  int status = !json ? -1 : sw_infer_ends_in(job->o->output, ".csv") ? write_csv(job, ids) : write_hdf(job, ids, json);
+  const char *path = job->o->output;
+  int status = !json ? -1 : sw_infer_ends_in(path, ".csv") ? write_text(job, ids, NULL) : sw_infer_ends_in(path, ".json") ? write_text(job, ids, json) : write_hdf(job, ids, json);
   free(json);
   json_decref(settings);
   if (ids) free_ids(ids);
@@ -235,9 +250,9 @@ static int run(map_job *job, const char *input) {
 /* Options to settings; a map that is fitted on brings its own. */
 static int settle(const map_options *o, const sw_list *inputs, sw_umap_options *u) {
   if (inputs->count != 1) return sw_fail("one vectors file is needed (see --help)");
-  if (!o->output) return sw_fail("an output is needed: -o map.h5 or -o map.csv");
-  if (!sw_infer_ends_in(o->output, ".h5") && !sw_infer_ends_in(o->output, ".hdf5") && !sw_infer_ends_in(o->output, ".csv"))
-    return sw_fail("-o %s: the name must end in .h5 or .csv", o->output);
+  if (!o->output) return sw_fail("an output is needed: -o map.h5, map.csv or map.json");
+  if (!sw_infer_ends_in(o->output, ".h5") && !sw_infer_ends_in(o->output, ".hdf5") && !sw_infer_ends_in(o->output, ".csv") && !sw_infer_ends_in(o->output, ".json"))
+    return sw_fail("-o %s: the name must end in .h5, .csv or .json", o->output);
   if (sw_infer_check_outputs(o->output, o->rejected, NULL, (const char *const[]){inputs->items[0], o->fit_on}, 2) || sw_check_writable(o->output) ||
       sw_device_check(o->device, o->threads))
     return -1;
@@ -262,7 +277,7 @@ static int settle(const map_options *o, const sw_list *inputs, sw_umap_options *
 int sw_infer_map(int argc, char **argv) {
   map_options o = {.device = "auto", .neighbours = -1, .components = -1, .epochs = -1, .seed = -1, .min_dist = -1, .spread = -1};
   const sw_option options[] = {
-      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "map.h5, or map.csv with id, x, y (needed)"},
+      {"output", 'o', SW_OPTION_TEXT, &o.output, "FILE", "map.h5; map.csv with id, x, y; or map.json, the same with the settings (needed)"},
       {"components", 0, SW_OPTION_INT, &o.components, "N", "dimensions of the map: 2 or 3 (else: 2)"},
       {"n-neighbors", 0, SW_OPTION_INT, &o.neighbours, "N", "of a point, itself among them: more show the whole, fewer the details (else: 15)"},
       {"min-dist", 0, SW_OPTION_DOUBLE, &o.min_dist, "D", "how near points may come to each other on the map (else: 0.1)"},

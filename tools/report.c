@@ -39,7 +39,8 @@ static int check_inputs(const report_options *o) {
 static int make(report *r) {
   /* no patterns: somebody's folder may hold tables and pictures, too */
   static const char *const ours[] = {"index.html", "skills.csv", "skills-by-week.csv", "weeks.csv", "map.csv", "map-3d.csv", "topics.csv", "topics-by-week.csv", "occupations.csv",
-                                     "quality.csv", "labels.csv", "trends.png", "skills-over-time.png", "map.png", "rejected.jsonl", NULL};
+                                     "quality.csv", "labels.csv", "trends.png", "skills-over-time.png", "map.png", "map-3d.png", "topics.png", "topics-over-time.png",
+                                     "occupations.png", "quality.png", "labels.png", "rejected.jsonl", NULL};
   const report_options *o = r->o;
   const double started = sw_clock();
   sw_output_folder folder;

@@ -283,7 +283,7 @@ static moments moments_at(const serial *s, double q) {
 }
 
 int sw_trend_serial_find(double dispersions, double lagged, size_t skills, const double *total, const double *time, int n, sw_trend_serial *out) {
-  enum { FEWEST = 10, DRAWN = 30 };
+  enum { DRAWN = 10 };
   *out = (sw_trend_serial){0, 1};
   double *memory = sw_alloc_array(6 * (size_t)n + 1, sizeof *memory), postings = 0, middle = 0, norms[2] = {0};
   if (!memory) return -1;
@@ -291,7 +291,7 @@ int sw_trend_serial_find(double dispersions, double lagged, size_t skills, const
   for (int i = 0; i < n; i++)
     if (total[i] > 0) postings += total[i], middle += total[i] * time[i], s.time[s.n] = time[i], s.scale[s.n++] = sqrt(total[i]);
   const double freedom = s.n - 2, phi = skills ? dispersions / (double)skills : 0;
-  if (skills >= FEWEST && freedom >= 2 && phi > 1) {
+  if (freedom >= 2 && phi > 1) {
     for (int i = 0; i < s.n; i++) {
       s.scale[i] /= sqrt(postings / s.n);
       s.u[0][i] = s.scale[i], s.u[1][i] = s.scale[i] * (s.time[i] - middle / postings);

@@ -52,7 +52,7 @@ typedef struct {
 } sw_trend_serial;
 /* From the sums of many skills' dispersions and `lagged`, fitted to the same weeks total, time: [n], in the order of time. The residuals' lag-1
  * correlation is compared with what each latent correlation makes of it after a line was fitted, which takes most of a slow wave away. It is drawn
- * to none as if 30 independent residuals had been seen, too; fewer than ten skills say nothing. -1: no memory. */
+ * to none as if 10 independent residuals had been seen, too. -1: no memory. */
 int sw_trend_serial_find(double dispersions, double lagged, size_t skills, const double *total, const double *time, int n, sw_trend_serial *out);
 /* Sets p and range of what sw_trend_fit made of the same data. */
 void sw_trend_test(const double *count, const double *total, const double *time, int n, sw_dispersion_prior prior, double level, sw_trend *trend);

@@ -76,6 +76,12 @@ with tempfile.TemporaryDirectory() as tmp:
     rows = list(csv.reader(open(path("map.csv"), newline="")))
     check(done.returncode == 0 and done.stderr == "" and rows[0] == ["id", "x", "y"] and [r[0] for r in rows[1:]] == ids
           and (np.array([r[1:] for r in rows[1:]], np.float32) == y).all(), f"CSV: {rows[:2]}")
+    for name, rows in (("map.json", rows), ("3.json", None)):  # JSON: the same with the settings
+        done = infer(path("x.npy"), "-o", path(name), "--seed", 7, "--quiet", *(() if rows else ("--components", 3)))
+        with open(path(name), encoding="utf-8") as f: whole = json.load(f)
+        check(done.returncode == 0 and whole["map"]["seed"] == 7 and len(whole["points"]) == len(ids) and [p["id"] for p in whole["points"]] == ids, f"{name}: {done.stderr}")
+        if rows: check([[p["id"], p["x"], p["y"]] for p in whole["points"]] == [[r[0], float(r[1]), float(r[2])] for r in rows[1:]], "JSON is what CSV is")
+        else: check(all(list(p) == ["id", "x", "y", "z"] for p in whole["points"]), "three dimensions")
     done = infer(path("x.npy"), "-o", path("3.h5"), "--components", 3, "--metric", "euclidean", "--quality", "--json")
     y3, _, settings3 = read(path("3.h5"))
     report = json.loads(done.stdout)
@@ -192,7 +198,7 @@ with tempfile.TemporaryDirectory() as tmp:
     for options, words in [(("--components", 4), ("--components",)), (("--n-neighbors", 1), ("--n-neighbors", "2 to")), (("--metric", "manhattan"), ("cosine",)),
                            (("--min-dist", 2), ("--min-dist",)), (("--spread", 0), ("--spread",)), (("--epochs", -2), ("--epochs",)), (("--memory", -1), ("--memory",))]:
         check(one_line(infer(path("x.npy"), "-o", path("o.h5"), *options), 2, *words), f"{options}")
-    check(one_line(infer(path("x.npy"), "-o", path("o.txt")), 2, ".h5 or .csv"), "the output's name")
+    check(one_line(infer(path("x.npy"), "-o", path("o.txt")), 2, ".h5, .csv or .json"), "the output's name")
     check(one_line(infer(path("x.npy"), "-o", path("x.npy")), 2), "the output is no input")
     check(one_line(infer(path("x.npy"), "-o", path("o.h5"), "--rejected", path("./o.h5")), 2, "are the same file"), "two outputs that are one")
     for change in (("append", path("bad.h5"), path("x.npy")), ("delete", path("bad.h5"), "b0")):

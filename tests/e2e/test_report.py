@@ -83,6 +83,15 @@ def tables(tags, folder):
     return skills
 
 
+# texts of charts that are cut off by their chart's edge, and legends that lie on an axis's numbers
+CUT = """[...document.querySelectorAll('.js-plotly-plot')].flatMap(c => { const box = c.getBoundingClientRect(), out = [], at = e => e.getBoundingClientRect();
+  if (!box.width) return out;
+  for (const t of c.querySelectorAll('.xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .legendtext')) if (at(t).width && (at(t).left < box.left - 1 || at(t).right > box.right + 1)) out.push(c.id + ': ' + t.textContent);
+  const legend = c.querySelector('.legend');
+  if (legend && c.id !== 'map-chart') for (const t of c.querySelectorAll('.xtick text')) if (at(t).top < at(legend).bottom && at(t).bottom > at(legend).top) out.push(c.id + ': legend on ' + t.textContent);
+  return out; })"""
+
+
 def page(folder, points):
     with Browser(1200, 900) as b:
         b.open_file(os.path.join(folder, "index.html"))
@@ -137,8 +146,14 @@ def page(folder, points):
         check(not nameless, f"controls without a name: {nameless[:3]}")
         b.dark()
         b.wait("getComputedStyle(document.body).backgroundColor === 'rgb(20, 23, 28)'")
+        check(b.evaluate("[...document.querySelectorAll('#nav a')].map(a => a.textContent)") ==
+              ["In short", "Rising and falling", "Skills over time", "Map", "Topics", "Occupations", "Model quality", "Labels"], "all sections")
+        cut = b.evaluate(CUT)
+        check(not cut, f"cut off at 1200 pixels: {cut[:3]}")
         b.resize(360, 800)
-        b.wait("document.documentElement.scrollWidth <= 362")
+        b.wait("document.documentElement.scrollWidth <= 362 && document.querySelector('#trend-chart .g-xtitle').textContent === 'odds a week'")
+        cut = b.evaluate(CUT)
+        check(not cut, f"cut off at 360 pixels: {cut[:3]}")
         check(not b.errors and not b.strangers() and b.evaluate("typeof window.hacked") == "undefined", f"errors {b.errors}, requests {b.strangers()}")
 
 
@@ -190,7 +205,13 @@ with tempfile.TemporaryDirectory() as tmp:
     top = write_csv(at("top.csv"), ["id", "date", "rank", "label", "probability"], [[d, "", r, f"Job {(i + r) % 4} {HOSTILE}", 0.5] for i, d in enumerate(ids) for r in (1, 2)])
     write("labels.jsonl", *(json.dumps({"text": "Know Rust", "spans": [{"start": 5, "end": 9, "label": "K"}], "source": f"{d}#1"}) for d in ids[:40]))
     write("bill.json", json.dumps({"cost": 1.25, "tokens_in": 1000, "tokens_out": 50, "date": "2026-01-07"}))
-    everything = ["--map", map2, "--map-3d", map3, "--clusters", clusters, "--titles", titles, "--occupations", top, "--labels", at("labels.jsonl"), "--labels", at("bill.json"),
+    # models of topics and of labels
+    labelled = write_csv(at("labelled.csv"), ["text", "cook", "build"], [[f"{'soup and salad' if i % 2 else 'bricks and mortar'} {i % 7}", i % 2, 1 - i % 2] for i in range(60)])
+    for made in (program("train", "topics", "--data", os.path.join(SAMPLES, "job-postings"), "--topics", 4, "--passes", 2, "-o", at("topics.h5"), "-q"),
+                 program("infer", "topics", "-m", at("topics.h5"), os.path.join(SAMPLES, "job-postings"), "-o", at("topics.jsonl"), "-q"),
+                 program("train", "multilabel", "--data", labelled, "--column", "text", "--holdout-every", 5, "--epochs", 1, "-o", at("labels.h5"), "-q")):
+        check(made.returncode == 0, made.stderr)
+    everything = ["--topics", at("topics.h5"), "--document-topics", at("topics.jsonl"), "--checkpoint", at("labels.h5"), "--checkpoint", at("topics.h5"), "--map", map2, "--map-3d", map3, "--clusters", clusters, "--titles", titles, "--occupations", top, "--labels", at("labels.jsonl"), "--labels", at("bill.json"),
                   "--title", "Report " + HOSTILE, "--min-postings", 5]
     done = report("--tags", at("tags.jsonl"), "--tags", at("more.jsonl"), *everything, "-o", at("out"))
     check(done.returncode == 0 and done.stdout == "" and f"{n} postings in 8 weeks, 3 rows set aside" in done.stderr, done.stderr)
@@ -200,13 +221,20 @@ with tempfile.TemporaryDirectory() as tmp:
         check([(r["id"], float(r["x"]), r["cluster"], r["first_week"]) for r in rows(at("out"), "map.csv")][:2] == [(ids[0], 0, "software", "2026-01-05"), (ids[1], 37, HOSTILE, "2026-01-05")], "map.csv")
         check(len(rows(at("out"), "map-3d.csv")) == n, "map-3d.csv")
         check({r["occupation"]: int(r["postings"]) for r in rows(at("out"), "occupations.csv")} == {f"Job {k} {HOSTILE}": n // 4 for k in range(4)}, "occupations.csv: the best of each posting")
+        documents = [json.loads(l) for l in open(at("topics.jsonl"))]
+        mean = lambda k, of: sum(t["probability"] for d in of for t in d["topics"] if t["topic"] == k) / len(of)
+        check(all(abs(float(r["share"]) - mean(int(r["topic"]), documents)) < 1e-6 and len(r["words"].split()) == 10 for r in rows(at("out"), "topics.csv")), "topics.csv")
+        check(len(rows(at("out"), "topics-by-week.csv")) == 32 and all(abs(float(r["share"]) - mean(int(r["topic"]), [d for d in documents if monday(d["date"]) == r["week"]])) < 1e-6
+                                                                       for r in rows(at("out"), "topics-by-week.csv")), "topics-by-week.csv")
+        check(sorted((r["kind"], r["file"].split("/")[-1], bool(r["score"])) for r in rows(at("out"), "quality.csv")) == [("multilabel", "labels.h5", True), ("topics", "topics.h5", False)], f"quality.csv: {rows(at('out'), 'quality.csv')}")
         costs = rows(at("out"), "labels.csv")
         check(costs[-1]["week"] == "" and costs[-1]["sentences"] == "40" and costs[0]["cost"] == "1.25" and costs[0]["sentences"] == "16", f"labels.csv: {costs}")
         with open(at("out/index.html"), encoding="utf-8") as f: html = f.read()
         data = html[html.index('id="data">') + 10:]
         data = data[:data.index("</script>")]
         check("<" not in data and HOSTILE not in html and json.loads(data)["skills"], "no tag of a posting's in the page")
-        check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "trends.png", "skills-over-time.png")), "pictures")
+        check(all(os.path.getsize(at("out/" + p)) > 10000 and open(at("out/" + p), "rb").read(8) == b"\x89PNG\r\n\x1a\n" for p in ("map.png", "map-3d.png", "trends.png", "skills-over-time.png", "topics.png", "topics-over-time.png",
+                                                                                                                                                              "occupations.png", "quality.png", "labels.png")), "pictures")
         if find(): page(at("out"), n)
     # the same bits again, in place of the old one only with --force
     before = {f: open(os.path.join(at("out"), f), "rb").read() for f in os.listdir(at("out"))}

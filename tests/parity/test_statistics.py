@@ -212,12 +212,12 @@ def trends(rng):
         u = np.linalg.qr(np.c_[s, s * t])[0]
         h, near_by = np.eye(len(n)) - u @ u.T, np.eye(len(n), k=1)
         slope = s * (t - (n * t).sum() / n.sum())
-        for q in np.arange(96) / 100 if skills >= 10 and phi > 1 else ():
+        for q in np.arange(96) / 100 if phi > 1 else ():
             a = np.outer(s, s) * q ** np.abs(np.subtract.outer(t, t))
             c = np.eye(len(n)) + (phi - 1) * d / np.trace(h @ a @ h) * a
             left = h @ c @ h
             expected = (left * near_by).sum() / np.trace(left)
-            if q == 0: target = expected + (lag - expected) * skills * d / (skills * d + 30)
+            if q == 0: target = expected + (lag - expected) * skills * d / (skills * d + 10)
             elif expected > target: break
             wanted = (q, max(1, slope @ c @ slope / (slope @ slope) / (np.trace(left) / d)))
         check(np.allclose(got, wanted, rtol=1e-8), f"weeks that are alike: {got}, wanted {wanted}")

@@ -1,31 +1,14 @@
-/* The report's pictures: rising and falling skills, skills over time, the map. Each can be read by itself: title, axes with units, legend. */
+/* Pictures of skills that rise and fall, of skills over time, and of maps. */
+#include "tools/report/draw.h"
 #include "base/error.h"
-#include "tools/picture/picture.h"
-#include "tools/report/report.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const sw_font title_font = {17, 1, SW_BLACK}, section_font = {13, 1, SW_BLACK}, font = {12, 0, SW_BLACK}, small_font = {11, 0, SW_GREY};
-enum { EDGE = 22, ROW = 22, MOST_NAME = 230, FIELD = 520, EACH_WAY = 10, MOST_LAYERS = 8, LINES = 6, MOST_WEEK_TICKS = 9 };
+enum { MOST_NAME = 230, FIELD = 520, EACH_WAY = 10, MOST_LAYERS = 8 };
 static const int RISING = 0x009e73, FALLING = 0xd55e00;
-
-static int write_picture(sw_picture *p, const char *folder, const char *name) {
-  char *path = sw_path_join(folder, name);
-  const int status = path ? sw_picture_write(p, path) : -1;
-  free(path);
-  return status;
-}
-
-static int text_fitting(sw_picture *p, sw_font style, sw_align align, double x, double y, const char *words, double width) {
-  char *fitting = sw_text_fit(style, words, width);
-  if (!fitting) return -1;
-  sw_picture_text(p, style, align, x, y, fitting);
-  free(fitting);
-  return 0;
-}
 
 /* --- rising and falling --- */
 
@@ -118,7 +101,7 @@ static int draw_trends(const report *r, const char *folder) {
   double y = EDGE + 10;
   sw_picture_text(p, title_font, SW_LEFT, EDGE, y, "Rising and falling skills");
   y += 22;
-  int status = text_fitting(p, small_font, SW_LEFT, EDGE, y, subtitle, width - 2 * EDGE);
+  int status = report_draw_text(p, small_font, SW_LEFT, EDGE, y, subtitle, width - 2 * EDGE);
   y += 22;
   static const struct {
     const char *text;
@@ -139,14 +122,14 @@ static int draw_trends(const report *r, const char *folder) {
   for (size_t l = 0; l < MOST_LAYERS && !status; l++) {
     if (!layers[l].count) continue;
     y += 12;
-    status = text_fitting(p, section_font, SW_LEFT, EDGE, y, report_layer_name(r, (int)l), width - 2 * EDGE);
+    status = report_draw_text(p, section_font, SW_LEFT, EDGE, y, report_layer_name(r, (int)l), width - 2 * EDGE);
     sw_field f = {.left = EDGE + names + 10, .top = y + 12, .width = FIELD, .height = ROW * (double)layers[l].count, .x = {-wide, wide, 1}, .y = {0, 1, 1}};
     draw_odds_axis(p, &f);
     for (size_t i = 0; i < layers[l].count && !status; i++) {
       const report_skill *s = layers[l].rows[i];
       const double middle = f.top + ROW * ((double)i + 0.5);
       char shares[48];
-      status = text_fitting(p, font, SW_RIGHT, f.left - 10, middle, s->skill->name, MOST_NAME);
+      status = report_draw_text(p, font, SW_RIGHT, f.left - 10, middle, s->skill->name, MOST_NAME);
       draw_trend(p, &f, s, middle);
       snprintf(shares, sizeof shares, "%.1f %% to %.1f %%", 100 * s->trend.first, 100 * s->trend.last);
       sw_picture_text(p, small_font, SW_LEFT, f.left + FIELD + 12, middle, shares);
@@ -158,51 +141,31 @@ static int draw_trends(const report *r, const char *folder) {
     snprintf(more, sizeof more, "%zu more layers are in skills.csv", r->counts.layers.count - MOST_LAYERS);
     sw_picture_text(p, small_font, SW_LEFT, EDGE, y, more);
   }
-  if (!status) status = write_picture(p, folder, "trends.png");
-  sw_picture_close(p);
-  return status;
+  return report_finish_picture(p, folder, "trends.png", status);
 }
 
 /* --- over time --- */
 
-static int by_total(const void *a, const void *b) {
-  const report_skill *x = *(const report_skill *const *)a, *y = *(const report_skill *const *)b;
-  return x->skill->total != y->skill->total ? (x->skill->total < y->skill->total) - (x->skill->total > y->skill->total) : (x > y) - (x < y);
-}
-
-/* Of every layer the surest that rise and fall, in turn; where there are none the most frequent skills. */
-static size_t choose_lines(const report *r, const report_skill **order, const report_skill *lines[LINES]) {
-  size_t count = 0;
-  for (size_t rank = 1; rank <= LINES && count < LINES; rank++)
-    for (size_t l = 0; l < r->counts.layers.count; l++)
-      for (int direction = 1; direction >= -1 && count < LINES; direction -= 2) {
-        const report_skill *best[LINES];
-        if (report_pick(r, (int)l, direction, rank, best) == rank) lines[count++] = best[rank - 1];
-      }
-  if (count) return count;
-  for (size_t i = 0; i < r->num_skills; i++) order[i] = &r->skills[i];
-  if (r->num_skills) qsort(order, r->num_skills, sizeof *order, by_total);
-  for (; count < LINES && count < r->num_skills; count++) lines[count] = order[count];
-  return count;
-}
-
-static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
+static void draw_band(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number, double *x, double *y) {
   size_t n = 0;
   const size_t all = r->weeks_with_postings;
   for (int w = 0; w < r->num_weeks; w++) {
     if (!(r->postings[w] > 0)) continue;
     const sw_interval range = sw_wilson(s->named[w], r->postings[w], 0.95);
     x[n] = x[2 * all - 1 - n] = sw_field_x(f, w);
-    y[n] = sw_field_y(f, fmin(range.high, f->y.high)), y[2 * all - 1 - n] = sw_field_y(f, range.low);
+    y[n] = sw_field_y(f, range.high), y[2 * all - 1 - n] = sw_field_y(f, range.low);
     n++;
   }
   sw_picture_area(p, sw_colour(number), 0.1, x, y, 2 * n);
+}
+
+static void draw_line(sw_picture *p, const sw_field *f, const report *r, const report_skill *s, int number) {
   double before_x = 0, before_y = 0;
   for (int pass = 0; pass < 2; pass++) {
     size_t k = 0;
     for (int w = 0; w < r->num_weeks; w++) {
       if (!(r->postings[w] > 0)) continue;
-      const double at_x = sw_field_x(f, w), at_y = sw_field_y(f, fmin(s->named[w] / r->postings[w], f->y.high));
+      const double at_x = sw_field_x(f, w), at_y = sw_field_y(f, s->named[w] / r->postings[w]);
       if (pass) sw_picture_marker(p, number, at_x, at_y, 5);
       else if (k) sw_picture_line(p, before_x, before_y, at_x, at_y, 2, sw_colour(number), 0);
       before_x = at_x, before_y = at_y, k++;
@@ -210,70 +173,44 @@ static void draw_line(sw_picture *p, const sw_field *f, const report *r, const r
   }
 }
 
-static void draw_weeks(sw_picture *p, const sw_field *f, const report *r) {
-  const int step = (r->num_weeks + MOST_WEEK_TICKS - 1) / MOST_WEEK_TICKS;
-  char date[16];
-  for (int w = 0; w < r->num_weeks; w += step > 0 ? step : 1) {
-    const double x = sw_field_x(f, w), bottom = f->top + f->height;
-    sw_picture_line(p, x, bottom, x, bottom + 5, 0.8, SW_GREY, 0);
-    sw_picture_text(p, small_font, SW_CENTRE, x, bottom + 15, report_week_text(r->first_week + w, date));
-  }
-}
-
 static int draw_time(const report *r, const char *folder) {
   enum { WIDE = 700, HIGH = 330, BARS = 80, LEGEND = 250 };
-  const report_skill **order = sw_alloc_array(r->num_skills + 1, sizeof *order);
   double *x = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *x), *y = sw_alloc_array(2 * r->weeks_with_postings + 1, sizeof *y), most = 0, bars = 0;
   sw_picture *p = NULL;
-  int status = order && x && y ? 0 : -1;
-  const report_skill *chosen[LINES];
-  const size_t lines = status ? 0 : choose_lines(r, order, chosen);
+  int status = x && y ? 0 : -1;
+  const report_skill *chosen[REPORT_LINES];
+  const size_t lines = report_pick_lines(r, chosen);
   for (int w = 0; w < r->num_weeks; w++) {
     bars = fmax(bars, r->postings[w]);
-    for (size_t i = 0; i < lines && !status; i++)
-      if (r->postings[w] > 0) most = fmax(most, chosen[i]->named[w] / r->postings[w]);
+    for (size_t i = 0; i < lines; i++)
+      if (r->postings[w] > 0) most = fmax(most, sw_wilson(chosen[i]->named[w], r->postings[w], 0.95).high);
   }
   if (!status) status = sw_picture_open(2 * EDGE + 50 + WIDE + LEGEND, 2 * EDGE + 60 + HIGH + 20 + BARS + 40, &p);
   if (!status) {
     sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 10, "Skills over time");
     sw_picture_text(p, small_font, SW_LEFT, EDGE, EDGE + 32, "Share of a week's postings that name the skill, with 95 % Wilson intervals; below, the week's postings");
     const double last = r->num_weeks > 1 ? r->num_weeks - 1 : 1;
-    sw_field f = {EDGE + 50, EDGE + 60, WIDE, HIGH, {-0.5, last + 0.5, 1}, sw_axis_make(0, fmin(1, 1.15 * most + 0.005), 5)};
+    sw_field f = {EDGE + 50, EDGE + 60, WIDE, HIGH, {-0.5, last + 0.5, 1}, sw_axis_make(0, most, 5)};
     f.y.low = 0;
-    for (int i = 0; i * f.y.step <= f.y.high + f.y.step / 2; i++) {
-      char number[16];
-      const double value = i * f.y.step;
-      sw_picture_line(p, f.left, sw_field_y(&f, value), f.left + WIDE, sw_field_y(&f, value), 0.6, SW_LIGHT, 0);
-      snprintf(number, sizeof number, "%g %%", 100 * value);
-      sw_picture_text(p, small_font, SW_RIGHT, f.left - 6, sw_field_y(&f, value), number);
-    }
-    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i, x, y);
+    report_draw_scale(p, &f, 1);
+    for (size_t i = lines; i-- > 0;) draw_band(p, &f, r, chosen[i], (int)i, x, y);
+    for (size_t i = lines; i-- > 0;) draw_line(p, &f, r, chosen[i], (int)i);
     for (size_t i = 0; i < lines && !status; i++) {
       const double at = f.top + 12 + 40 * (double)i;
-      sw_picture_line(p, f.left + WIDE + 14, at, f.left + WIDE + 40, at, 2, sw_colour((int)i), 0);
-      sw_picture_marker(p, (int)i, f.left + WIDE + 27, at, 5);
-      status = text_fitting(p, font, SW_LEFT, f.left + WIDE + 48, at, chosen[i]->skill->name, LEGEND - 60);
+      status = report_draw_key(p, (int)i, f.left + WIDE + 14, at, chosen[i]->skill->name, LEGEND - 26);
       sw_buffer layer = {0};
       if (!status)
         status = sw_buffer_print(&layer, "%s%s", report_layer_name(r, chosen[i]->skill->layer), chosen[i]->direction > 0 ? ", rises" : chosen[i]->direction < 0 ? ", falls" : "") ||
-                 text_fitting(p, small_font, SW_LEFT, f.left + WIDE + 48, at + 15, layer.data, LEGEND - 60);
+                 report_draw_text(p, small_font, SW_LEFT, f.left + WIDE + 48, at + 15, layer.data, LEGEND - 60);
       sw_buffer_close(&layer);
     }
     sw_field b = {f.left, f.top + HIGH + 20, WIDE, BARS, f.x, sw_axis_make(0, fmax(bars, 1), 2)};
-    for (int i = 0; i * b.y.step <= b.y.high + b.y.step / 2; i++) {
-      char number[16];
-      sw_picture_line(p, b.left, sw_field_y(&b, i * b.y.step), b.left + WIDE, sw_field_y(&b, i * b.y.step), 0.6, SW_LIGHT, 0);
-      snprintf(number, sizeof number, "%g", i * b.y.step);
-      sw_picture_text(p, small_font, SW_RIGHT, b.left - 6, sw_field_y(&b, i * b.y.step), number);
-    }
-    for (int w = 0; w < r->num_weeks; w++)
-      if (r->postings[w] > 0)
-        sw_picture_line(p, sw_field_x(&b, w), sw_field_y(&b, 0), sw_field_x(&b, w), sw_field_y(&b, r->postings[w]), fmax(1, 0.6 * WIDE / (last + 1)), 0x9aa4b0, 0);
-    draw_weeks(p, &b, r);
-    if (!status) status = write_picture(p, folder, "skills-over-time.png");
+    report_draw_scale(p, &b, 0);
+    for (int w = 0; w < r->num_weeks; w++) report_draw_column(p, &b, w, r->postings[w], 0x9aa4b0);
+    report_draw_weeks(p, &b, r->first_week);
+    status = report_finish_picture(p, folder, "skills-over-time.png", status);
   }
-  sw_picture_close(p);
-  free(order), free(x), free(y);
+  free(x), free(y);
   return status;
 }
 
@@ -294,12 +231,11 @@ static void draw_point(sw_picture *p, int cluster, double opacity, double x, dou
 }
 
 /* The middle of a cluster's points, by the median of each coordinate: 1 where it has any. */
-static int centre_of(const report *r, int cluster, float *scratch, float centre[2]) {
-  const report_map *m = &r->maps[0];
+static int centre_of(const report *r, const report_map *m, const float *at, int cluster, float *scratch, float centre[2]) {
   for (int c = 0; c < 2; c++) {
     size_t n = 0;
     for (size_t i = 0; i < m->count; i++)
-      if (r->points[m->id[i]].cluster == cluster) scratch[n++] = m->at[2 * i + (size_t)c];
+      if (r->points[m->id[i]].cluster == cluster) scratch[n++] = at[2 * i + (size_t)c];
     if (!n) return 0;
     qsort(scratch, n, sizeof *scratch, by_value);
     centre[c] = scratch[n / 2];
@@ -307,27 +243,57 @@ static int centre_of(const report *r, int cluster, float *scratch, float centre[
   return 1;
 }
 
-static int draw_map(const report *r, const char *folder) {
+typedef struct {
+  size_t point;
+  float depth; /* towards the eye */
+} seen_point;
+
+static int by_depth(const void *a, const void *b) {
+  const seen_point *x = a, *y = b;
+  return x->depth != y->depth ? (x->depth > y->depth) - (x->depth < y->depth) : (x->point > y->point) - (x->point < y->point);
+}
+
+/* at: [count, 2], where the points are on the page; of three dimensions as they are seen without perspective from a corner, 25 degrees from above. order: [count], the
+ * farthest first. */
+static void look(const report_map *m, float *at, seen_point *order) {
+  const double up = sin(25 * M_PI / 180), flat = cos(25 * M_PI / 180);
+  for (size_t i = 0; i < m->count; i++) {
+    const float *from = m->at + i * (size_t)m->dims;
+    order[i] = (seen_point){i, 0};
+    at[2 * i] = from[0], at[2 * i + 1] = from[1];
+    if (m->dims != 3) continue;
+    const double right = ((double)from[1] - (double)from[0]) * M_SQRT1_2, near = ((double)from[0] + (double)from[1]) * M_SQRT1_2;
+    at[2 * i] = (float)right, at[2 * i + 1] = (float)(flat * (double)from[2] - up * near);
+    order[i].depth = (float)(flat * near + up * (double)from[2]);
+  }
+  qsort(order, m->count, sizeof *order, by_depth);
+}
+
+static int draw_map(const report *r, const report_map *m, const char *folder, const char *file) {
   enum { WIDE = 860, HIGH = 640, MOST_NAMES = 40, LEGEND_ROWS = 28, LEGEND = 240 };
-  const report_map *m = &r->maps[0];
   const size_t clusters = r->clusters.count;
-  float *scratch = sw_alloc_array(m->count + 1, sizeof *scratch), low[2] = {m->at[0], m->at[1]}, high[2] = {m->at[0], m->at[1]};
+  float *scratch = sw_alloc_array(m->count + 1, sizeof *scratch), *at = sw_alloc_array(2 * m->count + 1, sizeof *at), low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY};
+  seen_point *order = sw_alloc_array(m->count + 1, sizeof *order);
   sw_picture *p = NULL;
-  int status = scratch ? sw_picture_open(2 * EDGE + WIDE + (clusters ? LEGEND : 0), 2 * EDGE + 36 + HIGH, &p) : -1;
-  for (size_t i = 0; i < m->count; i++)
-    for (int c = 0; c < 2; c++) low[c] = fminf(low[c], m->at[2 * i + (size_t)c]), high[c] = fmaxf(high[c], m->at[2 * i + (size_t)c]);
+  int status = scratch && at && order ? sw_picture_open(2 * EDGE + WIDE + (clusters ? LEGEND : 0), 2 * EDGE + 36 + HIGH, &p) : -1;
+  if (!status) look(m, at, order);
+  for (size_t i = 0; i < m->count && !status; i++)
+    for (size_t c = 0; c < 2; c++) low[c] = fminf(low[c], at[2 * i + c]), high[c] = fmaxf(high[c], at[2 * i + c]);
   /* one scale for both axes: distances on a map mean something */
   const double scale = fmin((WIDE - 40) / fmax((double)high[0] - (double)low[0], 1e-9), (HIGH - 40) / fmax((double)high[1] - (double)low[1], 1e-9));
   const double left = EDGE + WIDE / 2.0 - scale * ((double)low[0] + (double)high[0]) / 2, middle = EDGE + 36 + HIGH / 2.0 + scale * ((double)low[1] + (double)high[1]) / 2;
   if (!status) {
-    char count[96];
+    char count[160];
     sw_picture_text(p, title_font, SW_LEFT, EDGE, EDGE + 8, "Map");
-    snprintf(count, sizeof count, "%zu points%s", m->count, clusters ? ", coloured by cluster; crosses have none" : "");
+    size_t without = 0;
+    for (size_t i = 0; i < m->count; i++) without += r->points[m->id[i]].cluster < 0;
+    snprintf(count, sizeof count, "%zu points%s%s%s", m->count, m->dims == 3 ? " in three dimensions, seen from a corner" : "", clusters ? ", coloured by cluster" : "", clusters && without ? "; crosses have none" : "");
     sw_picture_text(p, small_font, SW_LEFT, EDGE + 50, EDGE + 9, count);
     const double radius = m->count > 50000 ? 1 : m->count > 5000 ? 1.6 : m->count > 500 ? 3 : 4.5, opacity = m->count > 5000 ? 0.45 : 0.75;
-    for (size_t i = 0; i < m->count; i++) {
+    for (size_t k = 0; k < m->count; k++) {
+      const size_t i = order[k].point;
       const int cluster = r->points[m->id[i]].cluster;
-      const double x = left + scale * (double)m->at[2 * i], y = middle - scale * (double)m->at[2 * i + 1];
+      const double x = left + scale * (double)at[2 * i], y = middle - scale * (double)at[2 * i + 1];
       draw_point(p, clusters ? cluster : 0, opacity, x, y, radius);
     }
   }
@@ -336,7 +302,7 @@ static int draw_map(const report *r, const char *folder) {
   size_t placed = 0;
   for (size_t k = 0; k < clusters && k < MOST_NAMES && !status; k++) { /* the largest first */
     float centre[2];
-    if (!centre_of(r, (int)k, scratch, centre)) continue;
+    if (!centre_of(r, m, at, (int)k, scratch, centre)) continue;
     char *name = sw_text_fit(section_font, r->clusters.keys[k], 220);
     if (!name) status = -1;
     else if (sw_box_place(field, taken, placed, left + scale * (double)centre[0], middle - scale * (double)centre[1], sw_text_width(section_font, name) + 8, sw_line_height(section_font), &taken[placed])) {
@@ -350,16 +316,15 @@ static int draw_map(const report *r, const char *folder) {
     const double y = EDGE + 50 + 20 * (double)k;
     draw_point(p, (int)k, 1, EDGE + WIDE + 20, y, 5.5);
     status = k == LEGEND_ROWS - 1 && clusters > LEGEND_ROWS ? sw_buffer_print(&line, "and %zu more", clusters - k) : sw_buffer_print(&line, "%s (%llu)", r->clusters.keys[k], (unsigned long long)r->cluster_sizes[k]);
-    if (!status) status = text_fitting(p, small_font, SW_LEFT, EDGE + WIDE + 32, y, line.data, LEGEND - 40);
+    if (!status) status = report_draw_text(p, small_font, SW_LEFT, EDGE + WIDE + 32, y, line.data, LEGEND - 40);
     sw_buffer_close(&line);
   }
-  if (!status) status = write_picture(p, folder, "map.png");
-  sw_picture_close(p);
-  free(scratch);
-  return status;
+  free(scratch), free(at), free(order);
+  return report_finish_picture(p, folder, file, status);
 }
 
 int report_write_pictures(const report *r, const char *folder) {
   if (r->num_skills && r->num_weeks && (draw_trends(r, folder) || draw_time(r, folder))) return -1;
-  return r->maps[0].count ? draw_map(r, folder) : 0;
+  if ((r->maps[0].count && draw_map(r, &r->maps[0], folder, "map.png")) || (r->maps[1].count && draw_map(r, &r->maps[1], folder, "map-3d.png"))) return -1;
+  return report_draw_rest(r, folder);
 }

@@ -97,8 +97,10 @@ static int write_words(const report *r, sw_buffer *out) {
     if (put(out, "<p class=\"caution\">") || escape(out, line) || put(out, "</p>\n")) return -1;
   }
   if (r->serial.inflation > 1.005) {
-    snprintf(line, sizeof line, "Weeks that follow each other are alike (correlation %.2f of what scatters more than chance): variances of trends are multiplied by %.2f.",
-             r->serial.correlation, r->serial.inflation);
+    if (r->serial.correlation > 0)
+      snprintf(line, sizeof line, "Weeks that follow each other are alike (correlation %.2f of what scatters more than chance): intervals of trends are %.2f times as wide.",
+               r->serial.correlation, sqrt(r->serial.inflation));
+    else snprintf(line, sizeof line, "Weeks scatter more than chance, and those with many postings no less: intervals of trends are %.2f times as wide.", sqrt(r->serial.inflation));
     if (paragraph(out, line)) return -1;
   }
   if (put(out, "<div class=\"layers\">\n")) return -1;
@@ -161,6 +163,11 @@ static int write_skills(const report *r, sw_buffer *out) {
     if (s->tested && isinf(t->slope) && sw_buffer_print(out, ",\"e\":%d", t->slope > 0 ? 1 : -1)) return -1; /* without end, to this side */
     if (put(out, "}")) return -1;
   }
+  const report_skill *lines[REPORT_LINES];
+  const size_t count = report_pick_lines(r, lines);
+  if (put(out, "],\"lines\":[")) return -1;
+  for (size_t i = 0; i < count; i++)
+    if (sw_buffer_print(out, "%s%td", i ? "," : "", lines[i] - r->skills)) return -1;
   return put(out, "],");
 }
 

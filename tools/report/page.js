@@ -14,22 +14,30 @@
   const SYMBOLS = ["circle", "diamond", "square", "cross", "triangle-up", "star"], SYMBOLS_3D = ["circle", "diamond", "square", "cross", "square-open", "circle-open"], NONE = "x";
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const colour = i => COLOURS[i % COLOURS.length];
-  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(max-width: 600px)");
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const drawn = []; // to draw again in other colours
+  const drawn = []; // to draw again in other colours, or in another width
+  const fitting = (text, n) => short(text, narrow.matches ? 18 : n);
+  const higher = (height, lines) => narrow.matches ? height + 20 * lines : height; // where the legend has a line for each
 
   function style(more) {
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--fine"), automargin: true };
     const layout = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--text"), family: "system-ui, DejaVu Sans, sans-serif", size: 13 },
-                     margin: { l: 60, r: 20, t: 20, b: 50 }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--fine"), activecolor: css("--accent") }, legend: { orientation: "h", y: -0.15 }, ...more };
-    layout.xaxis = { ...axis, ...(more.xaxis || {}) };
+                     margin: { l: 60, r: 20, t: 20, b: 50 }, hoverlabel: { align: "left" }, modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--fine"), activecolor: css("--accent") }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, ...more };
+    layout.xaxis = { ...axis, tickangle: 0, nticks: narrow.matches ? 4 : 0, ...(more.xaxis || {}) };
     layout.yaxis = { ...axis, ...(more.yaxis || {}) };
     return layout;
   }
   let mapButtons = []; // by name, so that none that would send anything anywhere is among them
-  const draw = (id, traces, layout) => Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtons: [mapButtons] });
-  // few weeks have a tick each, at their Mondays
-  const dateAxis = weeks => ({ type: "date", ...(weeks.length <= 14 ? { tick0: "2024-01-01", dtick: 7 * 864e5, tickformat: "%b %-d\n%Y" } : {}) });
+  const draw = (id, traces, layout) => {
+    if (layout.height) $(id).style.height = layout.height + "px"; // Plotly forgets its own when the window's size changes
+    return Plotly.react(id, traces, style(layout), { responsive: true, displaylogo: false, displayModeBar: id === "map-chart", scrollZoom: id === "map-chart", modeBarButtons: [mapButtons] });
+  };
+  // ticks of a year or less are Mondays
+  const dateAxis = weeks => {
+    const [first, last] = [0, weeks.length - 1].map(i => Date.parse(weeks[i])), week = 7 * 864e5, count = (last - first) / week + 1;
+    return { type: "date", ...(count <= 56 ? { tick0: weeks[0], dtick: week * Math.ceil(count / (narrow.matches ? 4 : 14)), tickformat: "%b %-d\n%Y" } : {}) };
+  };
   const around = dates => { // a day on either side, so that one date alone has an axis, too
     const times = dates.map(d => Date.parse(d)), day = 864e5, room = Math.max(day, 0.05 * (Math.max(...times) - Math.min(...times)));
     return { range: [new Date(Math.min(...times) - room).toISOString(), new Date(Math.max(...times) + room).toISOString()] };
@@ -67,14 +75,14 @@
                text: of.map(i => { const s = chosen[i]; return `<b>${plain(short(s.n, 60))}</b><br>odds ${s.e ? "without end" + (s.e > 0 ? ", upwards" : ", downwards") : factor(s.b[0])} a week (${s.b[1] === null ? "no end" : factor(s.b[1])} to ${s.b[2] === null ? "no end" : factor(s.b[2])})<br>${percent(s.b[6])} to ${percent(s.b[7])} of postings<br>p ${s.b[3].toPrecision(2)}, q ${s.b[4].toPrecision(2)}, dispersion ${s.b[5].toPrecision(2)}`; }) };
     }).filter(t => t.x.length);
     const steps = [0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 10].filter(f => Math.abs(Math.log(f)) <= far);
-    const spread = [1], room = far * 130 / Math.max(300, $("trend-chart").clientWidth - 250); // ticks from 1 outwards, as far apart as their texts need
+    const labels = chosen.map(s => fitting(s.n, 34)), wide = $("trend-chart").clientWidth - 60 - 7 * Math.max(...labels.map(l => l.length));
+    const spread = [1], room = far * 110 / Math.max(100, wide); // ticks from 1 outwards, as far apart as their texts need
     for (const side of [steps.filter(f => f > 1), steps.filter(f => f < 1).reverse()]) {
       let last = 0;
       for (const f of side) if (Math.abs(Math.log(f) - last) > room) spread.push(f), last = Math.log(f);
     }
-    $("trend-chart").style.height = Math.max(240, 110 + 26 * chosen.length) + "px";
-    draw("trend-chart", traces, { xaxis: { title: { text: "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
-      yaxis: { tickvals: names, ticktext: chosen.map(s => plain(short(s.n, 34))), range: [-0.7, chosen.length - 0.3], showgrid: false, zeroline: false }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } });
+    draw("trend-chart", traces, { height: Math.max(240, 110 + 26 * chosen.length), xaxis: { title: { text: narrow.matches ? "odds a week" : "change of the odds a week" }, range: [-far, far], zeroline: true, zerolinewidth: 2, zerolinecolor: css("--fine"), tickvals: spread.map(Math.log), ticktext: spread.map(f => "×" + f) },
+      yaxis: { tickvals: names, ticktext: labels.map(plain), range: [-0.7, chosen.length - 0.3], showgrid: false, zeroline: false }, showlegend: true });
   }
   if (data.skills.some(s => s.b)) {
     show("trends", "Rising and falling");
@@ -91,19 +99,19 @@
   }
   const charted = new Set();
   function drawTime() {
-    const weeks = data.weeks.map((w, i) => i).filter(i => data.postings[i] > 0), traces = [];
+    const weeks = data.weeks.map((w, i) => i).filter(i => data.postings[i] > 0), traces = [], bands = []; // under all lines
     let at = 0;
     traces.push({ type: "bar", name: "postings of the week", x: weeks.map(i => data.weeks[i]), y: weeks.map(i => data.postings[i]), yaxis: "y2", marker: { color: css("--line") }, hovertemplate: "%{x}: %{y} postings<extra></extra>" });
     for (const s of charted) {
       const k = at++, name = plain(short(s.n, 40)), share = weeks.map(i => s.c[i] / data.postings[i]), range = weeks.map(i => wilson(s.c[i], data.postings[i])), x = weeks.map(i => data.weeks[i]);
       if (charted.size <= 6) {
         const fill = colour(k) + "22";
-        traces.push({ type: "scatter", mode: "lines", x: [...x, ...[...x].reverse()], y: [...range.map(r => r[1]), ...range.map(r => r[0]).reverse()], fill: "toself", fillcolor: fill, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: "s" + k });
+        bands.push({ type: "scatter", mode: "lines", x: [...x, ...[...x].reverse()], y: [...range.map(r => r[1]), ...range.map(r => r[0]).reverse()], fill: "toself", fillcolor: fill, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: "s" + k });
       }
       traces.push({ type: "scatter", mode: "lines+markers", name, legendgroup: "s" + k, x, y: share, line: { color: colour(k), width: 2, dash: DASHES[Math.floor(k / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[k % 6], size: 7, color: colour(k) },
                     text: weeks.map((i, j) => `${name}<br>week of ${data.weeks[i]}: ${s.c[i]} of ${data.postings[i]}, ${percent(share[j])} (${percent(range[j][0])} to ${percent(range[j][1])})`), hovertemplate: "%{text}<extra></extra>" });
     }
-    draw("time-chart", traces, { height: 460, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
+    draw("time-chart", [...bands, ...traces], { height: higher(460, 1 + charted.size), showlegend: true, xaxis: { ...dateAxis(data.weeks), anchor: "y2" }, yaxis: { title: { text: "share of postings" }, tickformat: ".0%", rangemode: "tozero", domain: [0.24, 1] },
       yaxis2: { domain: [0, 0.16], title: { text: "postings" }, gridcolor: css("--line"), rangemode: "tozero", automargin: true } });
   }
   const COLUMNS = [["skill", s => s.n.toLowerCase(), s => s.n], ["postings", s => s.t, s => s.t], ["first", s => s.b ? s.b[6] : -1, s => s.b ? percent(s.b[6]) : ""], ["last", s => s.b ? s.b[7] : -1, s => s.b ? percent(s.b[7]) : ""],
@@ -128,11 +136,9 @@
   }
   if (data.skills.length && data.weeks.length) {
     show("time", "Skills over time");
-    const surest = d => data.skills.filter(s => s.d === d).sort((a, b) => a.b[3] - b.b[3]).slice(0, 3), best = [...surest(1), ...surest(-1)].sort((a, b) => a.b[3] - b.b[3]);
-    for (const s of [...best, ...data.skills.filter(s => s.b && !s.d).sort((a, b) => a.b[3] - b.b[3])].slice(0, 5)) charted.add(s);
-    if (!charted.size) for (const s of [...data.skills].sort((a, b) => b.t - a.t).slice(0, 5)) charted.add(s);
+    for (const i of data.lines) charted.add(data.skills[i]);
     choose($("table-layer"), fillTable);
-    $("table-layer").value = (layers.find(l => best[0] && best[0].l === l.i) || layers[0]).i;
+    $("table-layer").value = data.skills[data.lines[0]].l;
     $("skill-search").addEventListener("input", fillTable);
     $("clear").addEventListener("click", () => { charted.clear(); fillTable(); drawTime(); });
     COLUMNS.forEach((c, i) => {
@@ -224,7 +230,7 @@
     if (found.length) traces.push(trace(flat ? found.slice(0, MOST_WITHOUT_GL) : found, "found", { color: css("--text"), size: size + 5, symbol: dims === 3 ? "diamond-open" : "circle-open", line: { width: 2, color: css("--text") }, opacity: 1 }));
     mapButtons = dims === 3 ? ["toImage", "zoom3d", "pan3d", "orbitRotation", "resetCameraDefault3d"] : ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
     const bare = { showgrid: false, showline: false, zeroline: false, showticklabels: false, title: { text: "" } }, room = data.clusters.length > 0;
-    const layout = { uirevision: "map" + dims, showlegend: room, legend: { orientation: "v", x: 1.01, y: 1, itemsizing: "constant" }, margin: { l: 10, r: 10, t: 40, b: 10 }, hovermode: "closest" };
+    const layout = { uirevision: "map" + dims, showlegend: room, legend: { itemsizing: "constant", ...(narrow.matches ? { orientation: "h", x: 0, y: -0.02, yanchor: "top" } : { orientation: "v", x: 1.01, y: 1 }) }, margin: { l: 10, r: 10, t: 40, b: 10 }, hovermode: "closest" };
     if (dims === 2) layout.xaxis = { ...bare }, layout.yaxis = { ...bare, scaleanchor: "x" }, layout.dragmode = "pan";
     else { const axis = { showticklabels: false, title: { text: "" }, gridcolor: css("--line"), zeroline: false, showbackground: false, showspikes: false }; layout.scene = { xaxis: axis, yaxis: axis, zaxis: axis, uirevision: "map3" }; }
     if (mapDims && mapDims !== dims) Plotly.purge(chart);
@@ -297,7 +303,7 @@
       const order = data.topics.map((t, k) => k).sort((a, b) => (data.topics[b][1] || 0) - (data.topics[a][1] || 0)).slice(0, 12);
       keep(() => draw("topic-chart", order.map((k, i) => ({ type: "scatter", mode: "lines+markers", name: plain(`${k + 1}: ${words(k)}`), x: data.topicWeeks.map(w => w[0]), y: data.topicWeeks.map(w => w[k + 1]),
         line: { color: colour(i), dash: DASHES[Math.floor(i / COLOURS.length) % 4] }, marker: { symbol: SYMBOLS[i % 6], size: 7 }, hovertemplate: "%{fullData.name}<br>week of %{x}: %{y:.1%}<extra></extra>" })),
-        { height: 460, xaxis: dateAxis(data.topicWeeks), yaxis: { title: { text: "mean share of a posting" }, tickformat: ".0%", rangemode: "tozero" } }));
+        { height: higher(460, order.length), xaxis: dateAxis(data.topicWeeks.map(w => w[0])), yaxis: { title: { text: "mean share of a posting" }, tickformat: ".0%", rangemode: "tozero" } }));
     } else if (data.topics.some(t => t[1] !== null)) {
       const order = data.topics.map((t, k) => k).sort((a, b) => data.topics[a][1] - data.topics[b][1]);
       keep(() => draw("topic-chart", [{ type: "bar", orientation: "h", x: order.map(k => data.topics[k][1]), y: order.map(k => plain(`${k + 1}: ${words(k)}`)), marker: { color: colour(0) }, hovertemplate: "%{y}: %{x:.1%}<extra></extra>" }],
@@ -312,7 +318,7 @@
     $("occupation-note").textContent = `The most probable occupation of each posting, with 95 % Wilson intervals` + (data.allOccupations > list.length ? `; the ${list.length} most frequent of ${data.allOccupations}` : "") + ".";
     keep(() => draw("occupation-chart", [{ type: "bar", orientation: "h", x: list.map(o => o[2]), y: names, marker: { color: colour(0) }, error_x: { type: "data", symmetric: false, array: list.map(o => o[4] - o[2]), arrayminus: list.map(o => o[2] - o[3]), color: css("--text") },
       text: list.map(o => `${plain(o[0])}<br>${o[1]} postings, ${percent(o[2])}`), hovertemplate: "%{text}<extra></extra>", textposition: "none" }],
-      { height: Math.max(220, 80 + 25 * list.length), xaxis: { tickformat: ".0%", title: { text: "share of postings" } }, yaxis: { tickvals: names, ticktext: list.map(o => plain(short(o[0], 44))), showgrid: false, zeroline: false } }));
+      { height: Math.max(220, 80 + 25 * list.length), xaxis: { tickformat: ".0%", title: { text: "share of postings" } }, yaxis: { tickvals: names, ticktext: list.map(o => plain(fitting(o[0], 44))), showgrid: false, zeroline: false } }));
   }
 
   // Quality
@@ -339,12 +345,12 @@
     const [sentences, spans, tokensIn, tokensOut, cost] = data.labelSums, count = x => x.toLocaleString("en");
     $("label-words").textContent = `${count(sentences)} labelled sentences with ${count(spans)} skills` + (tokensIn || cost ? `; ${count(tokensIn)} tokens sent, ${count(tokensOut)} received, cost ${cost.toFixed(2)}` + (sentences && cost ? `, ${(1000 * cost / sentences).toFixed(2)} for 1,000 sentences` : "") : "") + ".";
     if (data.labels.length) keep(() => draw("label-chart", [
-      { type: "bar", name: "labelled sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
+      { type: "bar", name: "sentences, by the week of the posting", x: data.labels.map(l => l[0]), y: data.labels.map(l => l[1]), marker: { color: colour(0) } },
       ...(cost ? [{ type: "scatter", mode: "markers+lines", name: "cost, by the week of the bill", x: data.labels.filter(l => l[5]).map(l => l[0]), y: data.labels.filter(l => l[5]).map(l => l[5]), yaxis: "y2", line: { color: colour(1) }, marker: { size: 9, symbol: "diamond" } }] : [])],
-      { height: 380, showlegend: true, xaxis: dateAxis(data.labels), yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
+      { height: 380, showlegend: true, xaxis: dateAxis(data.labels.map(l => l[0])), yaxis: { title: { text: "sentences" }, rangemode: "tozero" }, yaxis2: { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, title: { text: "cost" }, rangemode: "tozero", showgrid: false, automargin: true } }));
     else $("label-chart").remove();
   }
 
-  dark.addEventListener("change", () => drawn.forEach(f => f()));
+  for (const media of [dark, narrow]) media.addEventListener("change", () => drawn.forEach(f => f()));
   document.documentElement.dataset.ready = "1";
 })();

@@ -118,6 +118,9 @@ int report_find_trends(report *r);
 /* Those of a layer that rise (1) or fall (-1), the surest first: by the end of the interval that is nearer to 0; 0: all that were tested, the least p first.
  * At most `room`; their number. */
 size_t report_pick(const report *r, int layer, int direction, size_t room, const report_skill **out);
+/* The skills that a chart over time begins with: of every layer the surest that rise and fall, in turn; where there are none the most frequent. Their number. */
+enum { REPORT_LINES = 6 };
+size_t report_pick_lines(const report *r, const report_skill *out[REPORT_LINES]);
 const char *report_layer_name(const report *r, int layer);
 
 int report_write_tables(const report *r, const char *folder);

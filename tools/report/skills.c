@@ -243,3 +243,21 @@ size_t report_pick(const report *r, int layer, int direction, size_t room, const
   }
   return count;
 }
+
+size_t report_pick_lines(const report *r, const report_skill *out[REPORT_LINES]) {
+  size_t count = 0;
+  for (size_t rank = 1; rank <= REPORT_LINES; rank++)
+    for (size_t l = 0; l < r->counts.layers.count; l++)
+      for (int direction = 1; direction >= -1 && count < REPORT_LINES; direction -= 2) {
+        const report_skill *best[REPORT_LINES];
+        if (report_pick(r, (int)l, direction, rank, best) == rank) out[count++] = best[rank - 1];
+      }
+  if (count) return count;
+  for (size_t i = 0; i < r->num_skills; i++) {
+    size_t at = count < REPORT_LINES ? count++ : REPORT_LINES;
+    for (; at > 0 && r->skills[i].skill->total > out[at - 1]->skill->total; at--)
+      if (at < REPORT_LINES) out[at] = out[at - 1];
+    if (at < REPORT_LINES) out[at] = &r->skills[i];
+  }
+  return count;
+}
