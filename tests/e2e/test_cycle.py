@@ -413,6 +413,51 @@ def test_unfinished(world):
     check(place.outcome("05-01-2026")["tag"] == "up to date" and os.path.exists(place.path("state/2026-W02/tag/tags.jsonl")), "its tags stay")
 
 
+def test_same_day(world):
+    """A second run of one day has what fetch brings for it, and the first stays as it is."""
+    place = light(world)
+    world.show("05-01-2026")
+    place.cycle("05-01-2026", "--run", "a")
+    world.board.fresh(jobs=world.weeks["05-01-2026"] + [job(5000 + i, text=f"We use Python and SQL daily. Work {i}.") for i in range(3)])
+    place.cycle("05-01-2026", "--run", "b")
+    mine = [f"job-postings/05-01-2026/{n}.txt" for n in (9, 10, 11)]
+    check([w for w in place.record("b", "tag")["command"] if w.startswith("job-postings")] == mine and len(lines_of(place.path("state/b/tag/tags.jsonl"))) == 3, "the second run's postings")
+    asked = len(world.chat.log)
+    out = place.outcome("05-01-2026", "--run", "a")
+    check(out["label"] == out["tag"] == "up to date" and len(world.chat.log) == asked, f"the first run: {out}")
+    place.cycle("05-01-2026", "--run", "a", "--from", "tag")
+    check(len(lines_of(place.path("state/a/tag/tags.jsonl"))) == world.data.per_folder, "the first run's postings, by file")
+
+
+def test_damage(world):
+    """Records that cannot be read, and a kill while a step's files are put aside."""
+    place = light(world, "05-01-2026")
+    for name in ("run", "label", "tag"):
+        path = place.path(f"state/2026-W02/{name}.json")
+        with open(path) as f: whole = f.read()
+        for torn in (whole[:20], ""):
+            with open(path, "w") as f: f.write(torn)
+            error = place.cycle("05-01-2026", expect=1)[1]
+            check(f"state/2026-W02/{name}.json" in error and "move" in error and error.count("\n") == 1, f"a torn record: {error}")
+        with open(path, "w") as f: f.write(whole)
+    labels, asked = place.path("state/2026-W02/label/labels.jsonl"), len(world.chat.log)
+    rows = lines_of(labels)
+    write_lines(labels, rows[1:])
+    os.unlink(place.path("state/2026-W02/label.json"))
+    place.cycle("05-01-2026", "--to", "label")
+    check(lines_of(place.path("state/2026-W02/label/labels.1.jsonl")) == rows[1:] and lines_of(labels) == rows and len(world.chat.log) == asked, "labels without a record are kept, and nothing is asked again")
+    os.rename(place.path("state/2026-W02/train"), place.path("state/2026-W02/train.before"))
+    place.config["train"]["lr"] = 4e-3
+    place.cycle("05-01-2026")
+    check(place.record("2026-W02", "train")["status"] == 0 and not os.path.exists(place.path("state/2026-W02/train.before")), "begun anew after the kill")
+    os.rename(place.path("job-postings"), place.path("elsewhere"))
+    error = place.cycle("05-01-2026", expect=1)[1]
+    check("postings of run 2026-W02 are gone" in error, f"no postings: {error}")
+    del place.config["fetch"]
+    error = place.cycle("12-01-2026", expect=1)[1]
+    check('("postings") is not there' in error, f"no folder: {error}")
+
+
 def test_trouble(world):
     place = world.place()
     place.without("link", "embed", "map", "cluster", "report")
@@ -572,7 +617,7 @@ def main():
         kills(world, place, took, options.kills, random.Random(options.seed))
         if not options.real:
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
-            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_trouble): test(world)
+            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_same_day, test_damage, test_trouble): test(world)
             test_bad_configs(world)
             test_schedules(folder)
     check.close()

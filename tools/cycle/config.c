@@ -187,8 +187,9 @@ int cycle_config_open(const char *path, cycle *c) {
   c->config = sw_json_read(path, CONFIG_BYTES);
   c->given = json_object();
   c->hashes = json_object();
+  c->present = json_object();
   if (!c->config) return -1;
-  if (!c->given || !c->hashes) return sw_fail_memory("%s cannot be read", path);
+  if (!c->given || !c->hashes || !c->present) return sw_fail_memory("%s cannot be read", path);
   if (!json_is_object(c->config)) return sw_fail("%s should hold one JSON object: {\"postings\": ..., \"tag\": {}, ...}", path);
   if (check_top(path, c->config)) return -1;
   const json_t *keep = json_object_get(c->config, "keep");
@@ -212,5 +213,6 @@ void cycle_config_close(cycle *c) {
   json_decref(c->config);
   json_decref(c->given);
   json_decref(c->hashes);
+  json_decref(c->present);
   sw_lock_release(&c->lock);
 }
