@@ -210,6 +210,7 @@ static json_t *read_printed(const char *path, json_int_t from) {
 /* 0, 3 or, with a message, another exit status; the child's own goes to the record. */
 static int judge(const job *j, const step *s, decision how, const child_result *r, const char *log, json_t *record) {
   const char *again = j->o.from || j->o.only ? "; the same command without --from and --only goes on from there" : "; the same command goes on from there";
+  const int afresh = how == GO_ON && !s->printed;
   char *line = last_line(log);
   const int by_hand = r->end == CHILD_DIED && (r->status == SIGTERM || r->status == SIGINT || r->status == SIGHUP || r->status == SIGKILL);
   int code = r->end == CHILD_ENDED ? r->status : SW_EXIT_AGAIN;
@@ -225,7 +226,7 @@ static int judge(const job *j, const step *s, decision how, const child_result *
     sw_fail("the step %s is to be tried again: %s (log: %s)", s->name, line ? line : "", log);
   } else if (code && !(code == SW_EXIT_GATE && s->gate)) {
     code = SW_EXIT_FAILED;
-    sw_fail("the step %s failed with status %d: %s (log: %s%s%s)", s->name, r->status, line ? line : "", log, how == GO_ON ? "; to begin it anew: --from " : "", how == GO_ON ? s->name : "");
+    sw_fail("the step %s failed with status %d: %s (log: %s%s%s)", s->name, r->status, line ? line : "", log, afresh ? "; to begin it anew: --from " : "", afresh ? s->name : "");
   }
   free(line);
   return code;
@@ -535,7 +536,7 @@ static int lock_state(cycle *c) {
 }
 
 static int run_one(job *j, int first, int last, int forced) {
-  if (cycle_run_open(&j->c)) return sw_exit_message(SW_EXIT_FAILED);
+  if (cycle_check_models(&j->c) || cycle_run_open(&j->c)) return sw_exit_message(SW_EXIT_FAILED);
   say(j, "run", "%s%s", j->c.run, j->o.dry ? ": what would be done" : "");
   const int code = run_all(j, first, last, forced);
   return j->o.json && tell(j, code) ? sw_exit_message(SW_EXIT_FAILED) : code;

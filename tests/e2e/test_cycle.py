@@ -254,6 +254,20 @@ def test_changes(world, place):
     check(out["train"] == out["promote"] == "left out" and out["tag"] == "up to date", f"an old week stays as it is: {out}")
 
 
+def test_lost_link(world):
+    """Without its link, or what it points to, nothing is the first again, past the gate."""
+    place = light(world, "05-01-2026")
+    link, name = place.path("models/current.h5"), place.current()
+    world.show("12-01-2026")
+    for lost in (link, place.path("models/" + name)):
+        os.rename(lost, place.path("kept"))
+        error = place.cycle("12-01-2026", expect=1)[1]
+        check(f"{name} is gone" in error and "skillwatch rollback --to RUN models" in error and not os.path.exists(place.path("state/2026-W03")), f"lost: {error}")
+        if lost != link: os.rename(place.path("kept"), lost)
+        else: rollback(place, "--to", "2026-W02", place.path("models"))
+        check(place.current() == name, "back again")
+
+
 def rollback(place, *arguments, expect=0):
     done = program("rollback", *arguments)
     check(done.returncode == expect, f"rollback {arguments}: {done.returncode} {done.stdout} {done.stderr}")
@@ -518,6 +532,7 @@ def test_bad_configs(world):
     bad('"train" without "compare"', "no gate", lambda c: c.pop("compare"))
     bad('"map" needs the step "embed"', "a step without the one before", lambda c: c.pop("embed"))
     bad('"postings" is needed', "no postings", lambda c: c.pop("postings"))
+    bad("lies in the folder", "the state among the postings", lambda c: c.update(postings="."))
     bad("nowhere.h5 is not there", "no base", lambda c: c.update(base="nowhere.h5"))
     bad("there is no such step", "--from", lambda c: None, "--from", "tagg")
     bad("exclude each other", "--only and --to", lambda c: None, "--only", "tag", "--to", "tag")
@@ -617,7 +632,7 @@ def main():
         kills(world, place, took, options.kills, random.Random(options.seed))
         if not options.real:
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
-            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_same_day, test_damage, test_trouble): test(world)
+            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_same_day, test_lost_link, test_damage, test_trouble): test(world)
             test_bad_configs(world)
             test_schedules(folder)
     check.close()

@@ -110,6 +110,8 @@ int cycle_clean(cycle *c);
 
 /* --- promote.c --- */
 
+/* Fails where the checkpoint in use, or the link to it, is gone: without it any candidate would be the first, and no gate would judge it. */
+int cycle_check_models(const cycle *c);
 /* The checkpoint that training goes on from, "models/NAME", or NULL where none was promoted before this run; free() it. */
 int cycle_trained_from(cycle *c, char **path);
 /* What the candidate is compared with, in the same form. */

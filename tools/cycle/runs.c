@@ -161,6 +161,7 @@ static int check_records(const cycle *c, const char *run) {
     json_t *record = path && sw_exists(path) ? sw_json_read(path, RECORD_BYTES) : NULL;
     if (!path) status = -1;
     else if (!record && sw_exists(path)) status = sw_fail("%s; move it away, and the step is done again", sw_error());
+    else if (record && !json_is_integer(json_object_get(record, "status"))) status = sw_fail("%s is no step's record; move it away, and the step is done again", path);
     json_decref(record);
     free(path);
     sw_buffer_close(&file);

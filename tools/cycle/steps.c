@@ -191,7 +191,7 @@ static int make_tag(cycle *c, plan *p) {
   const int none = no_tagger(c, p);
   if (none) return none < 0 ? -1 : 0;
   if (cycle_in_use(c, &model)) return -1;
-  if (!model) return sw_fail("%s/current.h5 is not there: nothing was promoted yet, so there is no tagger (ln -s NAME.h5 %s/current.h5 brings one of your own)", c->models, c->models);
+  if (!model) return sw_fail("%s/current.h5 is not there: nothing was promoted yet, so there is no tagger (--from promote makes the run's the first, ln -s NAME.h5 %s/current.h5 brings one of your own)", c->models, c->models);
   return add(p->command, "infer", "tag", NULL) || add_model(p, "-m", model) || cycle_add_postings(c, p) || add_file(c, p, "-o", "tag/tags.jsonl", p->outputs) ? -1 : add_settings(c, p, "tag");
 }
 
