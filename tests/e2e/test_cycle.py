@@ -8,6 +8,7 @@ import argparse, json, os, random, re, shutil, signal, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from board import Board, job
 from chat import Server, mark
+from hub import Hub
 from tiny import BIN, ROOT, SAMPLES, Checks, program, samples_base, tiny_bert, vocabulary
 
 check = Checks()
@@ -427,6 +428,22 @@ def test_unfinished(world):
     check(place.outcome("05-01-2026")["tag"] == "up to date" and os.path.exists(place.path("state/2026-W02/tag/tags.jsonl")), "its tags stay")
 
 
+def test_push(world):
+    """A push that fails undoes nothing, and is tried again though nothing is new; once it is done it is done."""
+    place, hub, own = light(world), Hub("hf-right"), Place.environment
+    place.config["push"] = {"to": "hub:owner/tagger", "head": "knowledge", "cache": place.path("uploads")}
+    def pushes(token, date, expect):
+        place.environment = lambda: own(place) | {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": ""}
+        return place.cycle(date, expect=expect)[1]
+    world.show("05-01-2026")
+    error = pushes("hf-wrong", "05-01-2026", 1)
+    check("the step push failed" in error and "state/2026-W02/push.log" in error and place.record("2026-W02", "tag")["status"] == 0, f"refused by the hub: {error}")
+    pushes("hf-right", None, 0)
+    check(place.record("2026-W02", "push")["status"] == 0 and "model.safetensors" in hub.content("owner/tagger"), "the next run pushes")
+    hub.fresh()
+    check("push     up to date" in pushes("hf-right", "05-01-2026", 0) and not hub.log, "once")
+
+
 def test_same_day(world):
     """A second run of one day has what fetch brings for it, and the first stays as it is."""
     place = light(world)
@@ -632,7 +649,7 @@ def main():
         kills(world, place, took, options.kills, random.Random(options.seed))
         if not options.real:
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
-            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_same_day, test_lost_link, test_damage, test_trouble): test(world)
+            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_push, test_same_day, test_lost_link, test_damage, test_trouble): test(world)
             test_bad_configs(world)
             test_schedules(folder)
     check.close()
