@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,34 +86,35 @@ static const char *first_difference(const json_t *before, const json_t *now) {
   return "?";
 }
 
-/* The place of the next argument from `i` on that is no option of pace or price. */
-static size_t skip_pace(const json_t *command, size_t i) {
+/* The place of the next argument from `i` on that is no option of pace or price, and no posting. */
+static size_t skip(const cycle *c, const json_t *command, size_t i) {
   static const char *const pace[] = {"--budget", "--price-in", "--price-out", "--requests-per-minute", "--tokens-per-minute", "--tries", "--timeout", "--time-limit", "--parallel"};
+  const size_t length = strlen(c->postings);
   for (size_t o = 0; o < sizeof pace / sizeof *pace;) {
     const char *word = json_string_value(json_array_get(command, i));
     if (word && !strcmp(word, pace[o])) i += 2, o = 0;
+    else if (word && !strncmp(word, c->postings, length) && word[length] == '/') i++, o = 0;
     else o++;
   }
   return i;
 }
 
-/* 1 for the same work: options that only say how fast it goes or how dear it may be do not count. */
-static int same_work(const json_t *a, const json_t *b) {
+/* 1 for the same work: options that only say how fast it goes or how dear it may be do not count; nor do postings, which are inputs. */
+static int same_work(const cycle *c, const json_t *a, const json_t *b) {
   for (size_t i = 0, k = 0;; i++, k++) {
-    i = skip_pace(a, i);
-    k = skip_pace(b, k);
+    i = skip(c, a, i);
+    k = skip(c, b, k);
     if (i >= json_array_size(a) || k >= json_array_size(b)) return i >= json_array_size(a) && k >= json_array_size(b);
     if (!json_equal(json_array_get(a, i), json_array_get(b, k))) return 0;
   }
 }
 
-/* The promoted checkpoint that an older run's record names and that is gone by now, or NULL: such a run stays as it is. */
-static const char *gone_model(const cycle *c, const json_t *record) {
-  const size_t length = strlen(c->models);
-  const char *path;
-  json_t *hash;
-  if (!c->newest) json_object_foreach(json_object_get(record, "inputs"), path, hash)
-      if (!strncmp(path, c->models, length) && path[length] == '/' && !sw_exists(path)) return path;
+/* What an older run read and is gone by now, such as a checkpoint or postings, or NULL: such a run stays as it is. */
+static const char *gone_input(const cycle *c, const json_t *record) {
+  const char *path, *hash;
+  json_t *value;
+  if (!c->newest) json_object_foreach(json_object_get(record, "inputs"), path, value)
+      if ((hash = json_string_value(value)) && *hash && !sw_exists(path)) return path;
   return NULL;
 }
 
@@ -126,8 +128,8 @@ static decision decide(const job *j, const step *s, const plan *p, const json_t 
   *why = 0;
   if (forced) snprintf(why, 512, "asked for");
   else if (!record) snprintf(why, 512, "not done yet");
-  else if (ended && !lacks && gone_model(&j->c, record)) return UP_TO_DATE;
-  else if (!same_work(p->command, json_object_get(record, "command"))) snprintf(why, 512, "another command than last time");
+  else if (ended && !lacks && gone_input(&j->c, record)) return UP_TO_DATE;
+  else if (!same_work(&j->c, p->command, json_object_get(record, "command"))) snprintf(why, 512, "another command than last time");
   else if (!json_equal(inputs, json_object_get(record, "inputs"))) snprintf(why, 512, "%s has changed", first_difference(json_object_get(record, "inputs"), inputs));
   if (*why) return BEGIN;
   if (!ended) {
@@ -184,13 +186,14 @@ static char *last_line(const char *path) {
   return sw_strdup(strncmp(line, "skillwatch: ", 12) ? line : line + 12);
 }
 
-/* What the program printed as JSON. A run that went on where another was killed may have printed twice; the one with the larger bill counts. */
-static json_t *read_printed(const char *path) {
+/* What the program printed as JSON, from a place in the file on. A run that went on where another was killed may have printed twice; the one with the
+ * larger bill counts. */
+static json_t *read_printed(const char *path, json_int_t from) {
   sw_buffer text = {0};
   json_t *best = NULL, *row;
   json_error_t error;
   if (!sw_exists(path) || sw_file_read(path, 1 << 24, &text)) return NULL;
-  for (char *at = text.data, *end; at && (end = strchr(at, '\n')); at = end + 1) {
+  for (char *at = (json_int_t)text.size > from ? text.data + from : NULL, *end; at && (end = strchr(at, '\n')); at = end + 1) {
     if (sw_json_row(at, (size_t)(end - at), 0, &row, &error) || !row) continue;
     const json_int_t bill = json_integer_value(json_object_get(row, "tokens_in")), before = json_integer_value(json_object_get(best, "tokens_in"));
     if (best && before > bill) {
@@ -205,15 +208,17 @@ static json_t *read_printed(const char *path) {
 }
 
 /* 0, 3 or, with a message, another exit status; the child's own goes to the record. */
-static int judge(const step *s, const child_result *r, const char *log, json_t *record) {
+static int judge(const job *j, const step *s, decision how, const child_result *r, const char *log, json_t *record) {
+  const char *again = j->o.from || j->o.only ? "; the same command without --from and --only goes on from there" : "; the same command goes on from there";
+  const int afresh = how == GO_ON && !s->printed;
   char *line = last_line(log);
   const int by_hand = r->end == CHILD_DIED && (r->status == SIGTERM || r->status == SIGINT || r->status == SIGHUP || r->status == SIGKILL);
   int code = r->end == CHILD_ENDED ? r->status : SW_EXIT_AGAIN;
   json_object_set_new(record, "status", json_integer(r->end == CHILD_DIED ? 128 + r->status : r->end == CHILD_ENDED ? r->status : SW_EXIT_AGAIN));
   if (r->end == CHILD_STOPPED) {
-    sw_fail("stopped by a signal in the step %s; the same command goes on from there", s->name);
+    sw_fail("stopped by a signal in the step %s%s", s->name, again);
   } else if (r->end == CHILD_TOO_LONG) {
-    sw_fail("the step %s took longer than its \"stop_after\" and was stopped; the same command goes on from there", s->name);
+    sw_fail("the step %s took longer than its \"stop_after\" and was stopped%s", s->name, again);
   } else if (r->end == CHILD_DIED) {
     code = by_hand ? SW_EXIT_AGAIN : SW_EXIT_FAILED;
     sw_fail("the step %s was ended by signal %d (%s); its log: %s", s->name, r->status, strsignal(r->status), log);
@@ -221,7 +226,7 @@ static int judge(const step *s, const child_result *r, const char *log, json_t *
     sw_fail("the step %s is to be tried again: %s (log: %s)", s->name, line ? line : "", log);
   } else if (code && !(code == SW_EXIT_GATE && s->gate)) {
     code = SW_EXIT_FAILED;
-    sw_fail("the step %s failed with status %d: %s (log: %s)", s->name, r->status, line ? line : "", log);
+    sw_fail("the step %s failed with status %d: %s (log: %s%s%s)", s->name, r->status, line ? line : "", log, afresh ? "; to begin it anew: --from " : "", afresh ? s->name : "");
   }
   free(line);
   return code;
@@ -259,26 +264,25 @@ static void clear_aside(const cycle *c, const step *s) {
   free(out);
 }
 
-/* Outputs that people have changed since the record was written, before the step makes them anew: labels.jsonl becomes labels.1.jsonl. */
-static int keep_corrected(job *j, const step *s, const json_t *before) {
-  const char *path;
-  json_t *hash;
+/* Outputs that are not as the step left them, which people may have corrected, before it makes them anew: labels.jsonl becomes labels.1.jsonl. Under
+ * its first record one may be just made. */
+static int keep_corrected(job *j, const step *s, const plan *p, const json_t *before) {
   int status = 0;
-  if (s->keeps) json_object_foreach(json_object_get(before, "outputs"), path, hash) {
-      const char *now = sw_exists(path) ? cycle_hash(&j->c, path) : NULL, *dot = strrchr(path, '.');
-      if (!now || !strcmp(now, json_string_value(hash))) continue;
-      sw_buffer other = {0};
-      int number = 0;
-      do {
-        sw_buffer_clear(&other);
-        status = sw_buffer_print(&other, "%.*s.%d%s", (int)(dot - path), path, ++number, dot);
-      } while (!status && sw_exists(other.data));
-      if (!status && rename(path, other.data)) status = sw_fail("cannot rename %s to %s", path, other.data);
-      if (!status) say(j, s->name, "%s was changed since: it is kept as %s", path, other.data);
-      json_object_del(j->c.hashes, path);
-      sw_buffer_close(&other);
-      if (status) break;
-    }
+  for (size_t i = 0; s->keeps && !status && i < json_array_size(p->outputs); i++) {
+    const char *path = json_string_value(json_array_get(p->outputs, i)), *dot = strrchr(path, '.');
+    const char *then = sw_json_string(json_object_get(before, "outputs"), path), *now = sw_exists(path) ? cycle_hash(&j->c, path) : NULL;
+    if (!now || (before && !then) || (then && !strcmp(now, then))) continue;
+    sw_buffer other = {0};
+    int number = 0;
+    do {
+      sw_buffer_clear(&other);
+      status = sw_buffer_print(&other, "%.*s.%d%s", (int)(dot - path), path, ++number, dot);
+    } while (!status && sw_exists(other.data));
+    if (!status && rename(path, other.data)) status = sw_fail("cannot rename %s to %s", path, other.data);
+    if (!status) say(j, s->name, "%s was changed since: it is kept as %s", path, other.data);
+    json_object_del(j->c.hashes, path);
+    sw_buffer_close(&other);
+  }
   return status;
 }
 
@@ -298,7 +302,7 @@ static json_t *spent_before(const cycle *c, const step *s, decision how, const j
   if (json_is_integer(json_object_get(before, "status")) && json_integer_value(json_object_get(before, "status")) == 0) return json_deep_copy(json_object_get(before, "result"));
   json_t *spent = json_deep_copy(json_object_get(before, "spent_before"));
   char *journal = cycle_path(c, NULL, s->keeps), *out = beside(c, s, ".out");
-  json_t *told = how == BEGIN && journal && out && !sw_exists(journal) ? read_printed(out) : NULL;
+  json_t *told = how == BEGIN && journal && out && !sw_exists(journal) ? read_printed(out, json_integer_value(json_object_get(before, "printed_from"))) : NULL;
   if (told) {
     add_bill(told, spent);
     json_decref(spent);
@@ -317,10 +321,7 @@ static int act(job *j, const step *s, const plan *p, decision how, json_t *recor
   int status = folder && text && !sw_buffer_print(&name, "%s.log", s->name) && (log = cycle_path(c, NULL, name.data)) ? 0 : -1, code = SW_EXIT_FAILED;
   sw_buffer_clear(&name);
   if (!status && s->printed) status = sw_buffer_print(&name, *s->printed ? "%s/%s" : "%s.out", s->name, s->printed) || !(out = cycle_path(c, NULL, name.data)) ? -1 : 0;
-  if (!status && how == BEGIN) {
-    status = set_aside(c, s);
-    if (out) unlink(out);
-  }
+  const int prints = out && !*s->printed;
   if (!status && !s->verb) {
     json_t *result = NULL;
     sw_lock lock = {0};
@@ -332,11 +333,11 @@ static int act(job *j, const step *s, const plan *p, decision how, json_t *recor
     json_object_set_new(record, "status", json_integer(code));
   } else if (!status) {
     const int files = json_array_size(p->outputs) > 0;
-    const child_options child = {.log = log, .out = out, .append = how == GO_ON && out && !*s->printed, .seconds = cycle_number(c, s->name, "stop_after", 0), .lock = c->lock.path ? c->lock.file : -1};
+    const child_options child = {.log = log, .out = out, .append = prints, .seconds = cycle_number(c, s->name, "stop_after", 0), .lock = c->lock.path ? c->lock.file : -1};
     child_result result;
     status = (files && sw_make_folders(folder)) || log_line(log, text) || cycle_run(p->command, &child, &result) ? -1 : 0;
-    if (!status) code = judge(s, &result, log, record);
-    json_t *printed = !status && !code && out && !*s->printed ? read_printed(out) : NULL;
+    if (!status) code = judge(j, s, how, &result, log, record);
+    json_t *printed = !status && !code && prints ? read_printed(out, json_integer_value(json_object_get(record, "printed_from"))) : NULL;
     if (printed) {
       add_bill(printed, json_object_get(record, "spent_before"));
       json_object_set_new(record, "result", printed);
@@ -364,6 +365,15 @@ static double seconds_now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Where the output of an attempt begins in <step>.out, behind that of those before it. */
+static void note_printed(const cycle *c, const step *s, decision how, const json_t *before, json_t *record) {
+  struct stat file;
+  char *out = s->printed && !*s->printed ? beside(c, s, ".out") : NULL;
+  json_t *from = how == GO_ON ? json_incref(json_object_get(before, "printed_from")) : out && !stat(out, &file) ? json_integer((json_int_t)file.st_size) : NULL;
+  if (from) json_object_set_new(record, "printed_from", from);
+  free(out);
+}
+
 /* The record of an attempt is written before it and after it. */
 static int run_step(job *j, const step *s, const plan *p, decision how, json_t *before, json_t *inputs) {
   cycle *c = &j->c;
@@ -371,15 +381,14 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
   json_t *record = json_pack("{s:O, s:O, s:i, s:I}", "command", p->command, "inputs", inputs, "status", -1, "attempts", attempts + 1);
   const double began = seconds_now();
   if (!record) return sw_fail_memory("the step cannot be noted"), SW_EXIT_FAILED;
-  if (keep_corrected(j, s, before)) {
-    json_decref(record);
-    return SW_EXIT_FAILED;
-  }
-  json_t *spent = spent_before(c, s, how, before);
+  json_t *spent = spent_before(c, s, how, before), *outputs = s->keeps ? json_object_get(before, "outputs") : NULL;
   if (spent) json_object_set_new(record, "spent_before", spent);
+  if (outputs) json_object_set(record, "outputs", outputs); /* of the last that ended well, for keep_corrected */
+  note_printed(c, s, how, before, record);
   if ((how == GO_ON || !s->verb) && json_object_get(before, "result")) json_object_set(record, "result", json_object_get(before, "result"));
   stamp(record, "begun");
-  if (cycle_record_write(c, s->name, record)) {
+  /* what was there goes before the record of the new attempt comes: one that goes on must not find it */
+  if (keep_corrected(j, s, p, before) || (how == BEGIN && set_aside(c, s)) || cycle_finished(c, 0) || cycle_record_write(c, s->name, record)) {
     json_decref(record);
     return SW_EXIT_FAILED;
   }
@@ -388,7 +397,7 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
   stamp(record, "ended");
   json_object_set_new(record, "seconds", json_real((double)(int64_t)((seconds_now() - began) * 1000) / 1000));
   if (!code || code == SW_EXIT_GATE) {
-    json_t *outputs = hash_all(c, p->outputs);
+    outputs = hash_all(c, p->outputs);
     if (!outputs || json_object_set_new(record, "outputs", outputs)) code = SW_EXIT_FAILED;
   }
   if (cycle_record_write(c, s->name, record)) code = SW_EXIT_FAILED;
@@ -403,9 +412,9 @@ static int run_step(job *j, const step *s, const plan *p, decision how, json_t *
 static void tell_changed(const job *j, const step *s, const plan *p, const json_t *record) {
   json_t *now = hash_all((cycle *)&j->c, p->outputs);
   const json_t *then = json_object_get(record, "outputs");
-  const char *model = gone_model(&j->c, record);
+  const char *gone = gone_input(&j->c, record);
   if (!j->o.dry) clear_aside(&j->c, s);
-  if (model) say(j, s->name, "up to date, though %s, which it was made with, is gone", model);
+  if (gone) say(j, s->name, "up to date, though %s, which it was made with, is gone", gone);
   else if (now && then && !json_equal(now, then)) say(j, s->name, "up to date, but %s was changed since: it stays as it is (--from %s makes it anew)", first_difference(then, now), s->name);
   else say(j, s->name, "up to date");
   json_decref(now);
@@ -527,7 +536,7 @@ static int lock_state(cycle *c) {
 }
 
 static int run_one(job *j, int first, int last, int forced) {
-  if (cycle_run_open(&j->c)) return sw_exit_message(SW_EXIT_FAILED);
+  if (cycle_check_models(&j->c) || cycle_run_open(&j->c)) return sw_exit_message(SW_EXIT_FAILED);
   say(j, "run", "%s%s", j->c.run, j->o.dry ? ": what would be done" : "");
   const int code = run_all(j, first, last, forced);
   return j->o.json && tell(j, code) ? sw_exit_message(SW_EXIT_FAILED) : code;
@@ -543,7 +552,10 @@ static int run(job *j) {
     sw_fail("--from %s --to %s: %s comes before %s", start, end, end, start);
     return sw_exit_message(SW_EXIT_USAGE);
   }
-  if (cycle_config_open(o->config, c)) return sw_exit_message(SW_EXIT_USAGE);
+  if (cycle_config_open(o->config, c)) {
+    if (cycle_stopped()) sw_fail("stopped by a signal before the first step");
+    return sw_exit_message(cycle_stopped() ? SW_EXIT_AGAIN : SW_EXIT_USAGE);
+  }
   if ((start && !cycle_config_of(c, &cycle_steps[first])) || (end && !cycle_config_of(c, &cycle_steps[last]))) {
     sw_fail("%s has no step \"%s\"", o->config, start && !cycle_config_of(c, &cycle_steps[first]) ? start : end);
     return sw_exit_message(SW_EXIT_USAGE);

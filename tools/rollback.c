@@ -60,10 +60,12 @@ static const char *target_of(const json_t *history, const char *current, const c
   if (to) return (*promoted = sw_models_find(history, to)) ? sw_json_string(*promoted, "to") : NULL;
   const char *from = NULL;
   size_t i;
+  int known = 0;
   json_t *entry;
   *promoted = NULL;
   json_array_foreach((json_t *)history, i, entry)
-    if (!strcmp(text_of(entry, "action"), "promote") && !strcmp(text_of(entry, "to"), current)) from = sw_json_string(entry, "from");
+    if (!strcmp(text_of(entry, "action"), "promote") && !strcmp(text_of(entry, "to"), current)) from = sw_json_string(entry, "from"), known = 1;
+  if (!known) return sw_fail("the history does not say what %s came after: name the checkpoint, --to RUN (--list shows them)", current), NULL;
   if (!from) return sw_fail("%s was promoted over none: there is nothing before it", current), NULL;
   json_array_foreach((json_t *)history, i, entry)
     if (!strcmp(text_of(entry, "to"), from)) *promoted = entry;

@@ -265,6 +265,14 @@ int sw_sources_open(const char *const *inputs, size_t count, sw_postings_format 
   return 0;
 }
 
+int sw_sources_below(const char *folder, sw_sources *out) {
+  *out = (sw_sources){0};
+  const int status = walk(out, folder, strlen(folder), NULL, SW_POSTINGS_AUTO);
+  for (size_t i = 0; i < out->count; i++) out->bytes += out->items[i].bytes;
+  if (status) sw_sources_close(out);
+  return status;
+}
+
 void sw_sources_close(sw_sources *sources) {
   for (size_t i = 0; i < sources->count; i++) {
     free(sources->items[i].path);

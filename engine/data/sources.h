@@ -23,6 +23,8 @@ typedef struct {
  * given, only its own names. Order in a folder: dated names (DD-MM-YYYY or YYYY-MM-DD) by date, then the others, where
  * numbers count as numbers. Fails for what is missing, and for a folder without any such file. */
 int sw_sources_open(const char *const *inputs, size_t count, sw_postings_format format, sw_sources *out);
+/* The same of one folder, any form; none is no failure. */
+int sw_sources_below(const char *folder, sw_sources *out);
 void sw_sources_close(sw_sources *sources);
 /* Days-like number that orders dates; 0 where `name` is no date. */
 int sw_date_number(const char *name, size_t bytes);

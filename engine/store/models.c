@@ -116,8 +116,10 @@ static json_t *parse_lines(const char *path, const sw_buffer *text) {
     stop = memchr(at, '\n', (size_t)(end - at));
     snprintf(what, sizeof what, "line %d of %s", ++line, path);
     json_t *entry = sw_json_parse(at, (size_t)(stop - at), what);
-    if (entry && !sw_json_string(entry, "to")) {
-      sw_fail("%s lacks \"to\"", what);
+    if (!entry) {
+      sw_fail("%s; take the line out", sw_error());
+    } else if (!sw_json_string(entry, "to")) {
+      sw_fail("%s lacks \"to\"; take the line out", what);
       json_decref(entry);
       entry = NULL;
     }

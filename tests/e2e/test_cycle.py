@@ -8,6 +8,7 @@ import argparse, json, os, random, re, shutil, signal, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 from board import Board, job
 from chat import Server, mark
+from hub import Hub
 from tiny import BIN, ROOT, SAMPLES, Checks, program, samples_base, tiny_bert, vocabulary
 
 check = Checks()
@@ -254,6 +255,20 @@ def test_changes(world, place):
     check(out["train"] == out["promote"] == "left out" and out["tag"] == "up to date", f"an old week stays as it is: {out}")
 
 
+def test_lost_link(world):
+    """Without its link, or what it points to, nothing is the first again, past the gate."""
+    place = light(world, "05-01-2026")
+    link, name = place.path("models/current.h5"), place.current()
+    world.show("12-01-2026")
+    for lost in (link, place.path("models/" + name)):
+        os.rename(lost, place.path("kept"))
+        error = place.cycle("12-01-2026", expect=1)[1]
+        check(f"{name} is gone" in error and "skillwatch rollback --to RUN models" in error and not os.path.exists(place.path("state/2026-W03")), f"lost: {error}")
+        if lost != link: os.rename(place.path("kept"), lost)
+        else: rollback(place, "--to", "2026-W02", place.path("models"))
+        check(place.current() == name, "back again")
+
+
 def rollback(place, *arguments, expect=0):
     done = program("rollback", *arguments)
     check(done.returncode == expect, f"rollback {arguments}: {done.returncode} {done.stdout} {done.stderr}")
@@ -413,6 +428,67 @@ def test_unfinished(world):
     check(place.outcome("05-01-2026")["tag"] == "up to date" and os.path.exists(place.path("state/2026-W02/tag/tags.jsonl")), "its tags stay")
 
 
+def test_push(world):
+    """A push that fails undoes nothing, and is tried again though nothing is new; once it is done it is done."""
+    place, hub, own = light(world), Hub("hf-right"), Place.environment
+    place.config["push"] = {"to": "hub:owner/tagger", "head": "knowledge", "cache": place.path("uploads")}
+    def pushes(token, date, expect):
+        place.environment = lambda: own(place) | {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": ""}
+        return place.cycle(date, expect=expect)[1]
+    world.show("05-01-2026")
+    error = pushes("hf-wrong", "05-01-2026", 1)
+    check("the step push failed" in error and "state/2026-W02/push.log" in error and place.record("2026-W02", "tag")["status"] == 0, f"refused by the hub: {error}")
+    pushes("hf-right", None, 0)
+    check(place.record("2026-W02", "push")["status"] == 0 and "model.safetensors" in hub.content("owner/tagger"), "the next run pushes")
+    hub.fresh()
+    check("push     up to date" in pushes("hf-right", "05-01-2026", 0) and not hub.log, "once")
+
+
+def test_same_day(world):
+    """A second run of one day has what fetch brings for it, and the first stays as it is."""
+    place = light(world)
+    world.show("05-01-2026")
+    place.cycle("05-01-2026", "--run", "a")
+    world.board.fresh(jobs=world.weeks["05-01-2026"] + [job(5000 + i, text=f"We use Python and SQL daily. Work {i}.") for i in range(3)])
+    place.cycle("05-01-2026", "--run", "b")
+    mine = [f"job-postings/05-01-2026/{n}.txt" for n in (9, 10, 11)]
+    check([w for w in place.record("b", "tag")["command"] if w.startswith("job-postings")] == mine and len(lines_of(place.path("state/b/tag/tags.jsonl"))) == 3, "the second run's postings")
+    asked = len(world.chat.log)
+    out = place.outcome("05-01-2026", "--run", "a")
+    check(out["label"] == out["tag"] == "up to date" and len(world.chat.log) == asked, f"the first run: {out}")
+    place.cycle("05-01-2026", "--run", "a", "--from", "tag")
+    check(len(lines_of(place.path("state/a/tag/tags.jsonl"))) == world.data.per_folder, "the first run's postings, by file")
+
+
+def test_damage(world):
+    """Records that cannot be read, and a kill while a step's files are put aside."""
+    place = light(world, "05-01-2026")
+    for name in ("run", "label", "tag"):
+        path = place.path(f"state/2026-W02/{name}.json")
+        with open(path) as f: whole = f.read()
+        for torn in (whole[:20], ""):
+            with open(path, "w") as f: f.write(torn)
+            error = place.cycle("05-01-2026", expect=1)[1]
+            check(f"state/2026-W02/{name}.json" in error and "move" in error and error.count("\n") == 1, f"a torn record: {error}")
+        with open(path, "w") as f: f.write(whole)
+    labels, asked = place.path("state/2026-W02/label/labels.jsonl"), len(world.chat.log)
+    rows = lines_of(labels)
+    write_lines(labels, rows[1:])
+    os.unlink(place.path("state/2026-W02/label.json"))
+    place.cycle("05-01-2026", "--to", "label")
+    check(lines_of(place.path("state/2026-W02/label/labels.1.jsonl")) == rows[1:] and lines_of(labels) == rows and len(world.chat.log) == asked, "labels without a record are kept, and nothing is asked again")
+    os.rename(place.path("state/2026-W02/train"), place.path("state/2026-W02/train.before"))
+    place.config["train"]["lr"] = 4e-3
+    place.cycle("05-01-2026")
+    check(place.record("2026-W02", "train")["status"] == 0 and not os.path.exists(place.path("state/2026-W02/train.before")), "begun anew after the kill")
+    os.rename(place.path("job-postings"), place.path("elsewhere"))
+    error = place.cycle("05-01-2026", expect=1)[1]
+    check("postings of run 2026-W02 are gone" in error, f"no postings: {error}")
+    del place.config["fetch"]
+    error = place.cycle("12-01-2026", expect=1)[1]
+    check('("postings") is not there' in error, f"no folder: {error}")
+
+
 def test_trouble(world):
     place = world.place()
     place.without("link", "embed", "map", "cluster", "report")
@@ -473,6 +549,7 @@ def test_bad_configs(world):
     bad('"train" without "compare"', "no gate", lambda c: c.pop("compare"))
     bad('"map" needs the step "embed"', "a step without the one before", lambda c: c.pop("embed"))
     bad('"postings" is needed', "no postings", lambda c: c.pop("postings"))
+    bad("lies in the folder", "the state among the postings", lambda c: c.update(postings="."))
     bad("nowhere.h5 is not there", "no base", lambda c: c.update(base="nowhere.h5"))
     bad("there is no such step", "--from", lambda c: None, "--from", "tagg")
     bad("exclude each other", "--only and --to", lambda c: None, "--only", "tag", "--to", "tag")
@@ -572,7 +649,7 @@ def main():
         kills(world, place, took, options.kills, random.Random(options.seed))
         if not options.real:
             for test in (test_weeks, test_changes, test_rollback, test_gate): test(world, place)
-            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_trouble): test(world)
+            for test in (test_no_way_round, test_money, test_quiet_week, test_unfinished, test_push, test_same_day, test_lost_link, test_damage, test_trouble): test(world)
             test_bad_configs(world)
             test_schedules(folder)
     check.close()

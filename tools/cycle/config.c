@@ -169,12 +169,26 @@ static int check_together(const cycle *c, const char *path) {
   const json_t *train = json_object_get(c->config, "train"), *promote = json_object_get(c->config, "promote");
   const int ungated = json_is_true(json_object_get(promote, "ungated")), gate = json_object_get(c->config, "compare") != NULL;
   if (!json_object_get(c->config, "postings")) return sw_fail("%s: \"postings\" is needed: the folder of the postings", path);
+  for (const char *const *folder = (const char *const[]){c->state, c->models, NULL}; *folder; folder++)
+    if (!strcmp(*folder, c->postings) || sw_is_inside(*folder, c->postings)) return sw_fail("%s: %s lies in the folder \"postings\", %s, where it would be taken for postings", path, *folder, c->postings);
   if (!c->base && (train || json_object_get(c->config, "embed"))) return sw_fail("%s: \"base\" is needed: the checkpoint that training starts from and that skills are embedded with", path);
   if (train && !gate && !ungated)
     return sw_fail("%s: \"train\" without \"compare\" lets a worse checkpoint in: give \"compare\": {\"data\": [\"test.jsonl\"]}, or \"promote\": {\"ungated\": true}", path);
   if (json_object_get(c->config, "skills") && !json_object_get(c->config, "embed")) return sw_fail("%s: \"skills\" needs the step \"embed\", which they are counted for", path);
   if (gate && ungated) return sw_fail("%s: \"compare\" and \"promote\": {\"ungated\": true} exclude each other", path);
   if (c->base && !sw_exists(c->base)) return sw_fail("%s: \"base\": %s is not there (skillwatch pull makes one)", path, c->base);
+  return 0;
+}
+
+/* "models/" is "models": paths are compared by their beginnings. */
+static int cut_slashes(json_t *config) {
+  for (int i = 0; i < KEYS; i++) {
+    json_t *value = json_object_get(config, keys[i].key);
+    const char *text = json_string_value(value);
+    size_t length = text ? strlen(text) : 0;
+    while (length > 1 && text[length - 1] == '/') length--;
+    if (text && text[length] && json_string_setn(value, text, length)) return sw_fail_memory("the config cannot be read");
+  }
   return 0;
 }
 
@@ -187,10 +201,11 @@ int cycle_config_open(const char *path, cycle *c) {
   c->config = sw_json_read(path, CONFIG_BYTES);
   c->given = json_object();
   c->hashes = json_object();
+  c->present = json_object();
   if (!c->config) return -1;
-  if (!c->given || !c->hashes) return sw_fail_memory("%s cannot be read", path);
+  if (!c->given || !c->hashes || !c->present) return sw_fail_memory("%s cannot be read", path);
   if (!json_is_object(c->config)) return sw_fail("%s should hold one JSON object: {\"postings\": ..., \"tag\": {}, ...}", path);
-  if (check_top(path, c->config)) return -1;
+  if (check_top(path, c->config) || cut_slashes(c->config)) return -1;
   const json_t *keep = json_object_get(c->config, "keep");
   c->state = text_or(c, "state", "state");
   c->models = text_or(c, "models", "models");
@@ -212,5 +227,6 @@ void cycle_config_close(cycle *c) {
   json_decref(c->config);
   json_decref(c->given);
   json_decref(c->hashes);
+  json_decref(c->present);
   sw_lock_release(&c->lock);
 }

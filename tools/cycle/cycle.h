@@ -3,7 +3,7 @@
  * The config is a JSON object; all its paths are relative to its own folder, which is where the steps run. A step that has no key is left out.
  *   "state"     folder of the runs; default "state"
  *   "models"    folder of promoted checkpoints (engine/store/models.h); default "models"
- *   "postings"  folder of postings, needed: what lies in it that no earlier run had, dated folders and files, is a run's
+ *   "postings"  folder of postings, needed: the files in it and below that no earlier run had are a run's
  *   "base"      checkpoint of an encoder: what the first training starts from, and what link and embed use
  *   "keep"      runs whose training leftovers stay, and promotions whose checkpoints do; default 4
  *   "fetch"     {"source": "linkedin" or a file, ...}
@@ -15,8 +15,8 @@
  * A step's other keys are the long options of its program, as in its --config; "stop_after" is how many seconds it may take. Options that the cycle
  * sets itself, such as "output", are refused.
  *
- * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings", "finished": true once all steps are done}; <state>/<run>/<step>.json what a step did: {"command",
- * "inputs", "outputs" (path: SHA-256), "begun", "ended", "seconds", "attempts", "status" (-1 while it is under way), "result" (what it printed)};
+ * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings" (files),
+ * "finished": true once all steps are done}; <state>/<run>/<step>.json what a step did: {"command", "inputs", "outputs" (path: SHA-256), "begun", "ended", "seconds", "attempts", "status" (-1 while it is under way), "result" (what it printed)};
  * <step>.log is all it said, <step>/ holds its files. A step is up to date where its last record has the same command and inputs and ended well, and
  * its outputs are there. One that is under way with the same command and inputs goes on; any other begins anew, in an empty folder,
  * and what the folder held is beside it, as <step>.before, until that has ended well. The folder of label stays: answers in it are paid for. */
@@ -37,6 +37,7 @@ typedef struct {
   json_t *info;       /* run.json */
   json_t *runs;       /* names of all runs that there are, in order, this one among them */
   int newest;         /* no run is later */
+  json_t *present;    /* folder or file in that of postings: number of files */
   json_t *hashes;     /* path: SHA-256 of what was read in this process */
   json_t *given;      /* step: options as arguments, checked */
   sw_lock lock;
@@ -94,6 +95,9 @@ int cycle_unfinished(const cycle *c, char **name);
 int cycle_finished(cycle *c, int finished);
 /* Notes what lies in the folder of postings that no other run had; in a dry run with what fetch is going to bring. */
 int cycle_take_postings(cycle *c);
+/* Appends the run's postings to the command: a folder where all in it is the run's, else its files; the folder is the input, its hash that of what is
+ * the run's. */
+int cycle_add_postings(const cycle *c, plan *p);
 /* "<state>/<run>/<name>"; free() it. `run` NULL: this one. */
 char *cycle_path(const cycle *c, const char *run, const char *name);
 /* A step's record of a run, or NULL where there is none (a message is not set) or it cannot be read. */
@@ -106,6 +110,8 @@ int cycle_clean(cycle *c);
 
 /* --- promote.c --- */
 
+/* Fails where the checkpoint in use, or the link to it, is gone: without it any candidate would be the first, and no gate would judge it. */
+int cycle_check_models(const cycle *c);
 /* The checkpoint that training goes on from, "models/NAME", or NULL where none was promoted before this run; free() it. */
 int cycle_trained_from(cycle *c, char **path);
 /* What the candidate is compared with, in the same form. */

@@ -75,6 +75,19 @@ int cycle_in_use(cycle *c, char **path) {
   return status;
 }
 
+int cycle_check_models(const cycle *c) {
+  char *current = NULL, *path = NULL;
+  json_t *history = sw_models_history(c->models);
+  int status = !history || sw_models_current(c->models, &current) || in_models(c, current, &path) ? -1 : 0;
+  const char *last = sw_json_string(json_array_get(history, json_array_size(history) - 1), "to");
+  if (!status && (path ? !sw_exists(path) : last != NULL))
+    status = sw_fail("%s/current.h5 %s%s is gone: put it back, or name another that was promoted: skillwatch rollback --to RUN %s (--list shows them)", c->models, path ? "points to " : "-> ", path ? current : last, c->models);
+  json_decref(history);
+  free(current);
+  free(path);
+  return status;
+}
+
 /* --- promotion --- */
 
 int cycle_make_promote(cycle *c, plan *p) {

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD_BYTES = 1 << 24 };
+enum { RECORD_BYTES = 1 << 28 };
 
 char *cycle_path(const cycle *c, const char *run, const char *name) {
   sw_buffer path = {0};
@@ -85,10 +85,11 @@ static json_t *find_runs(const cycle *c) {
     json_t *info = there ? sw_json_read(file, RECORD_BYTES) : NULL;
     free(file);
     if (there && !info) {
+      sw_fail("%s; move the folder %s/%s away, and the next run takes its postings", sw_error(), c->state, entry->d_name);
       json_decref(all);
       all = NULL;
     } else if (info && (!sw_json_string(info, "run") || strcmp(sw_json_string(info, "run"), entry->d_name) || !json_is_integer(json_object_get(info, "number")))) {
-      sw_fail("%s/%s/run.json is not a run's: move that folder away", c->state, entry->d_name);
+      sw_fail("%s/%s/run.json is not that run's: move the folder away", c->state, entry->d_name);
       json_decref(info);
       json_decref(all);
       all = NULL;
@@ -151,6 +152,23 @@ void cycle_run_close(cycle *c) {
   c->run = c->folder = NULL;
 }
 
+/* Fails for a step's record that is there and cannot be read: taken for none, it would have the step done, and paid for, again. */
+static int check_records(const cycle *c, const char *run) {
+  int status = 0;
+  for (int i = 0; !status && i < cycle_step_count(); i++) {
+    sw_buffer file = {0};
+    char *path = sw_buffer_print(&file, "%s.json", cycle_steps[i].name) ? NULL : cycle_path(c, run, file.data);
+    json_t *record = path && sw_exists(path) ? sw_json_read(path, RECORD_BYTES) : NULL;
+    if (!path) status = -1;
+    else if (!record && sw_exists(path)) status = sw_fail("%s; move it away, and the step is done again", sw_error());
+    else if (record && !json_is_integer(json_object_get(record, "status"))) status = sw_fail("%s is no step's record; move it away, and the step is done again", path);
+    json_decref(record);
+    free(path);
+    sw_buffer_close(&file);
+  }
+  return status;
+}
+
 int cycle_run_open(cycle *c) {
   json_t *infos = find_runs(c), *info;
   size_t i;
@@ -168,6 +186,8 @@ int cycle_run_open(cycle *c) {
     json_array_append(c->runs, json_object_get(info, "run"));
   }
   json_decref(infos);
+  json_array_foreach(c->runs, i, info)
+    if (check_records(c, json_string_value(info))) return -1;
   const int empty = !json_array_size(json_object_get(c->info, "postings"));
   c->newest = empty || json_integer_value(json_object_get(c->info, "number")) == last;
   if (empty) json_array_append_new(c->runs, json_string(c->run));
@@ -179,26 +199,7 @@ int cycle_run_open(cycle *c) {
 
 /* --- the run's postings --- */
 
-static int is_input(const char *folder, const char *name) {
-  static const char *const endings[] = {".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json"};
-  char *path = sw_path_join(folder, name);
-  size_t length = strlen(name);
-  const int below = path && sw_is_folder(path);
-  free(path);
-  if (name[0] == '.') return 0;
-  if (below) return 1;
-  if (length > 3 && !strcmp(name + length - 3, ".gz")) length -= 3;
-  else if (length > 4 && !strcmp(name + length - 4, ".zst")) length -= 4;
-  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-    const size_t n = strlen(endings[i]);
-    if (length > n && !memcmp(name + length - n, endings[i], n)) return 1;
-  }
-  return 0;
-}
-
-static int by_nature(const void *a, const void *b) { return sw_natural_compare(*(char *const *)a, *(char *const *)b); }
-
-/* What other runs have: {"name": true}. */
+/* What other runs have: {"05-01-2026/1.txt": true}. */
 static json_t *taken_by_others(const cycle *c) {
   json_t *taken = json_object(), *name, *item;
   size_t i, k;
@@ -219,37 +220,60 @@ static int expect_postings(const cycle *c, json_t *list) {
   return waits ? json_array_append(list, json_object_get(c->info, "date")) : 0;
 }
 
+/* "05-01-2026" of "05-01-2026/1.txt": the length. */
+static size_t top_of(const char *posting) { return strcspn(posting, "/"); }
+
 int cycle_take_postings(cycle *c) {
-  if (!c->newest) return 0;
+  const int there = sw_is_folder(c->postings);
   json_t *taken = taken_by_others(c), *list = json_array();
-  const char **names = NULL;
-  size_t count = 0, room = 0;
-  DIR *dir = opendir(c->postings);
+  sw_sources files = {0};
   int status = taken && list ? 0 : -1;
-  if (!dir && errno != ENOENT && !status) status = sw_fail("cannot open the folder %s: %s", c->postings, strerror(errno));
-  for (struct dirent *entry; !status && dir && (entry = readdir(dir));) {
-    if (json_object_get(taken, entry->d_name) || !is_input(c->postings, entry->d_name)) continue;
-    if (count == room) {
-      const char **more = sw_realloc_array(names, room = room ? 2 * room : 64, sizeof *names);
-      if (!more) status = -1;
-      else names = more;
-    }
-    if (!status && !(names[count] = sw_strdup(entry->d_name))) status = -1;
-    count += !status;
+  if (!status && !there && !json_object_get(c->config, "fetch")) status = sw_fail("the folder %s (\"postings\") is not there", c->postings);
+  if (!status && there) status = sw_sources_below(c->postings, &files);
+  json_object_clear(c->present);
+  for (size_t i = 0; !status && i < files.count; i++) {
+    const char *name = files.items[i].path + strlen(c->postings);
+    name += strspn(name, "/");
+    json_t *item = json_string(name), *top = json_stringn(name, top_of(name));
+    if (!item || !top) status = sw_fail("%s: the name should be UTF-8", files.items[i].path);
+    else if (c->newest && !json_object_get(taken, name)) status = json_array_append(list, item);
+    if (!status) status = json_object_set_new(c->present, json_string_value(top), json_integer(1 + json_integer_value(json_object_get(c->present, json_string_value(top)))));
+    json_decref(item);
+    json_decref(top);
   }
-  if (dir) closedir(dir);
-  if (count) qsort(names, count, sizeof *names, by_nature);
-  for (size_t i = 0; i < count; i++) {
-    if (json_array_append_new(list, json_string(names[i])) && !status) status = sw_fail("%s/%s: the name should be UTF-8", c->postings, names[i]);
-    free((char *)names[i]);
-  }
-  free(names);
+  sw_sources_close(&files);
   json_decref(taken);
-  if (!status && c->dry && !json_array_size(list)) status = expect_postings(c, list);
-  const int same = json_equal(list, json_object_get(c->info, "postings"));
-  if (!status && !same) status = json_object_set(c->info, "postings", list) ? -1 : c->dry ? 0 : cycle_record_write(c, "run", c->info);
+  const json_t *before = json_object_get(c->info, "postings");
+  if (!status && c->newest && json_array_size(before) && !json_array_size(list)) status = sw_fail("the postings of run %s are gone from %s: put them back, or remove %s", c->run, c->postings, c->folder);
+  if (!status && c->newest && c->dry && !json_array_size(list)) status = expect_postings(c, list);
+  if (!status && c->newest && !json_equal(list, before)) status = json_object_set(c->info, "postings", list) ? -1 : c->dry ? 0 : cycle_record_write(c, "run", c->info);
   json_decref(list);
   return status;
+}
+
+int cycle_add_postings(const cycle *c, plan *p) {
+  const json_t *all = json_object_get(c->info, "postings");
+  const size_t count = json_array_size(all);
+  for (size_t i = 0, end; i < count; i = end) { /* those of one folder follow each other */
+    const char *first = json_string_value(json_array_get(all, i));
+    const size_t length = top_of(first);
+    for (end = i + 1; end < count; end++) {
+      const char *next = json_string_value(json_array_get(all, end));
+      if (strncmp(first, next, length) || top_of(next) != length) break;
+    }
+    char *top = sw_strndup(first, length), *path = top ? sw_path_join(c->postings, top) : NULL;
+    const int whole = top && (size_t)json_integer_value(json_object_get(c->present, top)) <= end - i; /* else another run has some of it */
+    int status = path ? json_array_append_new(p->inputs, json_string(path)) || (whole && json_array_append_new(p->command, json_string(path))) : -1;
+    free(top);
+    free(path);
+    for (size_t k = i; !status && !whole && k < end; k++) {
+      path = sw_path_join(c->postings, json_string_value(json_array_get(all, k)));
+      status = path ? json_array_append_new(p->command, json_string(path)) : -1;
+      free(path);
+    }
+    if (status) return sw_fail_memory("the postings cannot be listed");
+  }
+  return 0;
 }
 
 /* --- hashes --- */
@@ -275,6 +299,28 @@ static int add_folder(sw_sha256 *hash, const char *folder) {
   return status;
 }
 
+/* What of a folder of postings is the run's, whatever else comes to lie in it. 1: `folder` is none. */
+static int add_postings(const cycle *c, sw_sha256 *hash, const char *folder) {
+  const size_t length = strlen(c->postings), top = strlen(folder);
+  json_t *item;
+  size_t i;
+  int found = 0;
+  if (strncmp(folder, c->postings, length)) return 1;
+  json_array_foreach(json_object_get(c->info, "postings"), i, item) {
+    char hex[65] = "", *path = sw_path_join(c->postings, json_string_value(item));
+    const int ours = path && !strncmp(path, folder, top) && path[top] == '/';
+    const int status = !path || (ours && sw_exists(path) && sw_sha256_file(path, hex));
+    if (!status && ours) {
+      sw_sha256_add(hash, path + top, strlen(path + top) + 1);
+      sw_sha256_add(hash, hex, strlen(hex));
+    }
+    free(path);
+    if (status) return -1;
+    found |= ours;
+  }
+  return !found;
+}
+
 const char *cycle_hash(cycle *c, const char *path) {
   char hex[65] = "";
   const char *known = sw_json_string(c->hashes, path);
@@ -282,7 +328,8 @@ const char *cycle_hash(cycle *c, const char *path) {
   if (known) return known;
   if (sw_is_folder(path)) {
     sw_sha256 *hash = sw_sha256_open();
-    status = hash ? add_folder(hash, path) : -1;
+    status = hash ? add_postings(c, hash, path) : -1;
+    if (status > 0) status = add_folder(hash, path);
     if (hash) sw_sha256_close(hash, hex);
   } else if (sw_exists(path)) {
     status = sw_sha256_file(path, hex);

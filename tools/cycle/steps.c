@@ -51,18 +51,6 @@ static int add_settings(const cycle *c, plan *p, const char *name) {
   return 0;
 }
 
-static int add_postings(const cycle *c, plan *p) {
-  json_t *name;
-  size_t i;
-  json_array_foreach(json_object_get(c->info, "postings"), i, name) {
-    char *path = sw_path_join(c->postings, json_string_value(name));
-    const int status = path ? add(p->command, path, NULL) || add(p->inputs, path, NULL) : -1;
-    free(path);
-    if (status) return -1;
-  }
-  return 0;
-}
-
 /* "-m" and a checkpoint, an input; free()s the path. */
 static int add_model(plan *p, const char *option, char *path) {
   const int status = path ? add(p->command, option, path, NULL) || add(p->inputs, path, NULL) : 0;
@@ -80,7 +68,7 @@ static int make_label(cycle *c, plan *p) {
   char *answers = sw_path_join(c->state, "answers"), *tagger = NULL;
   const json_t *settings = json_object_get(c->config, "label");
   const int own_cache = json_object_get(settings, "cache") != NULL, picks = json_object_get(settings, "pick") != NULL;
-  int status = answers ? add(p->command, "label", NULL) || add_postings(c, p) || add_file(c, p, "-o", "label/labels.jsonl", p->outputs) || add(p->command, "--json", NULL) : -1;
+  int status = answers ? add(p->command, "label", NULL) || cycle_add_postings(c, p) || add_file(c, p, "-o", "label/labels.jsonl", p->outputs) || add(p->command, "--json", NULL) : -1;
   if (!status && !own_cache) status = add(p->command, "--cache", answers, NULL);
   if (!status && picks) status = cycle_trained_from(c, &tagger);
   if (!status && picks && !tagger) status = sw_fail("\"label\": \"pick\" needs a tagger, and none was promoted yet: leave it out in the first week");
@@ -203,8 +191,8 @@ static int make_tag(cycle *c, plan *p) {
   const int none = no_tagger(c, p);
   if (none) return none < 0 ? -1 : 0;
   if (cycle_in_use(c, &model)) return -1;
-  if (!model) return sw_fail("%s/current.h5 is not there: nothing was promoted yet, so there is no tagger (ln -s NAME.h5 %s/current.h5 brings one of your own)", c->models, c->models);
-  return add(p->command, "infer", "tag", NULL) || add_model(p, "-m", model) || add_postings(c, p) || add_file(c, p, "-o", "tag/tags.jsonl", p->outputs) ? -1 : add_settings(c, p, "tag");
+  if (!model) return sw_fail("%s/current.h5 is not there: nothing was promoted yet, so there is no tagger (--from promote makes the run's the first, ln -s NAME.h5 %s/current.h5 brings one of your own)", c->models, c->models);
+  return add(p->command, "infer", "tag", NULL) || add_model(p, "-m", model) || cycle_add_postings(c, p) || add_file(c, p, "-o", "tag/tags.jsonl", p->outputs) ? -1 : add_settings(c, p, "tag");
 }
 
 static char *base_of(const cycle *c) { return sw_strdup(c->base); }
