@@ -4,6 +4,7 @@
 #include "base/progress.h"
 #include "engine/store/config_file.h"
 #include "infer/serve/server.h"
+#include "infer/serve/tls.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -22,8 +23,32 @@ static void block_signals(sigset_t *signals) {
   signal(SIGPIPE, SIG_IGN);
 }
 
+static void *end_now(void *nothing) {
+  sigset_t ends;
+  int got;
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGTERM);
+  sigaddset(&ends, SIGINT);
+  sigwait(&ends, &got);
+  pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
+  raise(got);
+  return NULL;
+}
+
+/* Loads what is served, which may take long; a signal to end does so at once, as it does where a process does not care for it: nobody was answered yet. */
+static int load(sw_server *s, const sw_list *specs, const sw_models_options *models) {
+  pthread_t watch;
+  if (pthread_create(&watch, NULL, end_now, NULL)) return sw_fail("cannot start a thread");
+  const int status = sw_models_open(specs, models, &s->models);
+  pthread_cancel(watch);
+  pthread_join(watch, NULL);
+  return status;
+}
+
 static void reload(sw_server *s, sw_http *http) {
+  const sw_serve_options *o = s->options;
   if (sw_tokens_reload(&s->tokens)) fprintf(stderr, "skillwatch: the tokens stay as they are: %s\n", sw_error());
+  if (o->certificate && sw_tls_load(o->certificate, o->key)) fprintf(stderr, "skillwatch: the certificate stays as it is: %s\n", sw_error());
   sw_http_reopen_log(http);
 }
 
@@ -82,7 +107,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   sw_metrics_open(&server.metrics);
   pthread_mutex_init(&server.openapi_lock, NULL);
   int status = sw_tokens_open(o->tokens, &server.tokens);
-  if (!status) status = sw_models_open(specs, models, &server.models);
+  if (!status) status = load(&server, specs, models);
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
   if (!status) status = sw_openapi_update(&server);
   if (!status) status = sw_page_policy(sw_page, &server.page_policy);
@@ -163,10 +188,10 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once.\n"
-                 "SIGHUP: tokens, log, checkpoints, corpora and map are read anew (not the files of TLS); the last three also when a file, or\n"
-                 "what its link points to, is another one. Who may ask: only this machine, unless --listen says otherwise; then --tokens or\n"
-                 "--public is needed.",
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one, or one before it serves,\n"
+                 "ends it at once. SIGHUP: tokens, certificate, log, checkpoints, corpora and map are read anew; the last three also when a file,\n"
+                 "or what its link points to, is another one. What cannot be read stays as it was. Who may ask: only this machine, unless --listen\n"
+                 "says otherwise; then --tokens or --public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",
       .options = options,
