@@ -120,7 +120,9 @@ def test_vectors(server, models):
     found = command("search", models["base"], [models["prefix"] + t for t in usable], "--corpus", models["vectors"], "-k", 20)
     for k in (20, 3):
         status, _, answer = server.ask("/search", {"texts": usable, "k": k, **({"corpus": "postings", "model": "tiny"} if k == 3 else {})})
-        check(status == 200 and [r["hits"] for r in answer["results"]] == [r["matches"][:k] for r in found], f"/search: {status} {str(answer)[:300]}")
+        check(status == 200 and [[{n: h[n] for n in ("id", "score")} for h in r["hits"]] for r in answer["results"]] == [r["matches"][:k] for r in found], f"/search: {status} {str(answer)[:300]}")
+        texts = open(models["corpus"], encoding="utf-8").read().split("\n")
+        check(all(h["text"] == texts[int(h["id"]) - 1][:200].replace("\t", " ") for r in answer["results"] for h in r["hits"]), f"the beginnings of hits' texts: {str(answer)[:300]}")
     check([len(r["hits"]) for r in server.ask("/search", {"text": "data", "k": 256})[2]["results"]] == [len(POSTINGS[:200])], "all that there is")
     check(server.ask("/search", {"text": "data", "corpus": "x"})[0] == 404 and server.ask("/search", {"text": "data", "model": "ner"})[0] == 422, "another corpus, another model")
     folder = os.path.dirname(models["base"])
@@ -138,14 +140,15 @@ def test_vectors(server, models):
 def test_information(server, models):
     status, _, answer = server.ask("/models")
     found = {m["id"]: m for m in answer["data"]}
-    check(status == 200 and found["tiny"]["jobs"] == ["embed", "search", "place"] and found["ner"]["jobs"] == ["embed", "tag"] and found["gru"]["jobs"] == ["multilabel"] and
+    check(status == 200 and found["tiny"]["jobs"] == ["embed", "search", "place"] and found["tiny"]["corpora"] == ["postings"] and found["ner"]["corpora"] == [] and found["ner"]["jobs"] == ["embed", "tag"] and found["gru"]["jobs"] == ["multilabel"] and
           found["classes"]["labels"] == ["long", "short"] and found["gru"]["labels"] == ["a", "b"], f"/models: {answer}")
     check(all(len(m["hash"]) == 64 and m["created"] > 1.7e9 for m in found.values()) and found["ner"]["labels"], "hash, date and labels of models")
     check(set(server.ask("/v1/models")[2]["data"][0]) == {"id", "object", "created", "owned_by"}, "/v1/models")
     check(server.ask("/health/live")[0] == server.ask("/health/ready")[0] == 200, "health")
     check(server.ask("/health/live", method="HEAD")[0] == 200, "HEAD")
+    embed(server, "a")
     now = values(server)
-    check(now['skillwatch_requests_total{route="/v1/embeddings",status="200"}'] > 60 and now["skillwatch_queue_requests"] == 0 and
+    check(now['skillwatch_requests_total{route="/v1/embeddings",status="200"}'] > 0 and now["skillwatch_queue_requests"] == 0 and
           now["skillwatch_batch_tokens_count"] > 0 and now["skillwatch_held_bytes"] == 0, f"/metrics: {now}")
     check(now['skillwatch_batch_tokens_bucket{le="+Inf"}'] == now["skillwatch_batch_tokens_count"], "a histogram's last bucket is all")
 
@@ -386,7 +389,7 @@ def test_impatience(models):
         asking.sendall(post("/tag", {"texts": LONG * 5}))
         server.signal(signal.SIGTERM)
         for _ in range(2000):
-            try: server.socket().close()
+            try: server.socket(0.1).close()  # the last are neither taken nor refused
             except OSError: break
             time.sleep(0.01)
         check(server.process.poll() is None, "it waits for the request")
@@ -649,6 +652,11 @@ def test_usage(models, folder):
     refused("go together", "half of TLS", "-m", base, "--tls-cert", "x")
     refused("--queue", "no queue", "-m", base, "--queue", 0)
     refused("texts come in requests", "an operand", "-m", base, "postings.csv")
+    refused("give its vectors", "texts without vectors", "-m", base, "--texts", "x")
+    refused("cannot open", "texts that are not there", "-m", base, "--corpus", models["vectors"], "--texts", base + "x", status=(1,))
+    with Server("-m", base, "--corpus", models["vectors"], "--texts", os.path.join(folder, "length.csv"), "--column", "text", "--id-column", "label", "--quiet") as server:
+        check("0 of 200 rows were found: --texts wants" in server.errors() and "text" not in server.ask("/search", {"text": "a"})[2]["results"][0]["hits"][0],
+              f"texts of others: {server.errors()}")
     refused("two files are called", "the same name", "-m", base, "-m", base, status=(1,))
     refused("cannot read", "no such file", "-m", base + "x", status=(1,))
     refused("another model", "vectors of another model", "-m", models["ner"], "--corpus", models["vectors"], status=(1,))
@@ -680,14 +688,14 @@ def make_models(folder):
                  ["map", path("vectors.h5"), "--epochs", 50, "-o", path("map.h5")]):
         done = program("infer", *args, "--quiet")
         check(done.returncode == 0, f"{args}: {done.stderr}")
-    return {"prefix": "query: ", "vectors": path("vectors.h5"), "map": path("map.h5"), "base": base, "ner": path("ner.h5"), "classes": path("classes.h5"), "gru": path("gru.h5")}
+    return {"prefix": "query: ", "vectors": path("vectors.h5"), "corpus": path("corpus.txt"), "map": path("map.h5"), "base": base, "ner": path("ner.h5"), "classes": path("classes.h5"), "gru": path("gru.h5")}
 
 
 with tempfile.TemporaryDirectory(prefix="skillwatch-serve-") as tmp:
     only = sys.argv[1:]
     wanted = lambda name: not only or name in only
     models = make_models(tmp)
-    with Server(*(a for n in ("base", "ner", "classes", "gru") for a in ("-m", models[n])), "--corpus", "postings=" + models["vectors"], "--map", models["map"], "--max-body", 4) as server:
+    with Server(*(a for n in ("base", "ner", "classes", "gru") for a in ("-m", models[n])), "--corpus", "postings=" + models["vectors"], "--texts", models["corpus"], "--map", models["map"], "--max-body", 4) as server:
         for test, args in ((test_embeddings, (server, models)), (test_token_ids, (server, models)), (test_jobs, (server, models)), (test_vectors, (server, models)), (test_refusals, (server,)),
                            (test_information, (server, models)), (test_openai, (server, models)), (test_schemathesis, (server, tmp))):
             if wanted(test.__name__[5:]): test(*args)
