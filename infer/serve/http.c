@@ -478,14 +478,41 @@ static void tell_now(request *r) {
   r->told = 1;
 }
 
+/* How often each header is there that says where a request ends and whom it is for. */
+struct framing {
+  int lengths, codings, hosts, unknown; /* unknown: a coding other than chunked */
+};
+
+static enum MHD_Result look_at_header(void *context, enum MHD_ValueKind kind, const char *name, const char *value) {
+  struct framing *f = context;
+  f->lengths += !strcasecmp(name, "Content-Length");
+  f->hosts += !strcasecmp(name, "Host");
+  if (strcasecmp(name, "Transfer-Encoding")) return MHD_YES;
+  f->codings++;
+  f->unknown |= !value || strcasecmp(value, "chunked");
+  return MHD_YES;
+}
+
+/* Whether somebody between the client and this server could see another end of the body, or another host (RFC 9112, 3.2 and 6.3): libmicrohttpd takes one of
+ * several, and goes on with what it takes for the next request. */
+static int is_ambiguous(const request *r) {
+  struct framing f = {0};
+  MHD_get_connection_values(r->connection, MHD_HEADER_KIND, look_at_header, &f);
+  return f.hosts > 1 || f.lengths + f.codings > 1 || f.unknown;
+}
+
 /* What can be said of a request before its body is there. 1: it is refused, and its body is not read. */
 static int check_head(request *r) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   const sw_serve_options *o = s->options;
   const int is_get = !strcmp(r->method, "GET") || !strcmp(r->method, "HEAD"), is_post = !strcmp(r->method, "POST");
-  const char *length = header(r, "Content-Length");
+  const char *length = header(r, "Content-Length"), *coding = header(r, "Content-Encoding");
   if (!r->client) refuse(r, 503, NULL, "%s", "out of memory");
+  if (is_ambiguous(r)) {
+    refuse(r, 400, NULL, "%s", "one Host is wanted, and one Content-Length or Transfer-Encoding: chunked");
+    return 1; /* what follows it may be no request: the connection ends */
+  }
   if (!strcmp(r->method, "OPTIONS") && o->cors && header(r, "Origin") && header(r, "Access-Control-Request-Method")) {
     x->status = 204;
     r->refused = 1;
@@ -499,6 +526,7 @@ static int check_head(request *r) {
     refuse(r, 401, NULL, "%s", "a token is needed, as Authorization: Bearer TOKEN");
   else if (is_post && !length && !header(r, "Transfer-Encoding")) refuse(r, 411, NULL, "%s", "the request has no body: Content-Length is missing");
   else if (is_post && !is_json(header(r, "Content-Type"))) refuse(r, 415, NULL, "%s", "the body must be JSON, with Content-Type: application/json");
+  else if (is_post && coding && strcasecmp(coding, "identity")) refuse(r, 415, NULL, "%s", "the body must be plain JSON, without Content-Encoding");
   const unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
   if (bytes > most_body(r)) refuse_size(r);
   if (r->refused && bytes > READ_BODIES * most_body(r)) tell_now(r);

@@ -119,7 +119,7 @@ static json_t *responses(const sw_server *s, const sw_route *r) {
     const char *status, *why;
     enum { ALWAYS, TOKENS, POSTS, READY } when;
   } errors[] = {
-      {"400", "not what is wanted", POSTS},        {"401", "no token, or a wrong one", TOKENS},  {"404", "no such model", POSTS},
+      {"400", "not what is wanted", ALWAYS},       {"401", "no token, or a wrong one", TOKENS},  {"404", "no such model", POSTS},
       {"405", "another method is wanted", ALWAYS}, {"408", "the request took too long", ALWAYS}, {"411", "no body", POSTS},
       {"413", "too large", ALWAYS},                {"415", "not JSON", POSTS},                   {"421", "meant for another host", ALWAYS},   {"422", "the model cannot do that", POSTS},
       {"429", "too many requests", ALWAYS},        {"431", "its head is too large", ALWAYS},         {"500", "failure", ALWAYS},                   {"503", "not now", ALWAYS},

@@ -214,7 +214,7 @@ def test_schemathesis(server, folder):
 
 
 def test_limits(models):
-    with Server("-m", models["base"], "-m", models["ner"], "--receive-timeout", 1, "--max-body", 1, "--memory", 64, "--connections", CONNECTIONS + 50) as server:
+    with Server("-m", models["base"], "-m", models["ner"], "--corpus", models["vectors"], "--receive-timeout", 1, "--max-body", 1, "--memory", 64, "--connections", CONNECTIONS + 50) as server:
         with server.socket() as slow, server.socket() as idle, server.socket() as body:
             body.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
             slow.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\n")
@@ -273,6 +273,17 @@ def test_limits(models):
             half.shutdown(socket.SHUT_WR)
             answer = read_answer(half)
             check(answer is not None and answer[0] == 200, f"half-closed: {answer}")
+        for lines, name in ((b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "two ways to say its length"), (b"Content-Length: 5\r\nContent-Length: 50\r\n", "two lengths"),
+                            (b"Transfer-Encoding: gzip, chunked\r\n", "another coding"), (b"Host: evil.example\r\nContent-Length: 5\r\n", "two hosts")):
+            with server.socket() as s:
+                s.sendall(b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + lines + b"\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                got = b""
+                try:
+                    while more := s.recv(10000): got += more
+                except OSError: pass
+                check(got.count(b"HTTP/1.1") == 1 and b"HTTP/1.1 400" in got, f"{name}: refused, and what follows is no request: {got[:300]}")
+        check(server.ask("/tag", b"x", "POST", {"Content-Encoding": "gzip"})[0] == 415, "a compressed body")
+        check(server.ask("/search", {"texts": ["a"] * 3000, "k": 256})[0] == 413, "hits that are too many")
         for garbage in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                         b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n"):
             with server.socket(5) as s:
