@@ -1,8 +1,9 @@
 """skillwatch infer serve over real sockets: every route gives the command line's bits, alone and in a crowd; the official OpenAI client and schemathesis;
 and what goes wrong: slow, half-closed, huge, malformed and too many requests, other checkpoints, other tokens, SIGTERM under load.
 
-By hand, with AddressSanitizer and ThreadSanitizer (the latter: cmake -S . -B build/tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSW_CUDA=OFF
--DCMAKE_C_FLAGS=-fsanitize=thread -DCMAKE_EXE_LINKER_FLAGS=-fsanitize=thread, and TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1):
+By hand, with AddressSanitizer and ThreadSanitizer (the latter: cmake -S . -B build/tsan -G Ninja -DCMAKE_BUILD_TYPE=Release -DSW_CUDA=OFF
+-DCMAKE_C_FLAGS='-fsanitize=thread -g1' -DCMAKE_EXE_LINKER_FLAGS=-fsanitize=thread, and TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
+OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1, because it does not see how OpenMP's threads wait for each other):
   SW_BIN=build/debug/bin python tests/e2e/test_serve.py        SW_TEST_CONNECTIONS=10000: so many at a time (needs ulimit -n 21000)"""
 import base64, http.client, json, os, random, re, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
