@@ -211,6 +211,47 @@ int sw_corpus_open(sw_infer_session *s, const char *path, const sw_postings_opti
   return sw_corpus_format(&path, 1, format, &options.format) ? -1 : sw_corpus_embed(s, &path, 1, &options, prefix, NULL, s->options->quiet, out);
 }
 
+/* --- the texts of vectors --- */
+
+static int order_by_id(const void *a, const void *b, void *context) {
+  char *const *ids = context;
+  return strcmp(ids[*(const uint64_t *)a], ids[*(const uint64_t *)b]);
+}
+
+/* The first of `order` whose id is not before this one. */
+static uint64_t find_id(const sw_corpus *c, const uint64_t *order, const char *id) {
+  uint64_t low = 0, high = c->rows;
+  while (low < high) {
+    const uint64_t middle = low + (high - low) / 2;
+    if (strcmp(c->ids[order[middle]], id) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+int sw_corpus_find_texts(sw_corpus *c, const char *const *paths, size_t count, const sw_postings_options *reading, uint64_t *known) {
+  sw_postings *postings = NULL;
+  sw_posting posting;
+  uint64_t *order = sw_alloc_array(c->rows, sizeof *order);
+  sw_postings_options options = *reading;
+  int got = -1;
+  *known = 0;
+  c->texts = sw_alloc_array(c->rows, sizeof *c->texts);
+  if (order && c->texts && !sw_corpus_format(paths, count, "auto", &options.format) && !sw_postings_open(paths, count, &options, &postings)) {
+    for (uint64_t i = 0; i < c->rows; i++) order[i] = i;
+    qsort_r(order, c->rows, sizeof *order, order_by_id, c->ids);
+    while ((got = sw_postings_next(postings, &posting)) == 1) {
+      for (uint64_t at = find_id(c, order, posting.id); at < c->rows && !strcmp(c->ids[order[at]], posting.id); at++) {
+        char **text = &c->texts[order[at]];
+        if (!*text && (*text = beginning(posting.text, posting.bytes))) ++*known;
+      }
+      sw_posting_close(&posting);
+    }
+  }
+  free(order);
+  return (postings && sw_postings_close(postings)) || got ? -1 : 0;
+}
+
 /* --- what is nearest --- */
 
 int sw_finder_open(sw_infer_session *s, const sw_search_corpus *corpus, int hidden, int k, sw_similarity similarity, sw_finder *f) {

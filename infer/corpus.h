@@ -11,7 +11,7 @@ typedef struct {
   int hidden;
   float *vectors;   /* [rows, hidden]; NULL where they are read from the store piece by piece */
   char **ids;       /* [rows] */
-  char **texts;     /* [rows], their beginnings; NULL where they are not known */
+  char **texts;     /* [rows], their beginnings; NULL where they are not known, as may be each */
   uint64_t *places; /* [rows], of texts: the posting's place among the inputs */
   sw_usable store;  /* zeroed for texts */
 } sw_corpus;
@@ -21,6 +21,8 @@ int sw_corpus_is_store(const char *path);
 /* Opens a file of vectors, or embeds a file of texts as `reading` and `format` ("auto"; sw_corpus_format) say. Vectors must be of the session's model
  * where both are known. Vectors that are not finite are set aside (session->rejects); texts as with sw_corpus_embed. */
 int sw_corpus_open(sw_infer_session *session, const char *path, const sw_postings_options *reading, const char *format, const char *prefix, sw_corpus *out);
+/* Finds the texts of a file of vectors in the files that it was made of, by their ids; *known: of how many rows. */
+int sw_corpus_find_texts(sw_corpus *corpus, const char *const *paths, size_t count, const sw_postings_options *reading, uint64_t *known);
 /* A file of vectors by itself; `again`: it was read before, so that nothing is told or set aside twice. */
 int sw_corpus_open_store(sw_infer_session *session, const char *path, int again, sw_usable *out);
 /* Embeds texts; with a pattern (a regular expression) those that it matches. Unusable rows are left out, and told of on standard error unless

@@ -4,6 +4,7 @@
 #include "base/progress.h"
 #include "engine/store/config_file.h"
 #include "infer/serve/server.h"
+#include "infer/serve/tls.h"
 
 #include <malloc.h>
 #include <signal.h>
@@ -22,8 +23,38 @@ static void block_signals(sigset_t *signals) {
   signal(SIGPIPE, SIG_IGN);
 }
 
+enum { LOADED = SIGUSR1 }; /* what the thread is told that waits for the end meanwhile */
+
+static void *end_now(void *given) {
+  const sigset_t *ends = given;
+  int got;
+  sigwait(ends, &got);
+  if (got == LOADED) return NULL;
+  pthread_sigmask(SIG_UNBLOCK, ends, NULL);
+  raise(got);
+  return NULL;
+}
+
+/* Loads what is served, which may take long; a signal to end does so at once, as it does where a process does not care for it: nobody was answered yet. */
+static int load(sw_server *s, const sw_list *specs, const sw_models_options *models) {
+  sigset_t ends;
+  pthread_t watch;
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGTERM);
+  sigaddset(&ends, SIGINT);
+  sigaddset(&ends, LOADED);
+  pthread_sigmask(SIG_BLOCK, &ends, NULL);
+  if (pthread_create(&watch, NULL, end_now, &ends)) return sw_fail("cannot start a thread");
+  const int status = sw_models_open(specs, models, &s->models);
+  pthread_kill(watch, LOADED);
+  pthread_join(watch, NULL);
+  return status;
+}
+
 static void reload(sw_server *s, sw_http *http) {
+  const sw_serve_options *o = s->options;
   if (sw_tokens_reload(&s->tokens)) fprintf(stderr, "skillwatch: the tokens stay as they are: %s\n", sw_error());
+  if (o->certificate && sw_tls_load(o->certificate, o->key)) fprintf(stderr, "skillwatch: the certificate stays as it is: %s\n", sw_error());
   sw_http_reopen_log(http);
 }
 
@@ -82,7 +113,7 @@ static int serve(const sw_list *specs, sw_models_options *models, const sw_serve
   sw_metrics_open(&server.metrics);
   pthread_mutex_init(&server.openapi_lock, NULL);
   int status = sw_tokens_open(o->tokens, &server.tokens);
-  if (!status) status = sw_models_open(specs, models, &server.models);
+  if (!status) status = load(&server, specs, models);
   if (!status) status = sw_batcher_open(models->threads, sw_metrics_batch, &server.metrics, &server.batcher);
   if (!status) status = sw_openapi_update(&server);
   if (!status) status = sw_page_policy(sw_page, &server.page_policy);
@@ -113,6 +144,7 @@ static int check_range(const char *option, int value, int most) {
 static int check(sw_models_options *m, const sw_serve_options *o, const sw_list *specs, const sw_list *inputs) {
   if (inputs->count) return sw_fail("'%s' is not understood: texts come in requests; checkpoints are given with -m FILE", inputs->items[0]);
   if (specs->count == 0) return sw_fail("a checkpoint is needed: -m FILE, once for each (see --help)");
+  if (m->texts->count && !m->corpora->count) return sw_fail("--texts are those of a --corpus: give its vectors, too");
   if (!o->certificate != !o->key) return sw_fail("--tls-cert and --tls-key go together");
   if (check_range("timeout", o->timeout, 86400) || check_range("receive-timeout", o->receive_timeout, 86400) || check_range("connections", o->connections, 1 << 20) ||
       check_range("queue", o->queue, 1 << 20) || check_range("max-body", o->body_megabytes, 2047) || check_range("memory", o->memory_megabytes, 1 << 20))
@@ -125,12 +157,15 @@ static int check(sw_models_options *m, const sw_serve_options *o, const sw_list 
 int sw_infer_serve(int argc, char **argv) {
   sw_models_options m = {.prefix = "", .common = SW_INFER_DEFAULTS};
   sw_serve_options o = {.listen = "127.0.0.1:8080", .timeout = 30, .receive_timeout = 30, .connections = 1000, .queue = 1000, .body_megabytes = 16, .memory_megabytes = 1024};
-  sw_list specs = {0}, corpora = {0}, inputs = {0};
+  sw_list specs = {0}, corpora = {0}, texts = {0}, inputs = {0};
   const sw_option options[] = {
       {"model", 'm', SW_OPTION_LIST, &specs, "FILE", "checkpoint, or NAME=FILE (needed; once for each)"},
       {"listen", 0, SW_OPTION_TEXT, &o.listen, "ADDRESS", "where to listen, [::1]:8080 say; port 0: any that is free"},
       {"prefix", 0, SW_OPTION_TEXT, &m.prefix, "TEXT", "put before every text that is embedded"},
       {"corpus", 'c', SW_OPTION_LIST, &corpora, "FILE", "vectors to search in, or NAME=FILE, that infer embed made with one of the models"},
+      {"texts", 0, SW_OPTION_LIST, &texts, "FILE", "postings that --corpus was made of: hits come with the beginnings of their texts"},
+      {"column", 0, SW_OPTION_TEXT, &m.reading.column, "NAME", "of --texts, as when vectors were made (else: description, text or the only one)"},
+      {"id-column", 0, SW_OPTION_TEXT, &m.reading.id_column, "NAME", "of --texts, the same (else: id or job_id, or the row number)"},
       {"map", 0, SW_OPTION_TEXT, &m.map, "FILE", "map.h5 to place texts on, made of such vectors"},
       {"tokens", 0, SW_OPTION_TEXT, &o.tokens, "FILE", "a bearer token a line: requests need one of them"},
       {"public", 0, SW_OPTION_FLAG, &o.is_public, NULL, "lets everybody ask who can reach the address, without a token"},
@@ -163,15 +198,16 @@ int sw_infer_serve(int argc, char **argv) {
                  "  POST /place          the same: where texts are on --map\n"
                  "  GET  /               a page to try it on, in a browser\n"
                  "  GET  /map /models /health/live /health/ready /metrics /openapi.json\n"
-                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one ends it at once.\n"
-                 "SIGHUP: tokens, log, checkpoints, corpora and map are read anew (not the files of TLS); the last three also when a file, or\n"
-                 "what its link points to, is another one. Who may ask: only this machine, unless --listen says otherwise; then --tokens or\n"
-                 "--public is needed.",
+                 "Texts of all requests share batches. SIGTERM: what was received is answered, then it ends; a second one, or one before it serves,\n"
+                 "ends it at once. SIGHUP: tokens, certificate, log, checkpoints, corpora and map are read anew; the last three also when a file,\n"
+                 "or what its link points to, is another one. What cannot be read stays as it was. Who may ask: only this machine, unless --listen\n"
+                 "says otherwise; then --tokens or --public is needed.",
       .example = "skillwatch infer serve -m skills=ner.h5 -m base.h5 --listen 127.0.0.1:8080\n"
                  "  curl -H 'Content-Type: application/json' -d '{\"text\": \"You know Python.\"}' http://127.0.0.1:8080/tag",
       .options = options,
   };
   m.corpora = &corpora;
+  m.texts = &texts;
   int status = sw_config_parse(&command, argc, argv, &inputs);
   if (!status) status = check(&m, &o, &specs, &inputs);
   if (status)
@@ -180,6 +216,7 @@ int sw_infer_serve(int argc, char **argv) {
     status = serve(&specs, &m, &o) ? sw_exit_message(SW_EXIT_FAILED) : SW_EXIT_DONE;
   sw_list_close(&specs);
   sw_list_close(&corpora);
+  sw_list_close(&texts);
   sw_list_close(&inputs);
   return status;
 }

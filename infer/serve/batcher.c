@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +159,12 @@ int sw_batcher_add(sw_batcher *b, sw_call *c, size_t most) {
   }
   pthread_mutex_unlock(&b->lock);
   return full;
+}
+
+void sw_batcher_cancel(sw_batcher *b, sw_call *c) {
+  pthread_mutex_lock(&b->lock);
+  c->deadline = -HUGE_VAL;
+  pthread_mutex_unlock(&b->lock);
 }
 
 void sw_batcher_expire(sw_batcher *b, double now) {

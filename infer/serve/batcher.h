@@ -85,6 +85,8 @@ void sw_batcher_close(sw_batcher *batcher);
 int sw_batcher_add(sw_batcher *batcher, sw_call *call, size_t most);
 /* Ends what has its deadline at `now` (of sw_clock; HUGE_VAL: all) or before; to be called a few times a second. */
 void sw_batcher_expire(sw_batcher *batcher, double now);
+/* The next sw_batcher_expire ends the call, where it is not done by then. */
+void sw_batcher_cancel(sw_batcher *batcher, sw_call *call);
 void sw_batcher_look(sw_batcher *batcher, sw_batcher_state *out);
 /* Frees what the batcher left in a call. */
 void sw_call_clear(sw_call *call);

@@ -19,14 +19,25 @@ int sw_corpora_match(const char *path, const sw_infer_session *s) {
 
 /* --- corpora --- */
 
-int sw_served_corpus_open(sw_infer_session *s, const char *name, const char *path, sw_served_corpus **out) {
+static int find_texts(sw_served_corpus *c, const sw_list *texts, const sw_postings_options *reading) {
+  uint64_t known;
+  if (!texts->count) return 0;
+  if (sw_corpus_find_texts(&c->corpus, texts->items, (size_t)texts->count, reading, &known)) return -1;
+  if (!known || !c->session->options->quiet)
+    fprintf(stderr, "skillwatch: the corpus '%s': the texts of %llu of %llu rows were found%s\n", c->name, (unsigned long long)known, (unsigned long long)c->corpus.rows,
+            known ? "" : ": --texts wants the files that it was made of, --column and --id-column as they were then");
+  return 0;
+}
+
+int sw_served_corpus_open(sw_infer_session *s, const char *name, const char *path, const sw_list *texts, const sw_postings_options *reading,
+                          sw_served_corpus **out) {
   sw_served_corpus *c = sw_alloc(sizeof *c);
   if (!c) return -1;
   *out = c;
   c->name = name;
   c->session = s;
   pthread_mutex_init(&c->turn, NULL);
-  if (sw_corpus_open(s, path, &(sw_postings_options){0}, "auto", "", &c->corpus)) return -1;
+  if (sw_corpus_open(s, path, &(sw_postings_options){0}, "auto", "", &c->corpus) || find_texts(c, texts, reading)) return -1;
   const sw_search_corpus rows = sw_corpus_rows(&c->corpus);
   return sw_finder_open(s, &rows, c->corpus.hidden, FEW_HITS, SW_COSINE, &c->few) ||
                  sw_finder_open(s, &rows, c->corpus.hidden, SW_REQUEST_MOST_K, SW_COSINE, &c->many) ||

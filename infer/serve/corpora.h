@@ -28,7 +28,9 @@ typedef struct {
 
 /* 1: the file's vectors are of the session's model; 0: of another one; -1: it cannot be read, or does not say. */
 int sw_corpora_match(const char *path, const sw_infer_session *session);
-int sw_served_corpus_open(sw_infer_session *session, const char *name, const char *path, sw_served_corpus **out);
+/* `texts`: files of the texts that it was made of, for what is said of hits; none: their ids only. */
+int sw_served_corpus_open(sw_infer_session *session, const char *name, const char *path, const sw_list *texts, const sw_postings_options *reading,
+                          sw_served_corpus **out);
 void sw_served_corpus_close(sw_served_corpus *corpus);
 int sw_served_map_open(sw_infer_session *session, const char *path, sw_served_map **out);
 void sw_served_map_close(sw_served_map *map);

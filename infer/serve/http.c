@@ -1,15 +1,16 @@
 /* HTTP by libmicrohttpd: one thread for all connections, which hands requests to the batcher and sends answers; one that accepts, so that it can stop
  * accepting without losing who is in the queue; one that ends what takes too long. */
 #include "base/error.h"
-#include "base/file.h"
 #include "base/progress.h"
 #include "engine/data/rejects.h"
 #include "infer/serve/server.h"
+#include "infer/serve/tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
 #include <math.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -26,8 +27,10 @@
 enum { CONNECTION_MEMORY = 16 << 10, BACKLOG = 4096, TICK_MS = 50, ANSWER_BYTES_PER_SECOND = 64 << 10, SHOWN_PATH = 200, MOST_PIECES = 500, CLIENT_CLOSED = 499 };
 enum {
   LAST_WORDS = 2,  /* seconds for whoever still has a connection at the end */
-  READ_BODIES = 4, /* times --max-body that is read of what is refused */
+  READ_BODIES = 4, /* times --max-body that is read of what is refused, before it is answered */
 };
+
+static const double LOOK_AGAIN = 0.25; /* seconds between looks at who waits for an answer */
 
 typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 
@@ -35,10 +38,12 @@ typedef enum { RECEIVING, COMPUTING, ANSWERING } client_phase;
 typedef struct client {
   MHD_socket socket;
   client_phase phase;
-  double until; /* when it is cut */
-  int begun;    /* a request has begun */
-  int used;     /* one was answered before */
+  double until;  /* when it is cut; while it is computed for: when it is looked at next */
+  int begun;     /* a request has begun */
+  int used;      /* one was answered before */
   int cut;
+  int asked;     /* whether somebody is there still */
+  sw_call *call; /* that is computed for it */
   struct client *before, *after;
 } client;
 
@@ -67,9 +72,10 @@ typedef struct {
   struct MHD_Connection *connection;
   client *client;
   char *method, *path;
+  int is_old; /* HTTP/1.0, which knows no 100 */
   double began, received; /* received: the whole request */
   int refused, answered;  /* refused: the answer is made already */
-  int told;               /* it is cut, whatever it has still to send */
+  int told;               /* the answer was sent before the body was read */
   uint64_t bytes_in, bytes_out;
 } request;
 
@@ -133,23 +139,44 @@ static void *on_begin(void *context, const char *uri, struct MHD_Connection *con
 
 static void say(int socket, const char *text) { (void)!send(socket, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL); }
 
-static void say_error(int socket, const char *line, const char *headers, const char *type, const char *message) {
-  char body[256], text[512];
-  snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}", message, type);
-  snprintf(text, sizeof text, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s", line, headers, strlen(body),
-           body);
+static void say_answer(int socket, int status, const char *headers, const char *body, size_t bytes) {
+  char text[4096]; /* more than a message takes, however it is quoted */
+  snprintf(text, sizeof text, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%.*s", status,
+           MHD_get_reason_phrase_for((unsigned)status), headers, bytes, (int)bytes, body);
   say(socket, text);
 }
 
-/* Ends connections that take too long for a request, however they send it, or for reading an answer. */
+static void say_error(int socket, int status, const char *headers, const char *type, const char *message) {
+  char body[256];
+  const int bytes = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}", message, type);
+  say_answer(socket, status, headers, body, (size_t)bytes);
+}
+
+/* Whether nobody waits for the answer that is computed. Who has ended its sending may still read: a 100, which clients ignore however often it comes
+ * (RFC 9110, 15.2), tells, as the system of a client that has closed its connection answers it with a reset. */
+static int has_gone(const sw_http *h, client *c) {
+  struct pollfd end = {.fd = c->socket, .events = POLLRDHUP};
+  if (poll(&end, 1, 0) != 1) return 0;
+  if (end.revents & (POLLERR | POLLHUP) || h->is_tls) return 1;
+  if (!c->asked) say(c->socket, "HTTP/1.1 100 Continue\r\n\r\n");
+  c->asked = 1;
+  return 0;
+}
+
+/* Ends connections that take too long for a request, however they send it, or for reading an answer, and requests that nobody waits for. */
 static void cut_slow(sw_http *h) {
   const double now = sw_clock();
   pthread_mutex_lock(&h->lock);
   for (client *c = h->clients; c; c = c->after) {
-    if (c->cut || c->phase == COMPUTING || c->until > now || c->socket == MHD_INVALID_SOCKET) continue;
+    if (c->cut || c->until > now || c->socket == MHD_INVALID_SOCKET) continue;
+    if (c->phase == COMPUTING) {
+      if (has_gone(h, c)) sw_batcher_cancel(h->server->batcher, c->call);
+      c->until = now + LOOK_AGAIN;
+      continue;
+    }
     c->cut = 1;
     if (c->phase == RECEIVING && (c->begun || !c->used) && !h->is_tls) /* one that rests between requests just ends */
-      say_error(c->socket, "408 Request Timeout", "", "invalid_request_error", "the request took too long to come");
+      say_error(c->socket, 408, "", "invalid_request_error", "the request took too long to come");
     shutdown(c->socket, SHUT_RDWR); /* libmicrohttpd sees the end, and closes it */
   }
   pthread_mutex_unlock(&h->lock);
@@ -170,7 +197,7 @@ static void give_connection(sw_http *h, int socket, const struct sockaddr *addre
   const size_t most = (size_t)h->server->options->connections;
   if (atomic_fetch_add(&h->server->connections, 1) >= most) {
     atomic_fetch_sub(&h->server->connections, 1);
-    if (!h->is_tls) say_error(socket, "503 Service Unavailable", "Retry-After: 1\r\n", "server_error", "too many connections: try again");
+    if (!h->is_tls) say_error(socket, 503, "Retry-After: 1\r\n", "server_error", "too many connections: try again");
     close(socket);
     return;
   }
@@ -178,15 +205,29 @@ static void give_connection(sw_http *h, int socket, const struct sockaddr *addre
   if (MHD_add_connection(h->daemon, socket, address, bytes) != MHD_YES) atomic_fetch_sub(&h->server->connections, 1);
 }
 
+/* From here on the system drops what opens a connection, so that none is made between the last accept and the end of the listener, which would reset it;
+ * who asks again a second later is told that nobody is there. */
+static void refuse_new(int listener) {
+  enum { OF_FLAGS = 13, SYN = 2 }; /* of TCP's header */
+  struct sock_filter steps[] = {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, OF_FLAGS), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+                                BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
+  const struct sock_fprog filter = {.len = sizeof steps / sizeof *steps, .filter = steps};
+  if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter))
+    fprintf(stderr, "skillwatch: the system cannot hold connections back (%s): one that comes in this moment may be lost\n", strerror(errno));
+}
+
 static void *accept_all(void *context) {
   sw_http *h = context;
-  for (;;) {
-    const int draining = atomic_load(&h->server->draining);
+  for (int ending = 0;;) {
+    if (!ending && atomic_load(&h->server->draining)) {
+      refuse_new(h->listener);
+      ending = 1;
+    }
     struct pollfd wait = {.fd = h->listener, .events = POLLIN};
     struct sockaddr_storage address;
     socklen_t bytes = sizeof address;
-    if (poll(&wait, 1, draining ? 0 : TICK_MS) <= 0) {
-      if (draining) return NULL;
+    if (poll(&wait, 1, TICK_MS) <= 0) {
+      if (ending) return NULL;
       continue;
     }
     const int socket = accept4(h->listener, (struct sockaddr *)&address, &bytes, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -363,7 +404,12 @@ static int suspend(request *r) {
   pthread_mutex_lock(&h->lock);
   const int allowed = !h->ending;
   h->computing += (size_t)allowed;
-  if (allowed) r->client->phase = COMPUTING;
+  if (allowed) {
+    r->client->phase = COMPUTING;
+    r->client->until = sw_clock() + LOOK_AGAIN;
+    r->client->call = &r->exchange.call;
+    r->client->asked = r->is_old;
+  }
   pthread_mutex_unlock(&h->lock);
   if (allowed) MHD_suspend_connection(r->connection);
   return allowed;
@@ -423,14 +469,50 @@ static int is_json(const char *type) {
   return !*type || *type == ';';
 }
 
+/* The answer to a request that is refused, while its body comes: some clients read meanwhile, others only when they have sent all of it, and would lose what they
+ * have not read if the connection were closed before. So it is read, and dropped, until its end or for --receive-timeout. */
+static void tell_now(request *r) {
+  if (r->told || !r->client || r->http->is_tls) return;
+  say_answer(r->client->socket, r->exchange.status, "", r->exchange.head.data, r->exchange.head.size);
+  shutdown(r->client->socket, SHUT_WR);
+  r->told = 1;
+}
+
+/* How often each header is there that says where a request ends and whom it is for. */
+struct framing {
+  int lengths, codings, hosts, unknown; /* unknown: a coding other than chunked */
+};
+
+static enum MHD_Result look_at_header(void *context, enum MHD_ValueKind kind, const char *name, const char *value) {
+  struct framing *f = context;
+  f->lengths += !strcasecmp(name, "Content-Length");
+  f->hosts += !strcasecmp(name, "Host");
+  if (strcasecmp(name, "Transfer-Encoding")) return MHD_YES;
+  f->codings++;
+  f->unknown |= !value || strcasecmp(value, "chunked");
+  return MHD_YES;
+}
+
+/* Whether somebody between the client and this server could see another end of the body, or another host (RFC 9112, 3.2 and 6.3): libmicrohttpd takes one of
+ * several, and goes on with what it takes for the next request. */
+static int is_ambiguous(const request *r) {
+  struct framing f = {0};
+  MHD_get_connection_values(r->connection, MHD_HEADER_KIND, look_at_header, &f);
+  return f.hosts > 1 || f.lengths + f.codings > 1 || f.unknown;
+}
+
 /* What can be said of a request before its body is there. 1: it is refused, and its body is not read. */
 static int check_head(request *r) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   const sw_serve_options *o = s->options;
   const int is_get = !strcmp(r->method, "GET") || !strcmp(r->method, "HEAD"), is_post = !strcmp(r->method, "POST");
-  const char *length = header(r, "Content-Length");
+  const char *length = header(r, "Content-Length"), *coding = header(r, "Content-Encoding");
   if (!r->client) refuse(r, 503, NULL, "%s", "out of memory");
+  if (is_ambiguous(r)) {
+    refuse(r, 400, NULL, "%s", "one Host is wanted, and one Content-Length or Transfer-Encoding: chunked");
+    return 1; /* what follows it may be no request: the connection ends */
+  }
   if (!strcmp(r->method, "OPTIONS") && o->cors && header(r, "Origin") && header(r, "Access-Control-Request-Method")) {
     x->status = 204;
     r->refused = 1;
@@ -444,26 +526,21 @@ static int check_head(request *r) {
     refuse(r, 401, NULL, "%s", "a token is needed, as Authorization: Bearer TOKEN");
   else if (is_post && !length && !header(r, "Transfer-Encoding")) refuse(r, 411, NULL, "%s", "the request has no body: Content-Length is missing");
   else if (is_post && !is_json(header(r, "Content-Type"))) refuse(r, 415, NULL, "%s", "the body must be JSON, with Content-Type: application/json");
+  else if (is_post && coding && strcasecmp(coding, "identity")) refuse(r, 415, NULL, "%s", "the body must be plain JSON, without Content-Encoding");
   const unsigned long long bytes = length ? strtoull(length, NULL, 10) : 0;
-  if (bytes > most_body(r)) {
-    r->refused = 0;
-    refuse_size(r);
-  }
-  /* who waits for leave to send the body is told at once; others may read the answer only when they have sent all of it */
-  return r->refused && (header(r, "Expect") || bytes > READ_BODIES * most_body(r));
+  if (bytes > most_body(r)) refuse_size(r);
+  if (r->refused && bytes > READ_BODIES * most_body(r)) tell_now(r);
+  return r->refused && header(r, "Expect"); /* who waits for leave to send the body waits for nothing else */
 }
 
-/* A part of the body; -1: no more of it is read. */
-static int receive(request *r, const char *data, size_t bytes) {
+/* A part of the body. */
+static void receive(request *r, const char *data, size_t bytes) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   r->bytes_in += bytes;
-  if (r->refused) { /* it is read, so that the client reads the answer, and dropped */
-    if (r->bytes_in <= READ_BODIES * most_body(r)) return 0;
-    r->told = 1;
-    if (r->client && !r->http->is_tls)
-      say_error(r->client->socket, "413 Content Too Large", "", "invalid_request_error", "the body is larger than this server takes (--max-body)");
-    return -1;
+  if (r->refused) {
+    if (r->bytes_in > READ_BODIES * most_body(r)) tell_now(r);
+    return;
   }
   if (x->body.size + bytes > most_body(r)) refuse_size(r);
   else if (sw_server_reserve(s, bytes)) refuse(r, 429, NULL, "%s", "the server holds as much as it can: try again");
@@ -471,7 +548,6 @@ static int receive(request *r, const char *data, size_t bytes) {
     x->reserved += bytes;
     if (sw_buffer_append(&x->body, data, bytes)) refuse(r, 503, NULL, "%s", "out of memory");
   }
-  return 0;
 }
 
 /* The whole request is there. */
@@ -479,6 +555,7 @@ static enum MHD_Result answer(request *r) {
   sw_exchange *x = &r->exchange;
   sw_server *s = r->http->server;
   r->received = sw_clock();
+  if (r->told) return MHD_NO;
   if (r->refused) return send_answer(r);
   if (!x->route->is_post) {
     x->status = 200;
@@ -500,7 +577,7 @@ static enum MHD_Result answer(request *r) {
   return MHD_YES;
 }
 
-static request *begin(sw_http *h, struct MHD_Connection *connection, const char *url, const char *method) {
+static request *begin(sw_http *h, struct MHD_Connection *connection, const char *url, const char *method, const char *version) {
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   request *r = calloc(1, sizeof *r);
   char *path = strdup(url), *name = strdup(method);
@@ -515,6 +592,7 @@ static request *begin(sw_http *h, struct MHD_Connection *connection, const char 
                  .client = info ? info->socket_context : NULL,
                  .method = name,
                  .path = path,
+                 .is_old = !strcmp(version, MHD_HTTP_VERSION_1_0),
                  .began = sw_clock()};
   sw_call *c = &r->exchange.call;
   c->prepare = sw_route_prepare;
@@ -528,7 +606,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
                                   size_t *bytes, void **own) {
   request *r = *own;
   if (!r) {
-    if (!(*own = r = begin(context, connection, url, method))) return MHD_NO;
+    if (!(*own = r = begin(context, connection, url, method, version))) return MHD_NO;
     return check_head(r) ? send_answer(r) : MHD_YES;
   }
   if (r->answered) { /* too large: what comes is dropped */
@@ -536,7 +614,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
   }
   if (*bytes) {
-    if (receive(r, data, *bytes)) return MHD_NO;
+    receive(r, data, *bytes);
     *bytes = 0;
     return MHD_YES;
   }
@@ -630,30 +708,18 @@ static int allow_files(int connections) {
 
 static int start_daemon(sw_http *h) {
   const sw_serve_options *o = h->server->options;
-  sw_buffer key = {0}, certificate = {0};
   unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME;
-  int status = 0;
-  if (h->is_tls) {
-    flags |= MHD_USE_TLS;
-    status = sw_file_read(o->certificate, 1 << 20, &certificate) || sw_file_read(o->key, 1 << 20, &key) ? -1 : 0;
-  }
-  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, certificate.data},
-                                 {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data},
+  if (h->is_tls) flags |= MHD_USE_TLS;
+  if (h->is_tls && sw_tls_load(o->certificate, o->key)) return -1;
+  struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)sw_tls_choose},
                                  {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-TLS1.0:-VERS-TLS1.1"},
                                  {MHD_OPTION_END, 0, NULL}};
   if (!h->is_tls) tls[0] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
-  if (!status) {
-    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections + 1,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
-                                 on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_begin, h, MHD_OPTION_ARRAY, tls,
-                                 MHD_OPTION_END);
-    if (!h->daemon && h->is_tls) status = sw_fail("cannot use %s with %s: a certificate and its key in PEM are wanted", o->certificate, o->key);
-    else if (!h->daemon) status = sw_fail("cannot start the HTTP server: %s", strerror(errno));
-  }
-  if (key.data) explicit_bzero(key.data, key.size);
-  sw_buffer_close(&key);
-  sw_buffer_close(&certificate);
-  return status;
+  h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->connections + 1,
+                               MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
+                               on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_begin, h, MHD_OPTION_ARRAY, tls,
+                               MHD_OPTION_END);
+  return h->daemon ? 0 : sw_fail("cannot start the HTTP server: %s", strerror(errno));
 }
 
 int sw_http_open(sw_server *server, sw_http **out, char address[128], int *port) {
@@ -720,6 +786,7 @@ void sw_http_close(sw_http *h) {
     pthread_join(h->clock, NULL);
   }
   if (h->daemon) MHD_stop_daemon(h->daemon);
+  sw_tls_close();
   if (h->log && h->log != stdout) fclose(h->log);
   pthread_mutex_destroy(&h->lock);
   pthread_mutex_destroy(&h->log_lock);

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-static const int statuses[] = {200, 204, 400, 401, 404, 405, 408, 411, 413, 415, 422, 429, 431, 500, 503, 504};
+static const int statuses[] = {200, 204, 400, 401, 404, 405, 408, 411, 413, 415, 421, 422, 429, 431, 499, 500, 503, 504};
 enum { STATUSES = sizeof statuses / sizeof *statuses };
 static const double second_bounds[SW_METRIC_BUCKETS] = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
 static const double token_bounds[SW_METRIC_BUCKETS] = {8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536};

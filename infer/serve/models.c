@@ -86,7 +86,7 @@ static int open_vectors(sw_served *s, const sw_models *m) {
   s->num_corpora = m->num_corpora;
   for (size_t i = 0; i < m->num_corpora && sw_served_can(s, SW_SERVE_EMBED); i++) {
     const int ours = sw_corpora_match(m->corpus_paths[i], &s->session);
-    if (ours < 0 || (ours && sw_served_corpus_open(&s->session, m->corpus_names[i], m->corpus_paths[i], &s->corpora[i]))) return -1;
+    if (ours < 0 || (ours && sw_served_corpus_open(&s->session, m->corpus_names[i], m->corpus_paths[i], m->options.texts, &m->options.reading, &s->corpora[i]))) return -1;
   }
   const int ours = m->options.map && sw_served_can(s, SW_SERVE_EMBED) ? sw_corpora_match(m->options.map, &s->session) : 0;
   return ours < 0 || (ours && sw_served_map_open(&s->session, m->options.map, &s->map)) ? -1 : 0;

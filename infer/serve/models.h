@@ -52,6 +52,8 @@ typedef struct {
   int threads;             /* of the batcher */
   const sw_list *corpora;  /* files of vectors, or name=file */
   const char *map;         /* NULL: none */
+  const sw_list *texts;    /* files of texts that corpora were made of, read as `reading` says */
+  sw_postings_options reading;
 } sw_models_options;
 
 typedef struct sw_models {

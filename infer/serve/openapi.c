@@ -91,11 +91,11 @@ static const struct {
                                                                    ",\"layer\":" STRING ",\"score\":" NUMBER))))},
     {"/classify", LABELS},
     {"/multilabel", LABELS},
-    {"/search", RESULTS(OBJECT("\"hits\"", "\"hits\":" ARRAY(OBJECT("\"id\",\"score\"", "\"id\":" STRING ",\"score\":" NUMBER))))},
+    {"/search", RESULTS(OBJECT("\"hits\"", "\"hits\":" ARRAY(OBJECT("\"id\",\"score\"", "\"id\":" STRING ",\"score\":" NUMBER ",\"text\":" STRING))))},
     {"/place", RESULTS(OBJECT("\"x\",\"y\"", "\"x\":" NUMBER ",\"y\":" NUMBER ",\"z\":" NUMBER))},
     {"/map", OBJECT("\"rows\",\"components\",\"x\",\"y\"", "\"rows\":" COUNT ",\"components\":" COUNT ",\"x\":" ARRAY(NUMBER) ",\"y\":" ARRAY(NUMBER))},
-    {"/models", LIST(OBJECT(MODEL_KEYS ",\"kind\",\"hash\",\"jobs\",\"dimensions\",\"labels\"",
-                            MODEL ",\"kind\":" STRING ",\"hash\":" STRING ",\"jobs\":" ARRAY(STRING) ",\"dimensions\":" COUNT ",\"labels\":" ARRAY(STRING)), "", "")},
+    {"/models", LIST(OBJECT(MODEL_KEYS ",\"kind\",\"hash\",\"jobs\",\"corpora\",\"dimensions\",\"labels\"",
+                            MODEL ",\"kind\":" STRING ",\"hash\":" STRING ",\"jobs\":" ARRAY(STRING) ",\"corpora\":" ARRAY(STRING) ",\"dimensions\":" COUNT ",\"labels\":" ARRAY(STRING)), "", "")},
     {"/v1/models", LIST(OBJECT(MODEL_KEYS, MODEL), "", "")},
     {"/health/live", OBJECT("\"status\"", "\"status\":{\"const\":\"live\"}")},
     {"/health/ready", OBJECT("\"status\"", "\"status\":{\"const\":\"ready\"}")},
@@ -119,7 +119,7 @@ static json_t *responses(const sw_server *s, const sw_route *r) {
     const char *status, *why;
     enum { ALWAYS, TOKENS, POSTS, READY } when;
   } errors[] = {
-      {"400", "not what is wanted", POSTS},        {"401", "no token, or a wrong one", TOKENS},  {"404", "no such model", POSTS},
+      {"400", "not what is wanted", ALWAYS},       {"401", "no token, or a wrong one", TOKENS},  {"404", "no such model", POSTS},
       {"405", "another method is wanted", ALWAYS}, {"408", "the request took too long", ALWAYS}, {"411", "no body", POSTS},
       {"413", "too large", ALWAYS},                {"415", "not JSON", POSTS},                   {"421", "meant for another host", ALWAYS},   {"422", "the model cannot do that", POSTS},
       {"429", "too many requests", ALWAYS},        {"431", "its head is too large", ALWAYS},         {"500", "failure", ALWAYS},                   {"503", "not now", ALWAYS},

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAP_POINTS = 20000, BYTES_OF_TEXT = 8 /* a byte's token ids, and what is quoted of it */, TRIM_BYTES = 32 << 20 };
+enum { MAP_POINTS = 20000, BYTES_OF_TEXT = 8 /* a byte's token ids, and what is quoted of it */, TRIM_BYTES = 32 << 20, DEFAULT_K = 10 };
 
 static int quote(sw_buffer *out, const char *text) { return sw_json_quote(out, text, strlen(text)); }
 static sw_exchange *of(sw_call *call) { return (sw_exchange *)call; }
@@ -29,8 +29,13 @@ static int answers_list(const sw_route *route) { return route->job == SW_SERVE_E
 /* Bytes that a text takes with its answer, at most by and large: numbers have 16 characters. */
 static size_t bytes_of_answer(const sw_exchange *x) {
   const size_t hidden = (size_t)x->served->session.model->config.hidden_size;
+  const size_t k = (size_t)x->request.k;
+  if (x->route->use == SW_USE_SEARCH) return 256 + hidden * sizeof(float) + (k ? k : DEFAULT_K) * (x->corpus->corpus.texts ? 512 : 128);
   if (x->route->job == SW_SERVE_EMBED) return 256 + hidden * (sizeof(float) + 16);
-  return 256 + 128 * (size_t)(x->route->job == SW_SERVE_CLASSIFY ? x->served->classify.k : 1);
+  if (x->route->job == SW_SERVE_CLASSIFY) return 256 + 128 * (size_t)x->served->classify.k;
+  if (x->route->job != SW_SERVE_MULTILABEL) return 256 + 128;
+  const size_t labels = (size_t)x->served->label.labels->num_labels;
+  return 256 + labels * sizeof(float) + 64 * (k && k < labels ? k : labels);
 }
 
 static int check_ids(const sw_exchange *x, sw_fault *f) {
@@ -156,7 +161,7 @@ static int finish_tags(sw_call *c, void *worker, size_t first, size_t count, sw_
 static int finish_classes(sw_call *c, void *worker, size_t first, size_t count, sw_buffer *out) {
   const sw_exchange *x = of(c);
   const sw_classify_job *job = &x->served->classify;
-  const int wanted = x->request.k ? x->request.k : 10, k = wanted < job->k ? wanted : job->k;
+  const int wanted = x->request.k ? x->request.k : DEFAULT_K, k = wanted < job->k ? wanted : job->k;
   for (size_t i = first; i < first + count; i++) {
     const float *result = c->items[i].pieces[0].result;
     if (sw_buffer_print(out, "%s{\"labels\":[", i ? "," : "")) return -1;
@@ -204,14 +209,18 @@ static float *copy_vectors(const sw_call *c, size_t first, size_t count, size_t 
 }
 
 static int print_hits(const sw_corpus *corpus, const int64_t *index, const float *score, int k, sw_buffer *out) {
-  for (int n = 0; n < k && index[n] >= 0; n++)
-    if (sw_buffer_print(out, "%s{\"id\":", n ? "," : "") || quote(out, corpus->ids[index[n]]) || sw_buffer_print(out, ",\"score\":%.9g}", (double)score[n])) return -1;
+  for (int n = 0; n < k && index[n] >= 0; n++) {
+    const char *text = corpus->texts ? corpus->texts[index[n]] : NULL;
+    if (sw_buffer_print(out, "%s{\"id\":", n ? "," : "") || quote(out, corpus->ids[index[n]]) || sw_buffer_print(out, ",\"score\":%.9g", (double)score[n]) ||
+        (text && (sw_buffer_print(out, ",\"text\":") || quote(out, text))) || sw_buffer_append(out, "}", 1))
+      return -1;
+  }
   return 0;
 }
 
 static int finish_search(sw_call *c, void *worker, size_t first, size_t count, sw_buffer *out) {
   const sw_exchange *x = of(c);
-  const int k = x->request.k ? x->request.k : 10;
+  const int k = x->request.k ? x->request.k : DEFAULT_K;
   float *vectors = copy_vectors(c, first, count, (size_t)x->served->embedder.hidden), *score = sw_alloc_array(count, (size_t)k * sizeof *score);
   int64_t *index = sw_alloc_array(count, (size_t)k * sizeof *index);
   int status = vectors && score && index ? sw_served_corpus_search(x->corpus, vectors, count, k, index, score) : -1;
@@ -327,6 +336,9 @@ static int print_model(const sw_served *s, int with_labels, sw_buffer *out) {
   size_t corpora = 0;
   for (size_t i = 0; i < s->num_corpora; i++) corpora += s->corpora[i] != NULL;
   if ((corpora && print_label(out, "search")) || (s->map && print_label(out, "place"))) return -1;
+  if (sw_buffer_print(out, "],\"corpora\":[")) return -1;
+  for (size_t i = 0; i < s->num_corpora; i++)
+    if (s->corpora[i] && print_label(out, s->corpora[i]->name)) return -1;
   if (sw_buffer_print(out, "],\"dimensions\":%d,\"labels\":[", s->session.model->config.hidden_size)) return -1;
   for (int job = 0; job < SW_SERVE_JOBS; job++)
     if (sw_served_labels(s, (sw_serve_job)job, print_label, out)) return -1;

@@ -55,6 +55,7 @@ def make_models(path):
     made("train", "classify", "--base", path("encoder.h5"), "--data", path("train.jsonl"), "--column", "text", "--label", "code", "-o", path("occupations.h5"), "--quiet")
     made("train", "multilabel", "--data", path("train.jsonl"), "--column", "text", "--dev", path("dev.jsonl"), "--embedding", 16, "--cells", 24, "--epochs", 20, "--lr", 3e-2, "--dropout", 0.1, "-o", path("skills.h5"), "--quiet")
     made("infer", "embed", "-m", path("encoder.h5"), path("train.jsonl"), "--column", "text", "-o", path("vectors.h5"), "--quiet")
+    made("infer", "embed", "-m", path("encoder.h5"), path("dev.jsonl"), "--column", "text", "-o", path("few.h5"), "--quiet")
     made("infer", "map", path("vectors.h5"), "-o", path("map.h5"), "--seed", 1, "--quiet")
 
 
@@ -106,6 +107,14 @@ def test_sections(b, server, map_path):
     hits = results(server, "/search", k=5)["hits"]
     shown = b.evaluate("[...document.querySelectorAll('#search li')].map(e => [e.querySelector('strong').innerText, e.querySelector('.value').innerText])")
     check(len(hits) == 5 and shown == [[h["id"], f"{h['score']:.2f}"] for h in hits], f"nearest: {shown}, {hits}")
+    shown = b.evaluate("[...document.querySelectorAll('#search li p')].map(e => e.innerText)")
+    check(shown == [" ".join(h["text"].split()) for h in hits], f"how they begin: {shown}, {hits}")
+    b.evaluate("document.getElementById('search-by').value = 'few'")
+    submit(b)
+    few, shown = results(server, "/search", k=5, corpus="few")["hits"], b.evaluate("[...document.querySelectorAll('#search li strong')].map(e => e.innerText)")
+    check(shown == [h["id"] for h in few] != [h["id"] for h in hits], f"nearest of another corpus: {shown}, {few}")
+    b.evaluate("document.getElementById('search-by').value = 'vectors'")
+    submit(b)
     place, (status, _, points) = results(server, "/place"), server.ask("/map")
     check(status == 200 and points["rows"] == len(points["x"]) == len(points["y"]) == 210, "the map has all points")
     with h5py.File(map_path) as f: wanted = f["coordinates"][()]
@@ -297,7 +306,7 @@ def main():
     with Browser() as b, tempfile.TemporaryDirectory() as folder:
         path = lambda name: os.path.join(folder, name)
         make_models(path)
-        with Server(*(a for name in ("tagger", "occupations", "skills", "encoder") for a in ("-m", path(name + ".h5"))), "--corpus", path("vectors.h5"), "--map", path("map.h5")) as server:
+        with Server(*(a for name in ("tagger", "occupations", "skills", "encoder") for a in ("-m", path(name + ".h5"))), "--corpus", path("vectors.h5"), "--corpus", "few=" + path("few.h5"), "--texts", path("train.jsonl"), "--column", "text", "--map", path("map.h5")) as server:
             test_sections(b, server, path("map.h5"))
             test_hands_and_keys(b, server)
             test_hostile(b, server)
