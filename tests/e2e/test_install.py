@@ -81,7 +81,7 @@ def main():
         built = os.path.join(BUILD, "modules")
         check(os.listdir(modules) == (os.listdir(built) if os.path.isdir(built) else []), f"modules: {os.listdir(modules)}")
         docs = os.path.join(prefix, "share/doc/skillwatch")
-        check(files_below(docs) == {"README.md", "LICENSE", "checkpoints/README.md", "docs/compare.png", "docs/report.png"}, f"documents: {files_below(docs)}")
+        check(files_below(docs) == {"README.md", "LICENSE", "checkpoints/README.md", "docs/compare.png", "docs/page.png", "docs/report.png"}, f"documents: {files_below(docs)}")
         check("# Skillwatch" in open(os.path.join(docs, "README.md")).read(), "README.md is the project's")
         for name in [os.path.join(prefix, "bin", name) for name in programs] + [os.path.join(modules, name) for name in os.listdir(modules)]:
             done = subprocess.run(["readelf", "-d", name], capture_output=True, text=True)
