@@ -529,6 +529,7 @@ def test_trouble(world):
 
 def test_bad_configs(world):
     place = world.place()
+    place.without("link", "cluster", "report")  # each step is a program that is asked for its options
     good = json.dumps(place.config)
 
     def bad(part, what, change, *more, expect=2):
@@ -554,7 +555,7 @@ def test_bad_configs(world):
     bad("there is no such step", "--from", lambda c: None, "--from", "tagg")
     bad("exclude each other", "--only and --to", lambda c: None, "--only", "tag", "--to", "tag")
     bad("--date wants a day", "--date", lambda c: None, "--date", "1-01-2026x")
-    bad('"skills" needs the step "embed"', "skills for nothing", lambda c: [c.pop(k) for k in ("embed", "map", "cluster", "report")] and c.update(skills={}))
+    bad('"skills" needs the step "embed"', "skills for nothing", lambda c: [c.pop(k) for k in ("embed", "map")] and c.update(skills={}))
     bad("fetch comes before tag", "--from after --to", lambda c: None, "--from", "tag", "--to", "fetch")
     bad("--run wants a name", "--run", lambda c: None, "--run", "../x")
     open(place.path("week.json"), "w").write("{")
@@ -562,7 +563,7 @@ def test_bad_configs(world):
     check.refused(program("cycle", "--config", place.path("none.json")), "none.json", "no file", (2,))
     place.config = json.loads(good)
     out, error = place.cycle("05-01-2026", "--dry-run")
-    check("skillwatch label job-postings/05-01-2026 -o state/2026-W02/label/labels.jsonl" in out and "skillwatch infer cluster" in out and not os.path.exists(place.path("state")),
+    check("skillwatch label job-postings/05-01-2026 -o state/2026-W02/label/labels.jsonl" in out and "skillwatch infer map" in out and not os.path.exists(place.path("state")),
           f"a dry run makes nothing: {out} {error}")
 
 

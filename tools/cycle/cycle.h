@@ -15,11 +15,12 @@
  * A step's other keys are the long options of its program, as in its --config; "stop_after" is how many seconds it may take. Options that the cycle
  * sets itself, such as "output", are refused.
  *
- * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings" (files),
- * "finished": true once all steps are done}; <state>/<run>/<step>.json what a step did: {"command", "inputs", "outputs" (path: SHA-256), "begun", "ended", "seconds", "attempts", "status" (-1 while it is under way), "result" (what it printed)};
- * <step>.log is all it said, <step>/ holds its files. A step is up to date where its last record has the same command and inputs and ended well, and
- * its outputs are there. One that is under way with the same command and inputs goes on; any other begins anew, in an empty folder,
- * and what the folder held is beside it, as <step>.before, until that has ended well. The folder of label stays: answers in it are paid for. */
+ * <state>/<run>/run.json says what the run is: {"run", "number", "date", "postings" (files), "finished": true once all steps are done};
+ * <state>/<run>/<step>.json what a step did: {"command", "inputs", "outputs" (path: SHA-256), "begun", "ended", "seconds", "attempts", "status" (-1
+ * while it is under way), "result" (what it printed)}; <step>.log is all it said, <step>/ holds its files. A step is up to date where its last
+ * record has the same command and inputs and ended well, and its outputs are there. One that is under way with the same command and inputs goes on;
+ * any other begins anew, in an empty folder, and what the folder held is beside it, as <step>.before, until that has ended well. The folder of label
+ * stays: answers in it are paid for. */
 #ifndef SW_CYCLE_CYCLE_H
 #define SW_CYCLE_CYCLE_H
 #include "base/buffer.h"

@@ -186,11 +186,11 @@ int cycle_run_open(cycle *c) {
     json_array_append(c->runs, json_object_get(info, "run"));
   }
   json_decref(infos);
-  json_array_foreach(c->runs, i, info)
-    if (check_records(c, json_string_value(info))) return -1;
   const int empty = !json_array_size(json_object_get(c->info, "postings"));
   c->newest = empty || json_integer_value(json_object_get(c->info, "number")) == last;
   if (empty) json_array_append_new(c->runs, json_string(c->run));
+  json_array_foreach(c->runs, i, info)
+    if (check_records(c, json_string_value(info))) return -1;
   if (c->info) return empty && json_object_set_new(c->info, "number", json_integer(last + 1)) ? sw_fail_memory("the run cannot be noted") : 0;
   c->info = json_pack("{s:s, s:I, s:s, s:[]}", "run", c->run, "number", last + 1, "date", c->date, "postings");
   if (!c->info) return sw_fail_memory("the run cannot be noted");
