@@ -417,7 +417,8 @@ def test_early_end(models, folder):
         time.sleep(0.5)
         check(process.poll() is None, "it loads")
         process.send_signal(number)
-        check(process.wait(60) == -number and not process.stderr.read(), f"it ends: {process.returncode}")
+        try: check(process.wait(60) == -number and not process.stderr.read(), f"it ends: {process.returncode}")
+        finally: process.kill()
         process.stderr.close()
 
 
@@ -633,6 +634,7 @@ def test_usage(models, folder):
     refused("-m FILE", "no model")
     refused("--tokens FILE", "a public address without a token", "-m", base, "--listen", "0.0.0.0:0")
     refused("an address and a port", "no port", "-m", base, "--listen", "127.0.0.1")
+    refused("an address and a port", "a port that is no number", "-m", base, "--listen", "127.0.0.1: 80")
     refused("go together", "half of TLS", "-m", base, "--tls-cert", "x")
     refused("--queue", "no queue", "-m", base, "--queue", 0)
     refused("texts come in requests", "an operand", "-m", base, "postings.csv")
