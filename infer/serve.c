@@ -21,6 +21,8 @@ static void block_signals(sigset_t *signals) {
   sigaddset(signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, signals, NULL); /* before there are threads, which take it over */
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGTERM, SIG_DFL); /* a shell's job in the background comes with SIGINT ignored: that it ends at once is to be so there, too */
+  signal(SIGINT, SIG_DFL);
 }
 
 enum { LOADED = SIGUSR1 }; /* what the thread is told that waits for the end meanwhile */
@@ -35,7 +37,7 @@ static void *end_now(void *given) {
   return NULL;
 }
 
-/* Loads what is served, which may take long; a signal to end does so at once, as it does where a process does not care for it: nobody was answered yet. */
+/* Loads what is served, which may take long; meanwhile a signal to end does so at once: nobody has asked yet. */
 static int load(sw_server *s, const sw_list *specs, const sw_models_options *models) {
   sigset_t ends;
   pthread_t watch;

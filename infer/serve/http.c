@@ -644,9 +644,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 static int resolve(const char *listen, struct addrinfo **out) {
   const char *colon = strrchr(listen, ':');
   char host[256], *name = host;
-  char *end = NULL;
-  const unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-  if (!colon || end == colon + 1 || *end || port > 65535 || (size_t)(colon - listen) >= sizeof host || colon == listen)
+  const unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+  if (!colon || !colon[1] || colon[1 + strspn(colon + 1, "0123456789")] || port > 65535 || (size_t)(colon - listen) >= sizeof host || colon == listen)
     return sw_fail("--listen %s: an address and a port are wanted, as in 127.0.0.1:8080 or [::1]:8080", listen);
   memcpy(host, listen, (size_t)(colon - listen));
   host[colon - listen] = 0;

@@ -41,6 +41,14 @@ def together(work, count):
     return out
 
 
+def until(is_so):
+    """Whether it is so, or becomes so before long."""
+    for _ in range(400):
+        if is_so(): return True
+        time.sleep(0.05)
+    return False
+
+
 def command(verb, model, texts, *args):
     """What the command line says of texts, in order."""
     done = program("infer", verb, "-m", model, "--format", "jsonl", "-", "--quiet", *args,
@@ -262,12 +270,7 @@ def test_limits(models):
                 for _ in range(1000000): huge.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
                 check(False, "a body without an end is cut")
             except OSError: pass
-        for _ in range(100):
-            metrics = server.ask("/metrics")[2].decode()
-            told = int((re.search(r'requests_total{route="/tag",status="413"} (\d+)', metrics) or (0, 0))[1])
-            if told == 6: break
-            time.sleep(0.05)
-        check(told == 6, f"a body without an end is refused, too: {told} times 413")
+        check(until(lambda: values(server).get('skillwatch_requests_total{route="/tag",status="413"}') == 6), f"a body without an end is refused, too: {values(server)}")
         check((SANITIZED or server.memory() < before + 64), f"memory: {before:.0f} MB, then {server.memory():.0f}")
         with server.socket() as half:
             half.sendall(post("/tag", {"text": TEXTS[0]}))
@@ -314,11 +317,10 @@ def test_connections(models):
         check(len(good) + busy == CONNECTIONS and len(good) >= min(CONNECTIONS, 300) and all(g == good[0] for g in good),
               f"{CONNECTIONS} at a time: {len(good)} answered, {busy} told to try again")
         for s in sockets: s.close()
-        for _ in range(100):
+        def only_this():
             status, _, metrics = server.ask("/metrics")
-            if status == 200 and "skillwatch_connections 1\n" in metrics.decode(): break
-            time.sleep(0.05)
-        else: check(False, "connections are given back")
+            return status == 200 and "skillwatch_connections 1\n" in metrics.decode()
+        check(until(only_this), "connections are given back")
         check(server.stop() == 0, f"it ends: {server.errors()}")
 
 
@@ -348,19 +350,15 @@ def test_hang_up(models):
         for s in gone: s.sendall(post("/tag", {"texts": LONG}))
         half.sendall(post("/tag", {"texts": LONG[:300]}))
         half.shutdown(socket.SHUT_WR)
-        for _ in range(2000):
-            if values(server).get("skillwatch_running_requests", 0) + values(server)["skillwatch_queue_requests"] == 4: break
-            time.sleep(0.01)
+        check(until(lambda: sum(values(server)[f"skillwatch_{n}_requests"] for n in ("running", "queue")) == 4), "all of them are taken")
         gone[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # its end is a reset, the others' are not
         for s in gone: s.close()
-        for _ in range(2000):
-            if values(server).get('skillwatch_requests_total{route="/tag",status="499"}') == 3: break
-            time.sleep(0.01)
+        check(until(lambda: values(server).get('skillwatch_requests_total{route="/tag",status="499"}') == 3), "it learns of it")
         answer = read_answer(half)
         half.close()
         check(answer and answer[0] == 200 and len(answer[1]["results"]) == 300, f"half-closed while it is computed for: {answer and answer[0]}")
         now = values(server)
-        check(now.get('skillwatch_requests_total{route="/tag",status="499"}') == 3 and now["skillwatch_running_requests"] == now["skillwatch_queue_requests"] == 0 and
+        check(now["skillwatch_running_requests"] == now["skillwatch_queue_requests"] == 0 and
               now["skillwatch_batch_tokens_sum"] < 100 * few, f"three of 100 times {few} tokens are left: {now['skillwatch_batch_tokens_sum']}")
         check(now["skillwatch_held_bytes"] == 0 and server.ask("/tag", {"text": "a"})[0] == 200, "their memory is given back")
 
@@ -414,11 +412,13 @@ def test_early_end(models, folder):
     pipe = os.path.join(folder, "loading.h5")
     os.mkfifo(pipe)
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen([os.path.join(BIN, "skillwatch-infer"), "serve", "-m", models["ner"], "--corpus", pipe, "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE)
+        process = subprocess.Popen([os.path.join(BIN, "skillwatch-infer"), "serve", "-m", models["ner"], "--corpus", pipe, "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # as a shell does for what it starts in the background
         time.sleep(0.5)
         check(process.poll() is None, "it loads")
         process.send_signal(number)
-        check(process.wait(60) == -number and not process.stderr.read(), f"it ends: {process.returncode}")
+        try: check(process.wait(60) == -number and not process.stderr.read(), f"it ends: {process.returncode}")
+        finally: process.kill()
         process.stderr.close()
 
 
@@ -482,28 +482,21 @@ def test_reload(models, folder):
                     return
         threads = [threading.Thread(target=client) for _ in range(4)]
         for t in threads: t.start()
-        def until(model, what):
-            for _ in range(400):
-                if floats(embed(server, text)[0]) == wanted[model]: return
-                time.sleep(0.05)
-            check(False, what + ": " + server.errors())
-        until("base", "the first")
+        def answers(model, what): check(until(lambda: floats(embed(server, text)[0]) == wanted[model]), what + ": " + server.errors())
+        answers("base", "the first")
         point(other)
-        until("other", "the link moved")
+        answers("other", "the link moved")
         with open(other, "r+b") as f:
             f.seek(100)
             f.write(os.urandom(5000))
         server.signal(signal.SIGHUP)
         def kept(why):
-            for _ in range(400):
-                if why in server.errors(): break
-                time.sleep(0.05)
-            check("stays as it is: " in server.errors() and why in server.errors() and floats(embed(server, text)[0]) == wanted["other"], f"the old one stays: {server.errors()}")
+            check(until(lambda: why in server.errors()) and "stays as it is: " in server.errors() and floats(embed(server, text)[0]) == wanted["other"], f"the old one stays: {server.errors()}")
         kept("is damaged")
         point(models["gru"])
         kept("cannot embed, the present one can")
         point(models["base"])
-        until("base", "a good one again")
+        answers("base", "a good one again")
         stop.set()
         for t in threads: t.join()
         check(not failures and seen == set(wanted.values()), f"no request is lost: {failures[:5]}, {len(seen)} answers")
@@ -523,23 +516,19 @@ def test_reload_vectors(models, folder):
     embed_lines(POSTINGS[:5])
     with Server("-m", "it=" + models["base"], "--corpus", "c=" + corpus) as server:
         hits = lambda: len(server.ask("/search", {"text": "data", "k": 20})[2]["results"][0]["hits"])
-        def until(what, is_so):
-            for _ in range(400):
-                if is_so(): return
-                time.sleep(0.05)
-            check(False, f"{what}: {hits()} hits {server.errors()}")
+        def comes(what, is_so): check(until(is_so), f"{what}: {hits()} hits {server.errors()}")
         check(hits() == 5, "the first vectors")
         embed_lines(POSTINGS[:7])
-        until("other vectors", lambda: hits() == 7)
+        comes("other vectors", lambda: hits() == 7)
         with open(corpus + ".bad", "wb") as f: f.write(b"garbage")
         os.replace(corpus + ".bad", corpus)
-        until("garbage is told of", lambda: "stays as it is" in server.errors())
+        comes("garbage is told of", lambda: "stays as it is" in server.errors())
         told = server.errors().count("stays as it is")
         server.signal(signal.SIGHUP)
-        until("SIGHUP tries again", lambda: server.errors().count("stays as it is") > told)
+        comes("SIGHUP tries again", lambda: server.errors().count("stays as it is") > told)
         check(hits() == 7, "the vectors before it are searched")
         embed_lines(POSTINGS[:9])
-        until("a good file after a bad one", lambda: hits() == 9)
+        comes("a good file after a bad one", lambda: hits() == 9)
         check(server.stop() == 0 and "Sanitizer" not in server.errors(), f"it ends: {server.errors()}")
 
 
@@ -559,30 +548,18 @@ def test_tokens(models, folder):
         check([status(None, p)[0] for p in ("/models", "/metrics", "/health/live", "/health/ready", "/openapi.json")] == [401, 401, 200, 200, 200], "what is open")
         write("third-token-0123456789")
         server.signal(signal.SIGHUP)
-        for _ in range(200):
-            if status("Bearer third-token-0123456789")[0] == 200: break
-            time.sleep(0.02)
-        check(status("Bearer third-token-0123456789")[0] == 200 and status("Bearer first-token-0123456789")[0] == 401, "other tokens after SIGHUP")
+        check(until(lambda: status("Bearer third-token-0123456789")[0] == 200) and status("Bearer first-token-0123456789")[0] == 401, "other tokens after SIGHUP")
         write("short")
         server.signal(signal.SIGHUP)
-        for _ in range(200):
-            if "tokens stay" in server.errors(): break
-            time.sleep(0.02)
-        check("shorter than 16" in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"a bad file: the tokens stay: {server.errors()}")
+        check(until(lambda: "shorter than 16" in server.errors()) and status("Bearer third-token-0123456789")[0] == 200, f"a bad file: the tokens stay: {server.errors()}")
         for content, why in ((b"fourth-token-0123456789\n\0fifth-token-0123456789\n", "line 2: a NUL"), ("vierter-Schlüssel-0123456789\n".encode(), "not ASCII"),
                              (b"# a\nfourth token 0123456789\n", "line 2: character 7")):
             with open(tokens, "wb") as f: f.write(content)
             server.signal(signal.SIGHUP)
-            for _ in range(200):
-                if why in server.errors(): break
-                time.sleep(0.02)
-            check(why in server.errors() and status("Bearer third-token-0123456789")[0] == 200, f"{why}: {server.errors()}")
+            check(until(lambda: why in server.errors()) and status("Bearer third-token-0123456789")[0] == 200, f"{why}: {server.errors()}")
         with open(tokens, "wb") as f: f.write(b"\xef\xbb\xbfsixth-token-0123456789\r\nthird-token-0123456789")
         server.signal(signal.SIGHUP)
-        for _ in range(200):
-            if status("Bearer sixth-token-0123456789")[0] == 200: break
-            time.sleep(0.02)
-        check(status("Bearer sixth-token-0123456789")[0] == 200 and status("Bearer third-token-0123456789")[0] == 200, "a byte order mark is no part of a token")
+        check(until(lambda: status("Bearer sixth-token-0123456789")[0] == 200) and status("Bearer third-token-0123456789")[0] == 200, "a byte order mark is no part of a token")
         headers = server.ask("/tag", method="OPTIONS", headers={"Origin": "https://example.org", "Access-Control-Request-Method": "POST"})
         check(headers[0] == 204 and headers[1]["Access-Control-Allow-Origin"] == "https://example.org", f"CORS: {headers[0]} {headers[1].items()}")
         check("Access-Control-Allow-Origin" not in server.ask("/health/live", headers={"Origin": "https://evil.example"})[1], "another origin")
@@ -629,25 +606,21 @@ def test_tls(models, folder):
         def replaced(path, by):
             with open(path, "wb") as f: f.write(by)
             server.signal(signal.SIGHUP)
-        def until(what, is_so):
-            for _ in range(400):
-                if is_so(): return
-                time.sleep(0.05)
-            check(False, f"{what}: {server.errors()}")
+        def comes(what, is_so): check(until(is_so), f"{what}: {server.errors()}")
         check(seen() == first.strip(), "the certificate that it was given")
         with ssl.create_default_context(cafile=certificate).wrap_socket(server.socket(), server_hostname="127.0.0.1") as old:
             for path, by, why in ((certificate, open(certificate + "2", "rb").read(), "certificate and"), (key, b"garbage", "cannot use"), (key, b"", "cannot use")):
                 before = server.errors().count("the certificate stays")
                 replaced(path, by)
-                until("one without its key stays out", lambda: server.errors().count("the certificate stays") > before)
+                comes("one without its key stays out", lambda: server.errors().count("the certificate stays") > before)
                 check(seen() == first.strip(), f"the old one stays: {server.errors()}")
             replaced(key, open(key + "2", "rb").read())
-            until("another certificate", lambda: seen() == open(certificate + "2", "rb").read().strip())
+            comes("another certificate", lambda: seen() == open(certificate + "2", "rb").read().strip())
             for _ in range(20): server.signal(signal.SIGHUP)
             old.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             check(old.recv(1000).startswith(b"HTTP/1.1 200"), "a connection goes on with the certificate that it began with")
         for path, by in ((certificate, first), (key, kept)): replaced(path, by)
-        until("the first again", lambda: seen() == first.strip())
+        comes("the first again", lambda: seen() == first.strip())
         check("Sanitizer" not in server.errors(), server.errors())
         with server.socket(5) as s:
             s.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -661,6 +634,7 @@ def test_usage(models, folder):
     refused("-m FILE", "no model")
     refused("--tokens FILE", "a public address without a token", "-m", base, "--listen", "0.0.0.0:0")
     refused("an address and a port", "no port", "-m", base, "--listen", "127.0.0.1")
+    refused("an address and a port", "a port that is no number", "-m", base, "--listen", "127.0.0.1: 80")
     refused("go together", "half of TLS", "-m", base, "--tls-cert", "x")
     refused("--queue", "no queue", "-m", base, "--queue", 0)
     refused("texts come in requests", "an operand", "-m", base, "postings.csv")
